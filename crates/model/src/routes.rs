@@ -1,0 +1,63 @@
+//! The route table: what the gateway does, as one versioned value.
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddrV4};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Health, InstanceId, Name, Port, Protocol, ReleaseNumber, Route, Weight};
+
+/// Everything the gateway needs to know. It replaces the table before it as a whole.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RouteTable {
+    /// Grows with every change; the gateway acknowledges it.
+    pub version: u64,
+    /// By service.
+    pub services: BTreeMap<Name, ServiceRoutes>,
+}
+
+/// One service in the route table.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceRoutes {
+    /// Requests from outside that it answers.
+    pub routes: Vec<Route>,
+    /// Its virtual address, where other instances reach it.
+    pub listeners: Vec<Listener>,
+    /// Its releases that have instances. Weights add up to [`Weight::ALL`], or are all zero.
+    pub releases: BTreeMap<ReleaseNumber, ReleaseRoutes>,
+}
+
+/// One port of a service's virtual address.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Listener {
+    /// Where the gateway listens.
+    pub address: SocketAddrV4,
+    /// The port's name.
+    pub port: Name,
+    /// What is spoken there.
+    pub protocol: Protocol,
+}
+
+/// One release in the route table.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReleaseRoutes {
+    /// Share of the service's traffic. An instance of a release with weight zero is only checked.
+    pub weight: Weight,
+    /// The release's ports.
+    pub ports: BTreeMap<Name, Port>,
+    /// How its instances are checked.
+    pub health: Health,
+    /// Its instances that may get traffic.
+    pub instances: BTreeMap<InstanceId, InstanceRoute>,
+}
+
+/// One instance in the route table.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InstanceRoute {
+    /// Where it is reached.
+    pub address: Ipv4Addr,
+    /// Which start of the instance this is: its health begins anew with each.
+    pub generation: u64,
+    /// For checks that the gateway can't make itself (command, running): whether it is healthy.
+    pub healthy: Option<bool>,
+}
