@@ -13,7 +13,7 @@ mod router;
 mod secrets;
 
 pub use backend::{Backend, BackendInstance, BackendSeen, BackendState, InstanceAction, StartInstance, StartSecret};
-pub use depot::{Depot, DepotError, PinnedImage};
+pub use depot::{Depot, DepotError, MountPoints, PinnedImage};
 pub use journal::{Journal, JournalError, Row};
 pub use router::{InstanceTraffic, Router, RouterSeen};
 pub use secrets::{SecretBytes, Secrets, SecretsError};
