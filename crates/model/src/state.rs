@@ -47,6 +47,25 @@ pub struct Service {
     pub removing: bool,
 }
 
+impl Service {
+    /// Returns a service as it is when it is declared: without a release.
+    pub fn new(slot: u16, settings: Settings) -> Self {
+        Self {
+            slot,
+            settings,
+            releases: BTreeMap::new(),
+            last_release: 0,
+            stable: None,
+            rollout: None,
+            rollouts: 0,
+            last_rollout: None,
+            warm: None,
+            instances: BTreeMap::new(),
+            removing: false,
+        }
+    }
+}
+
 /// How a rollout ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LastRollout {
