@@ -149,7 +149,7 @@ pub struct InvalidDigest(pub String);
 
 impl Digest {
     /// Returns the digest with these bytes.
-    pub fn from_bytes(bytes: [u8; 32]) -> Self {
+    pub const fn from_bytes(bytes: [u8; 32]) -> Self {
         Self(bytes)
     }
 
