@@ -1,1 +1,29 @@
-//! Basalt.
+//! The data plane: takes requests from outside and from other instances, weighs releases, checks health, retries,
+//! drains and measures.
+//!
+//! It receives the whole route table as one versioned value, acknowledges a version only when no later request uses
+//! an older one, keeps a copy on disk and comes back with it alone. It must not know rollouts, journals or backends.
+//! Main types: [`run`] is the process, [`GatewayRouter`] the controller's end of its control socket.
+
+#![forbid(unsafe_code)]
+
+mod budget;
+mod choice;
+mod client;
+mod control;
+mod copy;
+mod error;
+mod health;
+mod instance;
+mod plane;
+mod probe;
+mod process;
+mod protocol;
+mod routing;
+mod service;
+mod tables;
+mod weights;
+
+pub use client::GatewayRouter;
+pub use error::Error;
+pub use process::{GatewayOptions, run};

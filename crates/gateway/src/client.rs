@@ -1,0 +1,129 @@
+//! The controller's end of the control socket.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+use basalt_model::RouteTable;
+use basalt_seam::{Router, RouterSeen, Wake};
+use basalt_wire::{Reader, Writer};
+use tokio::net::UnixStream;
+use tokio::sync::watch;
+
+use crate::protocol::{Report, Request};
+
+/// First pause before another attempt to connect: a gateway that is restarted is back within tens of milliseconds.
+const FIRST_PAUSE: Duration = Duration::from_millis(20);
+/// Longest pause: one attempt costs nothing, and nobody wants to wait longer once the gateway is back.
+const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+
+/// Routes by a gateway in another process. It connects, and connects again, by itself.
+pub struct GatewayRouter {
+    newest: watch::Sender<Option<Arc<RouteTable>>>,
+    seen: Mutex<Arc<RouterSeen>>,
+    wake: Wake,
+}
+
+impl GatewayRouter {
+    /// Follows the gateway behind the control socket (`DATA/run/gateway.sock`) and calls `wake` at each change.
+    ///
+    /// It returns at once; until the gateway answers, what is seen is not connected. The thread that follows ends
+    /// when the router is dropped.
+    pub fn connect(socket: PathBuf, wake: Wake) -> Arc<Self> {
+        let (newest, changes) = watch::channel(None);
+        let router = Arc::new(Self { newest, seen: Mutex::default(), wake });
+        let weak = Arc::downgrade(&router);
+        // A thread of its own: this works inside and outside of a runtime, and reading a large table stalls nobody.
+        let thread = std::thread::Builder::new().name("gateway-link".into()).spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            match runtime {
+                Ok(runtime) => runtime.block_on(follow(socket, changes, weak)),
+                Err(error) => tracing::error!("can't follow the gateway: {error}"),
+            }
+        });
+        if let Err(error) = thread {
+            tracing::error!("can't follow the gateway: {error}");
+        }
+        router
+    }
+
+    /// Changes what is seen, and tells.
+    fn update(&self, change: impl FnOnce(&mut RouterSeen)) {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        change(Arc::make_mut(&mut seen));
+        drop(seen);
+        (self.wake)();
+    }
+}
+
+impl Router for GatewayRouter {
+    fn set(&self, table: Arc<RouteTable>) {
+        self.newest.send_replace(Some(table));
+    }
+
+    fn seen(&self) -> Arc<RouterSeen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// Connects again and again until the router is gone.
+async fn follow(socket: PathBuf, mut newest: watch::Receiver<Option<Arc<RouteTable>>>, router: Weak<GatewayRouter>) {
+    let mut pause = FIRST_PAUSE;
+    while router.strong_count() > 0 {
+        if let Ok(stream) = UnixStream::connect(&socket).await {
+            pause = FIRST_PAUSE;
+            let (reader, writer) = basalt_wire::split(stream);
+            // The newest table is sent on each connection, whether or not an earlier one has taken it.
+            newest.mark_changed();
+            tokio::select! {
+                () = send(writer, &mut newest) => {}
+                () = receive(reader, &router) => {}
+            }
+            if let Some(router) = router.upgrade() {
+                router.update(|seen| seen.connected = false);
+            }
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+}
+
+/// Sends each table until the connection breaks or the router is gone. Tables that were replaced meanwhile are left out.
+async fn send(mut writer: Writer, newest: &mut watch::Receiver<Option<Arc<RouteTable>>>) {
+    while newest.changed().await.is_ok() {
+        let table = newest.borrow_and_update().clone();
+        if let Some(table) = table
+            && writer.send(&Request::SetTable(table)).await.is_err()
+        {
+            return;
+        }
+    }
+}
+
+/// Takes reports until the connection breaks or the router is gone.
+async fn receive(mut reader: Reader, router: &Weak<GatewayRouter>) {
+    let mut refused: Option<String> = None;
+    loop {
+        let report = match reader.next::<Report>().await {
+            Ok(Some(report)) => report,
+            Ok(None) => return,
+            Err(error) => return tracing::warn!("lost the gateway: {error}"),
+        };
+        let Some(router) = router.upgrade() else { return };
+        router.update(|seen| {
+            match report {
+                Report::Seen(all) => *seen = all,
+                Report::Changed(change) => change.apply(seen),
+                Report::Refused { version, why } => {
+                    refused = Some(format!("the gateway did not take version {version} of the route table: {why}"));
+                }
+            }
+            seen.connected = true;
+            if let Some(refused) = &refused
+                && !seen.problems.contains(refused)
+            {
+                seen.problems.push(refused.clone());
+            }
+        });
+    }
+}

@@ -1,0 +1,197 @@
+//! One start of an instance, as long as the table names it or a request is under way to it.
+
+use std::net::Ipv4Addr;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::*};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use basalt_model::{Health, InstanceId, ReleaseNumber};
+use basalt_seam::InstanceTraffic;
+use tokio::sync::{Notify, watch};
+
+use crate::service::Service;
+
+/// One start of an instance. Shared by every table that names it, so that health and counters survive a change of tables.
+#[derive(Debug)]
+pub(crate) struct Instance {
+    pub(crate) id: InstanceId,
+    pub(crate) generation: u64,
+    pub(crate) address: Ipv4Addr,
+    pub(crate) health: Health,
+    /// The port that health checks ask, where they ask one.
+    pub(crate) health_port: Option<u16>,
+    /// Of which service.
+    pub(crate) service: Arc<Service>,
+    /// Wakes the checker: a request has met a broken connection.
+    pub(crate) suspected: Notify,
+    /// The port at which it was met.
+    pub(crate) suspected_port: AtomicU64,
+    verdict: AtomicU8,
+    /// The verdict of checks that are made elsewhere.
+    told: AtomicU8,
+    named: AtomicBool,
+    in_flight: AtomicU64,
+    requests: AtomicU64,
+    errors: AtomicU64,
+    last_probe: Mutex<Option<String>>,
+    dirty: watch::Sender<()>,
+}
+
+/// No verdict yet.
+const UNKNOWN: u8 = 0;
+const HEALTHY: u8 = 1;
+const UNHEALTHY: u8 = 2;
+
+fn to_byte(healthy: Option<bool>) -> u8 {
+    match healthy {
+        None => UNKNOWN,
+        Some(true) => HEALTHY,
+        Some(false) => UNHEALTHY,
+    }
+}
+
+fn from_byte(verdict: u8) -> Option<bool> {
+    (verdict != UNKNOWN).then_some(verdict == HEALTHY)
+}
+
+impl Instance {
+    /// Returns an instance of `service` that has no verdict yet. Changes that others should hear of at once go to `dirty`.
+    pub(crate) fn new(
+        id: InstanceId,
+        generation: u64,
+        address: Ipv4Addr,
+        (health, health_port): (Health, Option<u16>),
+        service: Arc<Service>,
+        dirty: watch::Sender<()>,
+    ) -> Self {
+        Self {
+            id,
+            generation,
+            address,
+            health,
+            health_port,
+            service,
+            suspected: Notify::new(),
+            suspected_port: AtomicU64::new(0),
+            verdict: AtomicU8::new(UNKNOWN),
+            told: AtomicU8::new(UNKNOWN),
+            named: AtomicBool::new(true),
+            in_flight: AtomicU64::new(0),
+            requests: AtomicU64::new(0),
+            errors: AtomicU64::new(0),
+            last_probe: Mutex::new(None),
+            dirty,
+        }
+    }
+
+    /// Returns the release that it runs.
+    pub(crate) fn release(&self) -> ReleaseNumber {
+        self.id.release()
+    }
+
+    /// Returns whether requests may be sent to it.
+    pub(crate) fn is_healthy(&self) -> bool {
+        self.verdict.load(Relaxed) == HEALTHY
+    }
+
+    /// Returns the verdict; `None` before the first.
+    pub(crate) fn healthy(&self) -> Option<bool> {
+        from_byte(self.verdict.load(Relaxed))
+    }
+
+    /// Keeps the verdict of checks that are made elsewhere.
+    pub(crate) fn told(&self, healthy: Option<bool>) {
+        self.told.store(to_byte(healthy), Relaxed);
+    }
+
+    /// Returns the verdict of checks that are made elsewhere.
+    pub(crate) fn was_told(&self) -> Option<bool> {
+        from_byte(self.told.load(Relaxed))
+    }
+
+    /// Sets the verdict, tells whoever listens, and wakes requests that wait for a healthy instance.
+    pub(crate) fn judge(&self, healthy: Option<bool>) {
+        let verdict = to_byte(healthy);
+        if self.verdict.swap(verdict, SeqCst) != verdict {
+            if verdict == HEALTHY {
+                self.service.better.notify_waiters();
+            }
+            self.dirty.send_replace(());
+        }
+    }
+
+    /// Notes how the last check ended, for people.
+    pub(crate) fn note_probe(&self, text: String) {
+        *self.last_probe.lock().unwrap_or_else(PoisonError::into_inner) = Some(text);
+    }
+
+    /// Marks it unhealthy because a request met a broken connection at `port`; checks bring it back.
+    pub(crate) fn suspect(&self, port: u16, what: &str) {
+        self.suspected_port.store(port.into(), Relaxed);
+        self.note_probe(format!("a request found port {port} broken: {what}"));
+        self.judge(Some(false));
+        self.suspected.notify_one();
+    }
+
+    /// Says that the table in force no longer names it.
+    pub(crate) fn unname(&self) {
+        self.named.store(false, SeqCst);
+    }
+
+    /// Returns how many requests and connections are under way to it.
+    pub(crate) fn in_flight(&self) -> u64 {
+        self.in_flight.load(SeqCst)
+    }
+
+    /// Counts a request under way until the returned value is dropped.
+    pub(crate) fn begin(self: &Arc<Self>) -> InFlight {
+        // Sequentially consistent, as the epoch of the plane is: either this count is seen by whoever changes tables,
+        // or the change is seen by whoever counts.
+        self.in_flight.fetch_add(1, SeqCst);
+        InFlight { instance: self.clone() }
+    }
+
+    /// Returns what others are told of it.
+    pub(crate) fn traffic(&self) -> InstanceTraffic {
+        InstanceTraffic {
+            generation: self.generation,
+            named: self.named.load(SeqCst),
+            healthy: self.healthy(),
+            last_probe: self.last_probe.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            in_flight: self.in_flight(),
+            requests: self.requests.load(Relaxed),
+            errors: self.errors.load(Relaxed),
+        }
+    }
+}
+
+/// A request or connection under way to an instance.
+#[derive(Debug)]
+pub(crate) struct InFlight {
+    instance: Arc<Instance>,
+}
+
+impl InFlight {
+    /// Returns where it is under way to.
+    pub(crate) fn instance(&self) -> &Arc<Instance> {
+        &self.instance
+    }
+
+    /// Counts that a request is sent.
+    pub(crate) fn count_request(&self) {
+        self.instance.requests.fetch_add(1, Relaxed);
+    }
+
+    /// Counts that the request was answered badly or not at all.
+    pub(crate) fn count_error(&self) {
+        self.instance.errors.fetch_add(1, Relaxed);
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        // The last request to an instance that is leaving is what a drain waits for: tell at once.
+        if self.instance.in_flight.fetch_sub(1, SeqCst) == 1 && !self.instance.named.load(SeqCst) {
+            self.instance.dirty.send_replace(());
+        }
+    }
+}

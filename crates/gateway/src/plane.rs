@@ -1,0 +1,278 @@
+//! The table in force, and the change from one to the next.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use arc_swap::{ArcSwap, Guard};
+use basalt_model::{HealthCheck, InstanceId, InstanceRoute, Name, ReleaseRoutes, RouteTable, ServiceRoutes};
+use basalt_seam::RouterSeen;
+use std::net::SocketAddrV4;
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+use tokio::task::AbortHandle;
+
+use crate::choice::Attempts;
+use crate::instance::{InFlight, Instance};
+use crate::routing::{Builder, Destination, PortNumbers, ReleaseRouting, Routing, ServiceRouting};
+use crate::service::Service;
+use crate::{health, weights};
+
+/// The table in force, with all that outlives it.
+#[derive(Debug)]
+pub(crate) struct Plane {
+    routing: ArcSwap<Routing>,
+    /// The epoch of the table in force. See [`Plane::begin`].
+    epoch: AtomicU64,
+    kept: Mutex<Kept>,
+    dirty: watch::Sender<()>,
+    runtime: Handle,
+}
+
+/// What outlives a table. Only who changes or reports takes this lock, never a request.
+#[derive(Debug, Default)]
+struct Kept {
+    table: Arc<RouteTable>,
+    services: BTreeMap<Name, Arc<Service>>,
+    instances: BTreeMap<InstanceId, Checked>,
+    /// Instances that are no longer named and may have requests in flight.
+    leaving: Vec<Arc<Instance>>,
+    http: Option<String>,
+    table_problems: Vec<String>,
+    other_problems: BTreeMap<String, String>,
+}
+
+/// An instance and the task that checks it.
+#[derive(Debug)]
+struct Checked {
+    instance: Arc<Instance>,
+    checker: AbortHandle,
+}
+
+impl Drop for Checked {
+    fn drop(&mut self) {
+        self.checker.abort();
+    }
+}
+
+/// A table that is older than the one in force.
+#[derive(Debug, thiserror::Error)]
+#[error("version {in_force} is in force already")]
+pub(crate) struct Older {
+    in_force: u64,
+}
+
+impl Plane {
+    /// Returns a plane with an empty table of version 0. Checks run on `runtime`.
+    pub(crate) fn new(runtime: Handle) -> Arc<Self> {
+        Arc::new(Self {
+            routing: ArcSwap::default(),
+            epoch: AtomicU64::new(0),
+            kept: Mutex::default(),
+            dirty: watch::Sender::new(()),
+            runtime,
+        })
+    }
+
+    /// Returns the table in force.
+    pub(crate) fn routing(&self) -> Guard<Arc<Routing>> {
+        self.routing.load()
+    }
+
+    /// Returns what tells of changes.
+    pub(crate) fn changes(&self) -> watch::Receiver<()> {
+        self.dirty.subscribe()
+    }
+
+    /// Puts a table in force. After this returns, no request that arrives is handled by an older one, and whatever an older
+    /// one still handles is counted in flight.
+    ///
+    /// # Errors
+    /// If a newer table is in force.
+    pub(crate) fn set(&self, table: Arc<RouteTable>) -> Result<(), Older> {
+        let mut kept = self.kept();
+        self.refuse_older(table.version)?;
+        if table == kept.table {
+            return Ok(());
+        }
+        let epoch = self.epoch.load(SeqCst) + 1;
+        let old_services = std::mem::take(&mut kept.services);
+        let mut old_instances = std::mem::take(&mut kept.instances);
+        let mut builder = Builder::default();
+        for (name, routes) in &table.services {
+            let service = old_services.get(name).cloned().unwrap_or_else(|| Arc::new(Service::new(name.clone())));
+            kept.services.insert(name.clone(), service.clone());
+            let instance = |id: &InstanceId, route: &InstanceRoute, of: &ReleaseRoutes| {
+                let checked = match old_instances.remove(id) {
+                    Some(checked) if checked.fits(route, of) => checked,
+                    Some(other) => {
+                        // Another start of the same instance: the old one leaves, as if it had another name.
+                        old_instances.insert(id.clone(), other);
+                        self.check(id, route, of, &service)
+                    }
+                    None => self.check(id, route, of, &service),
+                };
+                if matches!(of.health.check, HealthCheck::Command(_) | HealthCheck::Running) {
+                    health::told(&checked.instance, route.healthy);
+                }
+                let instance = checked.instance.clone();
+                (checked, instance)
+            };
+            add(&mut builder, service.clone(), routes, instance, &mut kept.instances);
+        }
+        kept.table_problems = std::mem::take(&mut builder.problems);
+        let unnamed = old_instances.into_values().map(|checked| checked.instance.clone());
+        let unnamed: Vec<_> = unnamed.inspect(|instance| instance.unname()).collect();
+        kept.leaving.retain(|instance| instance.in_flight() > 0);
+        kept.leaving.extend(unnamed);
+        self.routing.store(Arc::new(builder.build(table.version, epoch)));
+        self.epoch.store(epoch, SeqCst);
+        kept.table = table;
+        for service in old_services.values() {
+            service.better.notify_waiters();
+        }
+        drop(kept);
+        self.dirty.send_replace(());
+        Ok(())
+    }
+
+    /// Returns an error if a newer table than this is in force.
+    pub(crate) fn refuse_older(&self, version: u64) -> Result<(), Older> {
+        let in_force = self.routing.load().version;
+        if version < in_force { Err(Older { in_force }) } else { Ok(()) }
+    }
+
+    /// Chooses an instance and counts a request under way to it. `find` says where the request goes in a table.
+    ///
+    /// Returns `Err` if it goes nowhere, and the service if that has no healthy instance.
+    pub(crate) fn begin(
+        &self,
+        find: impl Fn(&Routing) -> Option<Destination>,
+        attempts: &mut Attempts,
+    ) -> Result<Begun, Option<Arc<Service>>> {
+        loop {
+            let routing = self.routing.load();
+            let to = find(&routing).ok_or(None)?;
+            let service = routing.service(to);
+            let choice = routing.choose(to, attempts).ok_or_else(|| Some(service.clone()))?;
+            let in_flight = choice.instance.begin();
+            // Either whoever changes the table sees this count, or this sees the change and chooses anew: so an instance that
+            // is no longer named and has nothing in flight never gets another request.
+            if self.epoch.load(SeqCst) <= routing.epoch {
+                return Ok(Begun { in_flight, address: choice.address });
+            }
+        }
+    }
+
+    /// Says where requests from outside are taken.
+    pub(crate) fn set_http(&self, address: String) {
+        self.kept().http = Some(address);
+        self.dirty.send_replace(());
+    }
+
+    /// Says that something is wrong with `what`, or that it no longer is.
+    pub(crate) fn set_problem(&self, what: String, problem: Option<String>) {
+        let mut kept = self.kept();
+        let before = kept.other_problems.get(&what).cloned();
+        if before != problem {
+            match problem {
+                Some(problem) => kept.other_problems.insert(what, problem),
+                None => kept.other_problems.remove(&what),
+            };
+            drop(kept);
+            self.dirty.send_replace(());
+        }
+    }
+
+    /// Returns what is there now.
+    pub(crate) fn seen(&self) -> RouterSeen {
+        let mut kept = self.kept();
+        kept.leaving.retain(|instance| instance.in_flight() > 0);
+        let mut seen = RouterSeen {
+            connected: true,
+            version: self.routing.load().version,
+            instances: BTreeMap::new(),
+            http: kept.http.clone(),
+            problems: kept.table_problems.iter().chain(kept.other_problems.values()).cloned().collect(),
+        };
+        for checked in kept.instances.values() {
+            seen.instances.insert(checked.instance.id.clone(), checked.instance.traffic());
+        }
+        for leaving in &kept.leaving {
+            let traffic = leaving.traffic();
+            // A later start of the same instance stands for all of them: whoever waits for it to drain waits for all.
+            seen.instances
+                .entry(leaving.id.clone())
+                .and_modify(|newer| newer.in_flight += traffic.in_flight)
+                .or_insert(traffic);
+        }
+        seen
+    }
+
+    /// Returns the service of each table row, for health checks of a new instance.
+    fn check(&self, id: &InstanceId, route: &InstanceRoute, of: &ReleaseRoutes, service: &Arc<Service>) -> Checked {
+        let port = match &of.health.check {
+            HealthCheck::Http { port, .. } | HealthCheck::Tcp { port } => of.ports.get(port).map(|port| port.container),
+            HealthCheck::Command(_) | HealthCheck::Running => None,
+        };
+        let health = (of.health.clone(), port);
+        let dirty = self.dirty.clone();
+        let instance =
+            Arc::new(Instance::new(id.clone(), route.generation, route.address, health, service.clone(), dirty));
+        let checker = self.runtime.spawn(health::check(instance.clone())).abort_handle();
+        Checked { instance, checker }
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        // Nothing panics while it is held; should it ever, what is kept is still the best there is.
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A request under way.
+#[derive(Debug)]
+pub(crate) struct Begun {
+    pub(crate) in_flight: InFlight,
+    pub(crate) address: SocketAddrV4,
+}
+
+impl Checked {
+    /// Whether this is still the same start of the instance, checked in the same way.
+    fn fits(&self, route: &InstanceRoute, of: &ReleaseRoutes) -> bool {
+        let instance = &self.instance;
+        (instance.generation, instance.address) == (route.generation, route.address) && instance.health == of.health
+    }
+}
+
+/// Adds a service with its routes and listeners.
+fn add(
+    builder: &mut Builder,
+    service: Arc<Service>,
+    routes: &ServiceRoutes,
+    mut instance: impl FnMut(&InstanceId, &InstanceRoute, &ReleaseRoutes) -> (Checked, Arc<Instance>),
+    checked: &mut BTreeMap<InstanceId, Checked>,
+) {
+    let mut numbers = PortNumbers::default();
+    let outside: Vec<_> = routes.routes.iter().map(|route| (route, numbers.number(&route.port))).collect();
+    let inside: Vec<_> = routes.listeners.iter().map(|at| (at, numbers.number(&at.port))).collect();
+    let mut releases = Vec::with_capacity(routes.releases.len());
+    for (number, release) in &routes.releases {
+        let mut instances = Vec::with_capacity(release.instances.len());
+        for (id, route) in &release.instances {
+            let (kept, ready) = instance(id, route, release);
+            checked.insert(id.clone(), kept);
+            instances.push(ready);
+        }
+        let port = |name: &&Name| release.ports.get(*name).map(|port| port.container);
+        let ports = numbers.names().iter().map(port).collect();
+        releases.push(ReleaseRouting { number: *number, weight: release.weight, instances, ports });
+    }
+    let cycle = weights::cycle(&releases.iter().map(|release| release.weight.0).collect::<Vec<_>>());
+    let service = builder.add_service(ServiceRouting { service, releases, cycle });
+    for (route, port) in outside {
+        builder.add_route(route.host.as_deref(), &route.path, Destination { service, port });
+    }
+    for (listener, port) in inside {
+        builder.add_listener(listener.address, Destination { service, port }, listener.protocol);
+    }
+}

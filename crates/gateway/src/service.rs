@@ -1,0 +1,81 @@
+//! What is kept of a service from one table to the next.
+
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+
+use basalt_model::Name;
+use tokio::sync::Notify;
+
+use crate::budget::Budget;
+
+/// How many requests of a service may wait for a healthy instance: each holds a connection and some 10 KiB, so this
+/// bounds what an outage costs to some 10 MiB per service.
+const MOST_WAITING: usize = 1000;
+
+/// What is kept of a service from one table to the next.
+#[derive(Debug)]
+pub(crate) struct Service {
+    pub(crate) name: Name,
+    /// Wakes waiting requests: an instance has become healthy, or the table has changed.
+    pub(crate) better: Notify,
+    /// How many retries it can afford.
+    pub(crate) budget: Budget,
+    turn: AtomicU64,
+    spread: AtomicUsize,
+    waiting: AtomicUsize,
+}
+
+impl Service {
+    /// Returns a service that has had no request yet.
+    pub(crate) fn new(name: Name) -> Self {
+        Self {
+            name,
+            better: Notify::new(),
+            budget: Budget::default(),
+            turn: AtomicU64::new(0),
+            spread: AtomicUsize::new(0),
+            waiting: AtomicUsize::new(0),
+        }
+    }
+
+    /// Returns the number of the next request, for the choice of its release.
+    pub(crate) fn next_turn(&self) -> u64 {
+        self.turn.fetch_add(1, Relaxed)
+    }
+
+    /// Returns where to begin looking among the instances of a release.
+    pub(crate) fn next_start(&self) -> usize {
+        self.spread.fetch_add(1, Relaxed)
+    }
+
+    /// Returns a place in the queue, or `None` if it is full. The place is free again when it is dropped.
+    pub(crate) fn queue(&self) -> Option<Place<'_>> {
+        let place = Place { waiting: &self.waiting };
+        (self.waiting.fetch_add(1, Relaxed) < MOST_WAITING).then_some(place)
+    }
+}
+
+/// A place among the requests that wait for a healthy instance.
+#[derive(Debug)]
+pub(crate) struct Place<'a> {
+    waiting: &'a AtomicUsize,
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.waiting.fetch_sub(1, Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_queue_is_bounded_and_places_come_back() {
+        let service = Service::new("web".parse().unwrap());
+        let places: Vec<_> = std::iter::from_fn(|| service.queue()).collect();
+        assert_eq!(places.len(), MOST_WAITING);
+        drop(places);
+        assert!(service.queue().is_some());
+    }
+}
