@@ -1,1 +1,35 @@
-//! Basalt.
+//! The depot: a content-addressed store of images and of the files in them, on composefs.
+//!
+//! Images are baked here or read from OCI and Docker archives. Layers are never unpacked onto a file system: their
+//! entries become a tree in memory, file contents become objects named by their fs-verity digest, and the tree becomes
+//! one EROFS file that the kernel mounts read-only with the objects below it.
+//!
+//! It must not know who runs an image, nor what a release is. Main type: [`Depot`].
+
+#![forbid(unsafe_code)]
+
+mod archive;
+mod bake;
+mod config;
+mod depot;
+mod erofs;
+mod error;
+mod import;
+mod layer;
+mod limits;
+mod manifest;
+mod mounts;
+mod pax;
+mod progress;
+mod record;
+mod source;
+mod staging;
+mod store;
+mod tree;
+mod walk;
+
+pub use depot::Depot;
+pub use error::{Error, Result};
+pub use limits::Limits;
+pub use progress::Progress;
+pub use record::ImageInfo;

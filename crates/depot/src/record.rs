@@ -1,0 +1,39 @@
+//! What the depot remembers of an image.
+
+use basalt_model::Digest;
+use serde::{Deserialize, Serialize};
+
+/// The record of an image.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ImageRecord {
+    /// The fs-verity digest of its EROFS file.
+    pub(crate) erofs: String,
+    /// The digest of its configuration.
+    pub(crate) config: Digest,
+    /// The digests of its layers, lowest first.
+    pub(crate) layers: Vec<Digest>,
+    /// Where it came from, for people.
+    pub(crate) origin: String,
+}
+
+/// The record of an image with mount points.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct DerivedRecord {
+    /// The image.
+    pub(crate) image: Digest,
+    /// The fs-verity digest of the EROFS file.
+    pub(crate) erofs: String,
+}
+
+/// An image in the depot, for people.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ImageInfo {
+    /// The digest of its manifest.
+    pub digest: Digest,
+    /// Where it came from: the reference it was imported by, or `bake`.
+    pub origin: String,
+    /// How many layers it has.
+    pub layers: usize,
+    /// Bytes of its layers as they are stored (packed where they came packed).
+    pub bytes: u64,
+}
