@@ -95,7 +95,6 @@ impl Store {
     }
 
     /// Waits until nobody reads or writes, and keeps everyone out.
-    #[allow(dead_code)]
     pub(crate) fn lock_alone(&self) -> Result<Lock> {
         self.flock(FlockOperation::LockExclusive)
     }

@@ -98,7 +98,10 @@ fn the_same_input_gives_the_same_digest() {
     assert_ne!(depot_a.bake(&scratch(steps()), None, &quiet).unwrap(), first);
     // Written down, so that a change of the recipe does not go unnoticed.
     #[cfg(target_arch = "x86_64")]
-    assert_eq!(depot_b.bake(&scratch(vec![file("/x", "x")]), None, &quiet).unwrap().to_string(), "sha256:907ea086555020bf033044603299b6019694470c79c20603fa0037754e258979");
+    assert_eq!(
+        depot_b.bake(&scratch(vec![file("/x", "x")]), None, &quiet).unwrap().to_string(),
+        "sha256:907ea086555020bf033044603299b6019694470c79c20603fa0037754e258979"
+    );
 }
 
 #[test]
