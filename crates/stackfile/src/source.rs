@@ -1,0 +1,164 @@
+//! The files that were read, and places in them.
+
+use std::cell::{Cell, RefCell};
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use crate::diagnostic::{Diagnostic, Place, Span};
+use crate::fault::{Eval, Fault, Faults};
+use crate::files::Files;
+
+/// A file that was read, kept for showing places in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Source {
+    /// The file, as it was named.
+    pub name: String,
+    /// Its text.
+    pub text: String,
+}
+
+/// A stretch of a source, by the source's number. Files are below 4 GiB: larger ones are refused when read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct At {
+    pub(crate) source: u32,
+    pub(crate) start: u32,
+    pub(crate) end: u32,
+}
+
+impl At {
+    /// Returns the place of a byte range.
+    pub(crate) fn new(source: u32, range: Range<usize>) -> Self {
+        Self { source, start: range.start as u32, end: range.end as u32 }
+    }
+}
+
+/// Steps and bytes that the evaluation of one stack may use: thousands of services use a hundredth of it, and a stack
+/// that doubles a text over and over ends within a second.
+const BUDGET: u64 = 64 << 20;
+
+/// The largest file that is read into a value or parsed, in bytes: config files and templates are far smaller.
+const LARGEST_FILE: usize = 16 << 20;
+
+/// What all steps of loading one stack share: its files, its faults, and how much it may still evaluate.
+pub(crate) struct Context<'f> {
+    pub(crate) files: &'f dyn Files,
+    /// The stack's folder, absolute: relative paths start here.
+    pub(crate) folder: PathBuf,
+    sources: RefCell<Vec<Rc<Source>>>,
+    faults: RefCell<Vec<Fault>>,
+    budget: Cell<u64>,
+}
+
+impl<'f> Context<'f> {
+    pub(crate) fn new(files: &'f dyn Files, folder: PathBuf) -> Self {
+        Self { files, folder, sources: RefCell::default(), faults: RefCell::default(), budget: Cell::new(BUDGET) }
+    }
+
+    /// Adds a source and returns its number.
+    pub(crate) fn add_source(&self, name: String, text: String) -> u32 {
+        let mut sources = self.sources.borrow_mut();
+        sources.push(Rc::new(Source { name, text }));
+        (sources.len() - 1) as u32
+    }
+
+    /// Returns the source with this number.
+    pub(crate) fn source(&self, number: u32) -> Rc<Source> {
+        Rc::clone(&self.sources.borrow()[number as usize])
+    }
+
+    /// Returns the marked text.
+    pub(crate) fn text_at(&self, at: At) -> String {
+        self.source(at.source).text.get(at.start as usize..at.end as usize).unwrap_or_default().to_owned()
+    }
+
+    /// Records a fault.
+    pub(crate) fn report(&self, fault: Fault) {
+        self.faults.borrow_mut().push(fault);
+    }
+
+    /// Records all faults.
+    pub(crate) fn report_all(&self, faults: Faults) {
+        self.faults.borrow_mut().extend(faults.0);
+    }
+
+    /// Returns the value; records the faults if there is none.
+    pub(crate) fn keep<T>(&self, result: Eval<T>) -> Option<T> {
+        result.map_err(|faults| self.report_all(faults)).ok()
+    }
+
+    /// Takes `amount` steps or bytes from what may still be evaluated.
+    pub(crate) fn spend(&self, amount: usize, at: At) -> Eval<()> {
+        match self.budget.get().checked_sub(amount as u64) {
+            Some(rest) => {
+                self.budget.set(rest);
+                Ok(())
+            }
+            None => {
+                // Nothing after this can be evaluated either: said once, it is enough.
+                let first = self.budget.replace(0) != 0;
+                let fault = Fault::at(at, "evaluating this stack takes too much")
+                    .label("here it went beyond the limit")
+                    .help("look for a list or text that grows with every step, such as a `range` that is too long");
+                Err(if first { fault.into() } else { Faults::default() })
+            }
+        }
+    }
+
+    /// Reads a file of the stack as text.
+    pub(crate) fn read_text(&self, path: &Path) -> Result<String, String> {
+        let bytes = self.files.read(path).map_err(|error| format!("`{}` can't be read: {error}", path.display()))?;
+        if bytes.len() > LARGEST_FILE {
+            return Err(format!("`{}` is larger than 16 MiB", path.display()));
+        }
+        String::from_utf8(bytes).map_err(|_| format!("`{}` is not UTF-8 text", path.display()))
+    }
+
+    /// Returns the absolute path of `path`, which is relative to the stack's folder.
+    pub(crate) fn resolve(&self, path: &str) -> PathBuf {
+        self.folder.join(path).components().collect()
+    }
+
+    /// Returns everything that was said, sorted by place, and the sources.
+    pub(crate) fn finish(self) -> (Vec<Diagnostic>, Vec<Source>) {
+        let sources: Vec<Source> = self.sources.into_inner().into_iter().map(Rc::unwrap_or_clone).collect();
+        let mut faults = self.faults.into_inner();
+        faults.sort_by_key(|fault| (fault.at, fault.severity));
+        let mut seen = Vec::new();
+        faults.retain(|fault| {
+            let new = seen.last() != Some(fault);
+            if new {
+                seen.push(fault.clone());
+            }
+            new
+        });
+        let diagnostics = faults.into_iter().map(|fault| diagnostic(fault, &sources)).collect();
+        (diagnostics, sources)
+    }
+}
+
+/// Returns the fault with its places spelled out.
+fn diagnostic(fault: Fault, sources: &[Source]) -> Diagnostic {
+    Diagnostic {
+        severity: fault.severity,
+        message: fault.message,
+        span: fault.at.map(|at| span(at, sources)),
+        label: fault.label,
+        places: fault.places.into_iter().map(|(at, label)| Place { span: span(at, sources), label }).collect(),
+        help: fault.help,
+    }
+}
+
+/// Returns the place with its file, line and column.
+fn span(at: At, sources: &[Source]) -> Span {
+    let source = &sources[at.source as usize];
+    let before = source.text.get(..at.start as usize).unwrap_or(&source.text);
+    let line_start = before.rfind('\n').map_or(0, |end| end + 1);
+    Span {
+        file: source.name.clone(),
+        start: at.start as usize,
+        end: at.end as usize,
+        line: before.bytes().filter(|b| *b == b'\n').count() + 1,
+        column: before[line_start..].chars().count() + 1,
+    }
+}
