@@ -175,9 +175,9 @@ mod tests {
         attempts.failed.push(first.clone());
         let second = routing.choose(TO, &mut attempts).unwrap().instance.clone();
         assert!(!Arc::ptr_eq(&first, &second));
-        assert_eq!(first.release(), second.release());
+        assert_eq!(first.id.release(), second.id.release());
         attempts.failed.push(second);
         let third = routing.choose(TO, &mut attempts).unwrap().instance.clone();
-        assert_ne!(first.release(), third.release(), "better another release than an error");
+        assert_ne!(first.id.release(), third.id.release(), "better another release than an error");
     }
 }

@@ -31,10 +31,10 @@ pub enum Error {
         /// The socket.
         path: PathBuf,
     },
-    /// The copy of the route table could not be written or read.
-    #[error("can't use the copy of the route table `{path}`")]
+    /// The folder for the copy of the route table could not be made.
+    #[error("can't make the folder `{path}` for the copy of the route table")]
     Copy {
-        /// The file.
+        /// The folder.
         path: PathBuf,
         /// Why.
         #[source]

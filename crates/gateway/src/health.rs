@@ -124,17 +124,16 @@ async fn clear_suspicions(instance: &Instance) {
     loop {
         instance.suspected.notified().await;
         let mut pause = FIRST_PAUSE;
-        loop {
+        // A port of 0 is no suspicion: a connection was lost, and new ones are possible.
+        while let Some(port) = u16::try_from(instance.suspected_port.load(Relaxed)).ok().filter(|port| *port > 0) {
             sleep(Duration::from_millis(pause.0)).await;
             pause = Millis(pause.0 * 2).min(instance.health.interval.max(FIRST_PAUSE));
-            let Ok(port) = u16::try_from(instance.suspected_port.load(Relaxed)) else { break };
             let timeout = Duration::from_millis(instance.health.timeout.0);
             if probe::tcp(SocketAddrV4::new(instance.address, port), timeout).await.is_ok() {
-                break;
+                instance.suspected_port.store(0, Relaxed);
+                instance.judge(instance.was_told());
             }
         }
-        instance.suspected_port.store(0, Relaxed);
-        instance.judge(instance.was_told());
     }
 }
 

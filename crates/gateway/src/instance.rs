@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::*};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use basalt_model::{Health, InstanceId, ReleaseNumber};
+use basalt_model::{Health, InstanceId};
 use basalt_seam::InstanceTraffic;
 use tokio::sync::{Notify, watch};
 
@@ -14,6 +14,8 @@ use crate::service::Service;
 #[derive(Debug)]
 pub(crate) struct Instance {
     pub(crate) id: InstanceId,
+    /// Differs from that of every other start of any instance in this process.
+    pub(crate) serial: u64,
     pub(crate) generation: u64,
     pub(crate) address: Ipv4Addr,
     pub(crate) health: Health,
@@ -63,8 +65,10 @@ impl Instance {
         service: Arc<Service>,
         dirty: watch::Sender<()>,
     ) -> Self {
+        static SERIAL: AtomicU64 = AtomicU64::new(0);
         Self {
             id,
+            serial: SERIAL.fetch_add(1, Relaxed),
             generation,
             address,
             health,
@@ -81,11 +85,6 @@ impl Instance {
             last_probe: Mutex::new(None),
             dirty,
         }
-    }
-
-    /// Returns the release that it runs.
-    pub(crate) fn release(&self) -> ReleaseNumber {
-        self.id.release()
     }
 
     /// Returns whether requests may be sent to it.

@@ -7,21 +7,29 @@
 
 #![forbid(unsafe_code)]
 
+mod answer;
 mod budget;
 mod choice;
 mod client;
+mod connections;
 mod control;
 mod copy;
+mod downstream;
 mod error;
 mod health;
 mod instance;
+mod listeners;
 mod plane;
 mod probe;
 mod process;
 mod protocol;
+mod proxy;
 mod routing;
 mod service;
+mod sockets;
 mod tables;
+mod tcp;
+mod waiting;
 mod weights;
 
 pub use client::GatewayRouter;

@@ -184,6 +184,18 @@ impl Plane {
         }
     }
 
+    /// Forgets problems with what no longer matters.
+    pub(crate) fn keep_problems(&self, matters: impl Fn(&str) -> bool) {
+        let mut kept = self.kept();
+        let before = kept.other_problems.len();
+        kept.other_problems.retain(|what, _| matters(what));
+        let fewer = kept.other_problems.len() < before;
+        drop(kept);
+        if fewer {
+            self.dirty.send_replace(());
+        }
+    }
+
     /// Returns what is there now.
     pub(crate) fn seen(&self) -> RouterSeen {
         let mut kept = self.kept();

@@ -3,15 +3,23 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::sleep;
 
 use crate::Error;
+use crate::connections::Connections;
 use crate::control::Control;
 use crate::copy::Copy;
+use crate::listeners::Listeners;
 use crate::plane::Plane;
+use crate::sockets::Sockets;
 use crate::tables::Tables;
+
+/// Time between two looks after the listening sockets: what they mend is rare, and no request waits for it.
+const TENDING: Duration = Duration::from_secs(5);
 
 /// What the gateway is told at its start.
 #[derive(Debug, Clone)]
@@ -28,27 +36,57 @@ pub struct GatewayOptions {
 /// (`DATA/run/gateway.sock`).
 ///
 /// # Errors
-/// If an address or the control socket can't be listened on, another gateway serves the same data directory, or the copy of
-/// the route table can't be read.
+/// If the address or the control socket can't be listened on, another gateway serves the same data directory, or the folder
+/// for the copy of the route table can't be made.
 pub fn run(options: GatewayOptions) -> Result<(), Error> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Error::Runtime)?;
-    runtime.block_on(serve(options))
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    let runtime = runtime.worker_threads(threads).enable_all().build().map_err(Error::Runtime)?;
+    let result = runtime.block_on(async {
+        let mut terminate = signal(SignalKind::terminate()).map_err(Error::Runtime)?;
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(Error::Runtime)?;
+        let end = async move {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+        };
+        serve(options, threads, end).await
+    });
+    // What is left are checks and connections that took too long.
+    runtime.shutdown_background();
+    result
 }
 
-async fn serve(options: GatewayOptions) -> Result<(), Error> {
-    let mut terminate = signal(SignalKind::terminate()).map_err(Error::Runtime)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(Error::Runtime)?;
+/// Serves until `end`; then finishes what is in flight.
+pub(crate) async fn serve(options: GatewayOptions, threads: usize, end: impl Future<Output = ()>) -> Result<(), Error> {
     let plane = Plane::new(Handle::current());
     let copy =
         Copy::in_data(&options.data).map_err(|source| Error::Copy { path: options.data.join("gateway"), source })?;
-    let path = copy.path().to_owned();
-    let tables = Arc::new(Tables::new(plane.clone(), copy));
     let control = Control::in_data(&options.data).await?;
-    tables.restore().map_err(|source| Error::Copy { path, source })?;
-    tokio::spawn(control.serve(plane, tables));
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
+    let sockets = Sockets::take_back(options.data.join("run/fdstore.sock"));
+    let connections = Connections::new(plane.clone(), threads);
+    let listeners = Arc::new(Listeners::new(plane.clone(), connections.clone(), sockets, options.http)?);
+    let tables = Arc::new(Tables::new(plane.clone(), listeners.clone(), copy));
+    tables.restore();
+    let control = tokio::spawn(control.serve(plane, tables.clone()));
+    let tending = tokio::spawn(tend(tables));
+    end.await;
+    tending.abort();
+    control.abort();
+    listeners.stop();
+    connections.finish().await;
     Ok(())
+}
+
+/// Looks after the listening sockets until the task is ended.
+async fn tend(tables: Arc<Tables>) {
+    loop {
+        sleep(TENDING).await;
+        let tables = tables.clone();
+        // It waits for the keeper.
+        if tokio::task::spawn_blocking(move || tables.tend()).await.is_err() {
+            return;
+        }
+    }
 }

@@ -117,11 +117,6 @@ impl Routing {
         self.listeners.get(&address).copied()
     }
 
-    /// Returns all virtual addresses.
-    pub(crate) fn listeners(&self) -> impl Iterator<Item = SocketAddrV4> + '_ {
-        self.listeners.keys().copied()
-    }
-
     /// Returns the service of a destination of this table.
     pub(crate) fn service(&self, at: Destination) -> &Arc<Service> {
         &self.services[at.service].service

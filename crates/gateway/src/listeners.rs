@@ -1,0 +1,157 @@
+//! Accept loops, which come and go with the table: one for requests from outside and one for each virtual address.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::net::{SocketAddr, SocketAddrV4};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use basalt_model::{Protocol, RouteTable};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::AbortHandle;
+use tokio::time::sleep;
+
+use crate::Error;
+use crate::connections::Connections;
+use crate::plane::Plane;
+use crate::sockets::Sockets;
+
+/// Pause after a failure to accept: descriptors may be short, and come back by themselves.
+const PAUSE: Duration = Duration::from_millis(20);
+/// The name under which the keeper holds the socket for requests from outside.
+const OUTSIDE: &str = "http";
+
+/// All accept loops.
+#[derive(Debug)]
+pub(crate) struct Listeners {
+    plane: Arc<Plane>,
+    connections: Arc<Connections>,
+    sockets: Sockets,
+    outside: SocketAddr,
+    running: Mutex<BTreeMap<String, Running>>,
+}
+
+/// A socket and its accept loop, if that runs.
+#[derive(Debug)]
+struct Running {
+    socket: Arc<TcpListener>,
+    address: SocketAddr,
+    accepting: Option<AbortHandle>,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Some(accepting) = &self.accepting {
+            accepting.abort();
+        }
+    }
+}
+
+impl Listeners {
+    /// Listens for requests from outside; they wait until [`Listeners::accept`].
+    ///
+    /// # Errors
+    /// If the address can't be listened on.
+    pub(crate) fn new(
+        plane: Arc<Plane>,
+        connections: Arc<Connections>,
+        sockets: Sockets,
+        outside: SocketAddr,
+    ) -> Result<Self, Error> {
+        let listen = || {
+            let socket = TcpListener::from_std(sockets.listen(OUTSIDE, outside)?)?;
+            let address = socket.local_addr()?;
+            Ok((Running { socket: Arc::new(socket), address, accepting: None }, address))
+        };
+        let (running, outside) = listen().map_err(|source: io::Error| Error::Listen { address: outside, source })?;
+        plane.set_http(outside.to_string());
+        let running = Mutex::new(BTreeMap::from([(OUTSIDE.to_owned(), running)]));
+        Ok(Self { plane, connections, sockets, outside, running })
+    }
+
+    /// Listens on the virtual addresses of a table that is about to be in force; connections wait until
+    /// [`Listeners::accept`]. What can't be listened on is told as a problem and tried again with each call.
+    pub(crate) fn prepare(&self, table: &RouteTable) {
+        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        for address in wanted(table).into_iter().filter(|address| !self.is_outside(*address)) {
+            let name = address.to_string();
+            if running.contains_key(&name) {
+                continue;
+            }
+            let socket = self.sockets.listen(&name, address.into()).and_then(TcpListener::from_std);
+            let problem = socket.as_ref().err().map(|error| format!("can't listen on `{address}`: {error}"));
+            self.plane.set_problem(format!("listen {name}"), problem);
+            if let Ok(socket) = socket {
+                let address = address.into();
+                running.insert(name, Running { socket: Arc::new(socket), address, accepting: None });
+            }
+        }
+    }
+
+    /// Accepts on all addresses of the table in force, and closes the others.
+    pub(crate) fn accept(&self, table: &RouteTable) {
+        let wanted: BTreeSet<String> = wanted(table).iter().map(ToString::to_string).collect();
+        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        running.retain(|name, _| name == OUTSIDE || wanted.contains(name));
+        for one in running.values_mut().filter(|one| one.accepting.is_none()) {
+            let work = accept(one.socket.clone(), one.address, self.plane.clone(), self.connections.clone());
+            one.accepting = Some(tokio::spawn(work).abort_handle());
+        }
+        self.plane.keep_problems(|what| what.strip_prefix("listen ").is_none_or(|name| wanted.contains(name)));
+        let copies = running.iter().filter_map(|(name, one)| Some((name.as_str(), copy(&one.socket).ok()?)));
+        self.sockets.keep(copies);
+        self.sockets.forget_left();
+    }
+
+    /// Stops accepting. The keeper's copies go on listening for the next gateway.
+    pub(crate) fn stop(&self) {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    /// Whether connections to an address arrive at the socket for requests from outside.
+    fn is_outside(&self, address: SocketAddrV4) -> bool {
+        self.outside.ip().is_unspecified() && self.outside.port() == address.port()
+    }
+}
+
+fn wanted(table: &RouteTable) -> BTreeSet<SocketAddrV4> {
+    table.services.values().flat_map(|service| &service.listeners).map(|listener| listener.address).collect()
+}
+
+fn copy(socket: &TcpListener) -> io::Result<OwnedFd> {
+    socket.as_fd().try_clone_to_owned()
+}
+
+/// Accepts until the task is ended.
+async fn accept(socket: Arc<TcpListener>, address: SocketAddr, plane: Arc<Plane>, connections: Arc<Connections>) {
+    loop {
+        let (stream, peer) = match socket.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                // A client that has left already is no problem; all else may be.
+                if error.kind() != io::ErrorKind::ConnectionAborted {
+                    tracing::warn!("can't accept on `{address}`: {error}");
+                    sleep(PAUSE).await;
+                }
+                continue;
+            }
+        };
+        let local = local(&stream, address);
+        match protocol(&plane, local) {
+            Protocol::Http => connections.serve_http(stream, peer, local),
+            Protocol::Tcp => connections.serve_tcp(stream, local),
+        }
+    }
+}
+
+/// Returns the address that a client has connected to.
+fn local(stream: &TcpStream, address: SocketAddr) -> SocketAddr {
+    if address.ip().is_unspecified() { stream.local_addr().unwrap_or(address) } else { address }
+}
+
+/// Returns what is spoken at an address.
+fn protocol(plane: &Plane, local: SocketAddr) -> Protocol {
+    let SocketAddr::V4(local) = local else { return Protocol::Http };
+    plane.routing().listener(local).map_or(Protocol::Http, |(_, protocol)| protocol)
+}

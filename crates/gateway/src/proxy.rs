@@ -1,0 +1,313 @@
+//! What happens to a request, in the terms of pingora.
+
+use std::net::SocketAddrV4;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use http::{Method, header};
+use pingora_core::upstreams::peer::HttpPeer;
+use pingora_core::{Error, ErrorSource, ErrorType, Result};
+use pingora_http::{RequestHeader, ResponseHeader};
+use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
+use tokio::time::Instant;
+
+use crate::answer::Answer;
+use crate::choice::Attempts;
+use crate::instance::InFlight;
+use crate::plane::{Begun, Plane};
+use crate::routing::{Destination, Routing};
+use crate::waiting::{self, Stranded};
+
+/// An instance on the same machine accepts within microseconds; a second is for one whose queue is full.
+const CONNECT: Duration = Duration::from_secs(1);
+/// How long an idle connection may be used again: below the 5 s after which common servers (Node.js) close theirs, so
+/// that few requests meet a connection that is just being closed. Also bounds how long an instance that is to stop sees them.
+const IDLE: Duration = Duration::from_secs(4);
+/// The same for requests that can't be sent twice: only connections that have just been used.
+const IDLE_UNSAFE: Duration = Duration::from_secs(1);
+/// How often a request that broke or was answered badly is sent again: more rarely helps, and a request that kills
+/// instances must not visit them all.
+const MOST_RETRIES: u32 = 2;
+/// Streams on one HTTP/2 connection to an instance: what servers commonly allow.
+const STREAMS: usize = 100;
+
+/// What happens to a request.
+#[derive(Debug)]
+pub(crate) struct Proxy {
+    pub(crate) plane: Arc<Plane>,
+}
+
+/// What is known of one request.
+#[derive(Debug, Default)]
+pub(crate) struct RequestContext {
+    attempts: Attempts,
+    in_flight: Option<InFlight>,
+    address: Option<SocketAddrV4>,
+    until: Option<Instant>,
+    retries: u32,
+    /// An answer of this status was not passed on: the request is sent again.
+    rejected: bool,
+    /// What the client is told if this fails.
+    stranded: Option<Answer>,
+}
+
+/// What decides where a request goes.
+#[derive(Debug, Clone, Copy)]
+struct Aim<'a> {
+    local: Option<SocketAddrV4>,
+    host: &'a str,
+    path: &'a str,
+}
+
+impl<'a> Aim<'a> {
+    fn of(session: &'a Session) -> Self {
+        let request = session.req_header();
+        let local = match session.server_addr().and_then(|address| address.as_inet()) {
+            Some(std::net::SocketAddr::V4(address)) => Some(*address),
+            _ => None,
+        };
+        Self { local, host: host(request), path: request.uri.path() }
+    }
+
+    fn find(&self, routing: &Routing) -> Option<Destination> {
+        // At a virtual address the service is fixed, whatever the host.
+        let inside = self.local.and_then(|local| routing.listener(local)).map(|(to, _)| to);
+        inside.or_else(|| routing.find(self.host, self.path))
+    }
+}
+
+/// Returns the host that a request names.
+fn host(request: &RequestHeader) -> &str {
+    let named = || request.headers.get(header::HOST).and_then(|host| host.to_str().ok());
+    request.uri.authority().map(|authority| authority.as_str()).or_else(named).unwrap_or("")
+}
+
+/// Whether a request may be sent twice (RFC 9110 §9.2.2).
+fn is_idempotent(session: &Session) -> bool {
+    session.req_header().method.is_idempotent()
+}
+
+impl Proxy {
+    async fn begin(&self, session: &Session, ctx: &mut RequestContext) -> Result<Begun> {
+        let aim = Aim::of(session);
+        let begun = waiting::begin(&self.plane, |routing| aim.find(routing), &mut ctx.attempts, &mut ctx.until).await;
+        let (status, answer) = match begun {
+            Ok(begun) => return Ok(begun),
+            Err(Stranded::NoRoute) => (404, Answer::no_route()),
+            Err(Stranded::NoInstance(service)) => (503, Answer::no_instance(service.name.as_str())),
+        };
+        ctx.stranded = Some(answer);
+        Err(Error::new(ErrorType::HTTPStatus(status)))
+    }
+
+    /// Whether another healthy instance could answer instead.
+    fn has_another(&self, session: &Session, ctx: &RequestContext) -> bool {
+        let Some(in_flight) = &ctx.in_flight else { return false };
+        let routing = self.plane.routing();
+        let to = Aim::of(session).find(&routing);
+        to.is_some_and(|to| routing.has_another(to, &ctx.attempts, in_flight.instance()))
+    }
+}
+
+#[async_trait]
+impl ProxyHttp for Proxy {
+    type CTX = RequestContext;
+
+    fn new_ctx(&self) -> RequestContext {
+        RequestContext::default()
+    }
+
+    fn init_downstream_modules(&self, _: &mut pingora_core::modules::http::HttpModules) {
+        // What an instance answers is passed on as it is.
+    }
+
+    async fn request_filter(&self, session: &mut Session, _: &mut RequestContext) -> Result<bool> {
+        let found = {
+            let routing = self.plane.routing();
+            let found = Aim::of(session).find(&routing);
+            if let Some(to) = found {
+                routing.service(to).budget.deposit();
+            }
+            found.is_some()
+        };
+        if !found {
+            Answer::no_route().send(session, false).await?;
+        }
+        Ok(!found)
+    }
+
+    async fn upstream_peer(&self, session: &mut Session, ctx: &mut RequestContext) -> Result<Box<HttpPeer>> {
+        ctx.rejected = false;
+        let Begun { in_flight, address } = self.begin(session, ctx).await?;
+        in_flight.count_request();
+        let mut peer = HttpPeer::new(address, false, String::new());
+        let idempotent = is_idempotent(session);
+        peer.options.connection_timeout = Some(CONNECT);
+        peer.options.idle_timeout = Some(if idempotent { IDLE } else { IDLE_UNSAFE });
+        // Connections belong to one start of one instance, whoever has its address later; and those for requests that can't be
+        // sent twice are kept apart, as they are used again only while fresh.
+        peer.group_key = in_flight.instance().serial << 1 | u64::from(idempotent);
+        if is_grpc(session.req_header()) {
+            peer.options.set_http_version(2, 2);
+            peer.options.max_h2_streams = STREAMS;
+        }
+        ctx.address = Some(address);
+        ctx.in_flight = Some(in_flight);
+        Ok(Box::new(peer))
+    }
+
+    async fn upstream_request_filter(
+        &self,
+        session: &mut Session,
+        request: &mut RequestHeader,
+        _: &mut RequestContext,
+    ) -> Result<()> {
+        // What a client claims of itself is replaced by what is seen of it.
+        if let Some(client) = session.client_addr().and_then(|address| address.as_inet()) {
+            request.insert_header("X-Forwarded-For", client.ip().to_string())?;
+        }
+        request.insert_header("X-Forwarded-Proto", "http")?;
+        request.insert_header("X-Forwarded-Host", host(session.req_header()))?;
+        request.remove_header("Forwarded");
+        Ok(())
+    }
+
+    async fn upstream_response_filter(
+        &self,
+        session: &mut Session,
+        response: &mut ResponseHeader,
+        ctx: &mut RequestContext,
+    ) -> Result<()> {
+        let status = response.status.as_u16();
+        if status < 500 {
+            return Ok(());
+        }
+        if let Some(in_flight) = &ctx.in_flight {
+            in_flight.count_error();
+        }
+        let worth_it = match status {
+            502..=504 => is_idempotent(session),
+            500 => matches!(session.req_header().method, Method::GET | Method::HEAD),
+            _ => false,
+        };
+        let possible = worth_it && ctx.retries < MOST_RETRIES && !session.as_ref().retry_buffer_truncated();
+        if possible && self.has_another(session, ctx) && can_afford(ctx) {
+            ctx.rejected = true;
+            let mut error = Error::new_up(ErrorType::HTTPStatus(status));
+            error.set_retry(true);
+            return Err(error);
+        }
+        Ok(())
+    }
+
+    fn fail_to_connect(
+        &self,
+        session: &mut Session,
+        _: &HttpPeer,
+        ctx: &mut RequestContext,
+        mut error: Box<Error>,
+    ) -> Box<Error> {
+        let another = self.has_another(session, ctx);
+        if let Some(in_flight) = ctx.in_flight.take() {
+            in_flight.count_error();
+            let instance = in_flight.instance().clone();
+            let port = ctx.address.map_or(0, |address| address.port());
+            // Who refuses connections is not there, even if nobody else is: then requests wait for it, or for its successor.
+            let gone = matches!(error.etype(), ErrorType::ConnectRefused | ErrorType::ConnectNoRoute);
+            if gone || another && *error.etype() == ErrorType::ConnectTimedout {
+                instance.suspect(port, error.etype().as_str());
+            }
+            ctx.attempts.failed.push(instance);
+            // Nothing was sent, so any request may go elsewhere, and no instance works twice for it: the budget is spared.
+            error.set_retry(gone || another);
+        }
+        error
+    }
+
+    fn error_while_proxy(
+        &self,
+        _: &HttpPeer,
+        session: &mut Session,
+        mut error: Box<Error>,
+        ctx: &mut RequestContext,
+        reused: bool,
+    ) -> Box<Error> {
+        let retry = if ctx.rejected {
+            true
+        } else if *error.esource() != ErrorSource::Upstream {
+            false
+        } else {
+            if let Some(in_flight) = &ctx.in_flight {
+                in_flight.count_error();
+                // It may have died: look at once. In-flight requests tell it before the next check does.
+                in_flight.instance().suspected.notify_one();
+            }
+            let unanswered = session.response_written().is_none_or(|header| header.status.is_informational());
+            let again = unanswered && is_idempotent(session) && !session.as_ref().retry_buffer_truncated();
+            again && ctx.retries < MOST_RETRIES && can_afford(ctx)
+        };
+        error.set_retry(retry);
+        if let Some(in_flight) = ctx.in_flight.take()
+            && retry
+        {
+            ctx.retries += 1;
+            // An idle connection that was closed says nothing about its instance. Otherwise another one is tried; without
+            // another, waiting for this one or its successor is what is left.
+            if !reused || ctx.rejected {
+                ctx.attempts.failed.push(in_flight.instance().clone());
+            }
+        }
+        error
+    }
+
+    async fn fail_to_proxy(&self, session: &mut Session, error: &Error, ctx: &mut RequestContext) -> FailToProxy {
+        let status = match error.etype() {
+            ErrorType::HTTPStatus(status) => *status,
+            ErrorType::ReadTimedout | ErrorType::ConnectTimedout if *error.esource() == ErrorSource::Upstream => 504,
+            kind => match error.esource() {
+                ErrorSource::Upstream => 502,
+                // The client has left: there is nobody to answer.
+                ErrorSource::Downstream if is_broken(kind) => 0,
+                ErrorSource::Downstream => 400,
+                ErrorSource::Internal | ErrorSource::Unset => 500,
+            },
+        };
+        let answered = session.response_written().is_some_and(|header| !header.status.is_informational());
+        if status > 0 && !answered {
+            let answer = ctx.stranded.take().unwrap_or_else(|| Answer::of(status));
+            // If this fails the client has left too.
+            let _ = answer.send(session, true).await;
+        }
+        FailToProxy { error_code: status, can_reuse_downstream: false }
+    }
+
+    async fn logging(&self, _: &mut Session, _: Option<&Error>, ctx: &mut RequestContext) {
+        ctx.in_flight = None;
+    }
+
+    fn suppress_error_log(&self, _: &Session, _: &RequestContext, _: &Error) -> bool {
+        // Errors are counted and answered; a line for each would only slow an outage down further.
+        true
+    }
+
+    fn suppress_proxy_warn_log(&self, _: &Session, _: &RequestContext, _: &Error, _: ProxyWarnLogContext) -> bool {
+        true
+    }
+}
+
+/// Pays for a retry from the budget of the request's service.
+fn can_afford(ctx: &RequestContext) -> bool {
+    ctx.in_flight.as_ref().is_some_and(|in_flight| in_flight.instance().service.budget.withdraw())
+}
+
+fn is_broken(kind: &ErrorType) -> bool {
+    matches!(kind, ErrorType::WriteError | ErrorType::ReadError | ErrorType::ConnectionClosed)
+}
+
+/// Whether a request is gRPC, which instances take over HTTP/2 only.
+fn is_grpc(request: &RequestHeader) -> bool {
+    let kind = request.headers.get(header::CONTENT_TYPE);
+    request.version == http::Version::HTTP_2
+        && kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
+}

@@ -1,0 +1,115 @@
+//! Listening sockets: made, or taken back from the keeper, who holds a copy of each so that a restart refuses no connection.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+
+use basalt_wire::fdstore::FdStore;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
+
+/// Connections that may wait to be accepted: what arrives while the gateway restarts (the kernel's own limit,
+/// net.core.somaxconn, is 4096 since Linux 5.4).
+const BACKLOG: i32 = 4096;
+
+/// Makes listening sockets, and keeps a copy of each at the keeper.
+#[derive(Debug)]
+pub(crate) struct Sockets {
+    /// The keeper's socket. Nobody need listen there: then sockets are only not kept.
+    store: PathBuf,
+    /// Sockets of the gateway before this one, until they are wanted.
+    left: Mutex<BTreeMap<String, OwnedFd>>,
+}
+
+impl Sockets {
+    /// Takes back the sockets that the gateway before this one has left at the keeper.
+    pub(crate) fn take_back(store: PathBuf) -> Self {
+        let left = FdStore::connect(&store).and_then(|store| store.take_all()).unwrap_or_default();
+        Self { store, left: Mutex::new(left.into_iter().collect()) }
+    }
+
+    /// Returns a socket that listens on an address: the one kept under this name, or a new one.
+    ///
+    /// # Errors
+    /// If the address can't be listened on.
+    pub(crate) fn listen(&self, name: &str, address: SocketAddr) -> io::Result<TcpListener> {
+        let left = self.left.lock().unwrap_or_else(PoisonError::into_inner).remove(name).map(TcpListener::from);
+        let fits = |left: &TcpListener| {
+            let at = left.local_addr().ok();
+            at.is_some_and(|at| at == address || address.port() == 0 && at.ip() == address.ip())
+        };
+        let listener = match left.filter(fits) {
+            Some(left) => left,
+            None => bind(address)?,
+        };
+        listener.set_nonblocking(true)?;
+        Ok(listener)
+    }
+
+    /// Has the keeper hold copies of these sockets, and no others. Does nothing without a keeper.
+    pub(crate) fn keep<'a>(&self, wanted: impl Iterator<Item = (&'a str, OwnedFd)>) {
+        let Ok(store) = FdStore::connect(&self.store) else { return };
+        let wanted: BTreeMap<&str, OwnedFd> = wanted.collect();
+        let result = store.take_all().and_then(|kept| {
+            let kept: BTreeMap<String, OwnedFd> = kept.into_iter().collect();
+            for name in kept.keys().filter(|name| !wanted.contains_key(name.as_str())) {
+                store.drop(name)?;
+            }
+            for (name, socket) in &wanted {
+                if !kept.get(*name).is_some_and(|kept| same(kept, socket)) {
+                    store.put(name, socket.as_fd())?;
+                }
+            }
+            Ok(())
+        });
+        if let Err(error) = result {
+            tracing::warn!("the keeper does not hold the listening sockets: {error}");
+        }
+    }
+
+    /// Closes what the gateway before this one has left and nobody wants.
+    pub(crate) fn forget_left(&self) {
+        self.left.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+}
+
+/// Whether two descriptors are the same socket.
+fn same(one: &OwnedFd, other: &OwnedFd) -> bool {
+    match (rustix::fs::fstat(one), rustix::fs::fstat(other)) {
+        (Ok(one), Ok(other)) => (one.st_dev, one.st_ino) == (other.st_dev, other.st_ino),
+        _ => false,
+    }
+}
+
+/// Listens on an address, whether or not the machine has it already.
+fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, None)?;
+    sockopt::set_socket_reuseaddr(&socket, true)?;
+    if address.is_ipv4() {
+        // A virtual address may be given to the machine only later.
+        sockopt::set_ip_freebind(&socket, true)?;
+    }
+    rustix::net::bind(&socket, &address)?;
+    rustix::net::listen(&socket, BACKLOG)?;
+    Ok(TcpListener::from(socket))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_that_the_machine_does_not_have_can_be_listened_on() {
+        let data = tempfile::tempdir().unwrap();
+        let sockets = Sockets::take_back(data.path().join("none"));
+        let address = "192.0.2.77:8080".parse().unwrap();
+        let listener = sockets.listen("x", address).unwrap();
+        assert_eq!(listener.local_addr().unwrap(), address);
+        let error = sockets.listen("y", address).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+    }
+}
