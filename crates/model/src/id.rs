@@ -8,21 +8,23 @@ use serde::{Deserialize, Serialize};
 /// The number of a release within its service, counted from 1 and never used twice.
 pub type ReleaseNumber = u32;
 
-/// Counts how often an instance slot has been started; a backend refuses an action of an older generation.
+/// Grows with every start of an instance of a service or job; a backend refuses an action of an older generation.
 pub type Generation = u64;
 
 /// The longest name: with release and ordinal behind it, an instance id still fits in a 63-byte DNS label (RFC 1035 §2.3.4).
 const LONGEST_NAME: usize = 40;
 
-/// The name of a stack, service, job, port, volume, secret or environment: a DNS label
-/// (RFC 1123 §2.1: lowercase letters, digits and inner hyphens) of at most 40 bytes.
+/// The name of a stack, service, job, port, volume, secret or environment: at most 40 lowercase letters, digits, and
+/// inner hyphens and underscores.
+///
+/// Names of services and jobs become DNS labels (RFC 1123 §2.1): stack files refuse underscores in these.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Name(String);
 
 /// A text that is not a [`Name`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is not a name: use 1 to {LONGEST_NAME} lowercase letters, digits and inner hyphens")]
+#[error("`{0}` is not a name: use 1 to {LONGEST_NAME} lowercase letters, digits, and inner hyphens and underscores")]
 pub struct InvalidName(pub String);
 
 impl Name {
@@ -37,8 +39,8 @@ impl TryFrom<String> for Name {
 
     fn try_from(text: String) -> Result<Self, InvalidName> {
         let bytes = text.as_bytes();
-        let inner = bytes.iter().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || *b == b'-');
-        let ends = !text.starts_with('-') && !text.ends_with('-');
+        let inner = bytes.iter().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-_".contains(b));
+        let ends = !text.starts_with(['-', '_']) && !text.ends_with(['-', '_']);
         if inner && ends && (1..=LONGEST_NAME).contains(&bytes.len()) { Ok(Self(text)) } else { Err(InvalidName(text)) }
     }
 }
@@ -213,9 +215,12 @@ mod tests {
         check("web", true);
         check("web-2", true);
         check("2web", true);
+        check("db_password", true);
         check("", false);
         check("-web", false);
         check("web-", false);
+        check("_web", false);
+        check("web_", false);
         check("Web", false);
         check("a.b", false);
         check("../x", false);
