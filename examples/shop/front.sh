@@ -1,6 +1,6 @@
 #!/bin/busybox sh
 # The shop's page: a greeting, and the stock as the API tells it.
-stock=$(/bin/busybox wget -q -T 5 -O - http://api:9000/) || {
+stock=$(/bin/busybox wget -q -O - http://api:9000/) || {
     printf 'Status: 502 Bad Gateway\r\nContent-Type: text/plain\r\n\r\nthe API does not answer\n'
     exit 0
 }
