@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Exit, Generation, InstanceId, Millis, Name, Phase, Release, ReleaseNumber, Rollout, Settings};
+use crate::{Exit, Generation, InstanceId, Millis, Name, Phase, Release, ReleaseNumber, Rollout, Settings, Weight};
 
 /// One row of the journal.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -76,6 +76,15 @@ pub enum Event {
         /// The phase.
         phase: Phase,
     },
+    /// The gateway has the weights of the rollout's phase in force.
+    WeightShifted {
+        /// The service.
+        service: Name,
+        /// The release that the rollout passes to.
+        target: ReleaseNumber,
+        /// Its share of the traffic.
+        weight: Weight,
+    },
     /// A person paused a rollout.
     RolloutPaused {
         /// The service.
@@ -126,6 +135,15 @@ pub enum Event {
         last_lines: Vec<String>,
         /// When it is to be started again.
         retry_at: Millis,
+    },
+    /// An instance fails its checks, or was not healthy in time: another takes its place.
+    InstanceFailed {
+        /// The instance.
+        instance: InstanceId,
+        /// Which start of it.
+        generation: Generation,
+        /// How its last check ended.
+        probe: Option<String>,
     },
     /// An instance gets no new requests.
     InstanceDrained {
@@ -261,6 +279,7 @@ impl Event {
             Self::ReleaseForgotten { .. } => "release_forgotten",
             Self::RolloutStarted { .. } => "rollout_started",
             Self::RolloutAdvanced { .. } => "rollout_advanced",
+            Self::WeightShifted { .. } => "weight_shifted",
             Self::RolloutPaused { .. } => "rollout_paused",
             Self::RolloutResumed { .. } => "rollout_resumed",
             Self::RolloutFinished { .. } => "rollout_finished",
@@ -268,6 +287,7 @@ impl Event {
             Self::InstanceRequested { .. } => "instance_requested",
             Self::InstanceProven { .. } => "instance_proven",
             Self::InstanceExited { .. } => "instance_exited",
+            Self::InstanceFailed { .. } => "instance_failed",
             Self::InstanceDrained { .. } => "instance_drained",
             Self::InstanceStopRequested { .. } => "instance_stop_requested",
             Self::InstanceStopped { .. } => "instance_stopped",
@@ -294,6 +314,7 @@ impl Event {
             | Self::ReleaseForgotten { service, .. }
             | Self::RolloutStarted { service, .. }
             | Self::RolloutAdvanced { service, .. }
+            | Self::WeightShifted { service, .. }
             | Self::RolloutPaused { service }
             | Self::RolloutResumed { service }
             | Self::RolloutFinished { service, .. }
@@ -301,6 +322,7 @@ impl Event {
             Self::InstanceRequested { instance, .. }
             | Self::InstanceProven { instance, .. }
             | Self::InstanceExited { instance, .. }
+            | Self::InstanceFailed { instance, .. }
             | Self::InstanceDrained { instance, .. }
             | Self::InstanceStopRequested { instance, .. }
             | Self::InstanceStopped { instance, .. } => instance.to_string(),

@@ -129,6 +129,10 @@ pub struct Rollout {
     pub paused_for: Millis,
     /// How often instances of the target have died in this rollout.
     pub exits: u32,
+    /// Since when the gateway has the weights of the phase in force; what is held, is held from then on.
+    pub in_force_at: Option<Millis>,
+    /// Why it began, where no person asked for it.
+    pub because: Option<String>,
 }
 
 /// Where a rollout stands.
@@ -151,6 +155,12 @@ pub enum Phase {
         /// Whether a person has promoted it.
         approved: bool,
     },
+    /// Canary: instances that this step needs start and become healthy; the weight of the step before stays in force.
+    /// The step behind the last is the one with all traffic.
+    Growing {
+        /// The step that follows.
+        step: u32,
+    },
     /// The target has all traffic and is watched for `hold`.
     Holding,
     /// The hold has passed; the old is drained and stopped, or made warm, and the end state observed.
@@ -170,7 +180,7 @@ impl Phase {
         match self {
             Self::Preparing => "preparing",
             Self::Starting => "starting",
-            Self::Moving { .. } | Self::Stepping { .. } => "shifting",
+            Self::Moving { .. } | Self::Stepping { .. } | Self::Growing { .. } => "shifting",
             Self::Holding => "holding",
             Self::Finishing => "finishing",
             Self::Returning { .. } => "returning",

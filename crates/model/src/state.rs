@@ -18,6 +18,9 @@ pub struct State {
     pub services: BTreeMap<Name, Service>,
     /// By name.
     pub jobs: BTreeMap<Name, Job>,
+    /// The highest generation given under each name whose service or job has been removed: should the name come back,
+    /// generations go on from there.
+    pub generations: BTreeMap<Name, Generation>,
 }
 
 /// A service as recorded.
@@ -33,6 +36,8 @@ pub struct Service {
     pub last_release: ReleaseNumber,
     /// The release that serves outside rollouts.
     pub stable: Option<ReleaseNumber>,
+    /// The release that served before the stable one.
+    pub previous: Option<ReleaseNumber>,
     /// The rollout under way.
     pub rollout: Option<Rollout>,
     /// How many rollouts have been started.
@@ -43,6 +48,13 @@ pub struct Service {
     pub warm: Option<Warm>,
     /// Instances that should be, or are being stopped.
     pub instances: BTreeMap<InstanceId, Instance>,
+    /// The highest generation given to an instance so far.
+    pub generation: Generation,
+    /// How many instances in a row failed their checks without having been healthy for long; decides the pause before
+    /// the next is replaced.
+    pub failures: u32,
+    /// When the last of them did.
+    pub failed_at: Option<Millis>,
     /// Whether the service is being removed.
     pub removing: bool,
 }
@@ -56,11 +68,15 @@ impl Service {
             releases: BTreeMap::new(),
             last_release: 0,
             stable: None,
+            previous: None,
             rollout: None,
             rollouts: 0,
             last_rollout: None,
             warm: None,
             instances: BTreeMap::new(),
+            generation: 0,
+            failures: 0,
+            failed_at: None,
             removing: false,
         }
     }
@@ -93,7 +109,7 @@ pub struct Warm {
 /// An instance as recorded.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Instance {
-    /// Counts the starts of this id over all time.
+    /// Which start of it is meant; it grows with every start.
     pub generation: Generation,
     /// Where it stands.
     pub state: InstanceState,
@@ -101,6 +117,8 @@ pub struct Instance {
     pub requested_at: Millis,
     /// When this generation was first seen healthy.
     pub healthy_at: Option<Millis>,
+    /// When this generation was found to fail its checks; another instance takes its place.
+    pub failed_at: Option<Millis>,
     /// How often it has died since it last stayed healthy for long; decides the pause before it is started again.
     pub exits: u32,
     /// How it died last.
@@ -149,6 +167,12 @@ pub struct Job {
     pub depends_on: Vec<Name>,
     /// Where it stands.
     pub state: JobState,
+    /// The highest generation given to its instance so far.
+    pub generation: Generation,
+    /// Tries that failed since it was declared or reset.
+    pub failures: u32,
+    /// When it is tried again after a failure.
+    pub retry_at: Option<Millis>,
     /// Whether the job is being removed.
     pub removing: bool,
 }
