@@ -1,0 +1,189 @@
+//! The root of an instance: mounts in a private mount namespace, so that nothing is left on the host when it ends.
+//!
+//! All of it lies on a tmpfs over `/run`, which the instance's user can reach while its data directory stays closed to it.
+
+use std::fs::{DirBuilder, File};
+use std::io::{self, Read};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use basalt_seam::PinnedImage;
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create,
+    fsconfig_set_string, fsmount, fsopen, move_mount, open_tree,
+};
+
+use crate::sys::{self, Side};
+use crate::user::IDS;
+
+/// Where the private tmpfs is: a directory that every Linux system has (FHS 3.0) and everybody may pass through.
+pub(crate) const PRIVATE: &str = "/run";
+
+/// How much the private tmpfs may hold: configs and secrets of one instance; a program error must not fill the memory.
+const PRIVATE_SIZE: &str = "64m";
+
+/// The longest `/etc/passwd` or `/etc/group` that is read from an image.
+const LONGEST_USERS: u64 = 1 << 20;
+
+/// A step that failed, with what it was.
+#[derive(Debug, thiserror::Error)]
+#[error("{what}")]
+pub(crate) struct RootError {
+    what: String,
+    #[source]
+    source: io::Error,
+}
+
+/// Names what was being done when it failed.
+pub(crate) fn at<E: Into<io::Error>>(what: impl Into<String>) -> impl FnOnce(E) -> RootError {
+    let what = what.into();
+    |source| RootError { what, source: source.into() }
+}
+
+/// What is opened before anything is mounted over.
+#[derive(Debug)]
+pub(crate) struct Sources {
+    erofs: OwnedFd,
+    objects: OwnedFd,
+    volumes: Vec<(String, OwnedFd)>,
+}
+
+impl Sources {
+    /// Opens the image and the volumes (path in the instance, directory on the host).
+    pub(crate) fn open(image: &PinnedImage, volumes: &[(String, PathBuf)]) -> Result<Self, RootError> {
+        let erofs = rustix::fs::open(&image.erofs, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+        let erofs = erofs.map_err(at(format!("could not open image `{}`", image.erofs.display())))?;
+        let objects = open_dir(&image.objects)?;
+        let volumes = volumes.iter().map(|(to, from)| Ok((to.clone(), open_dir(from)?))).collect::<Result<_, _>>()?;
+        Ok(Self { erofs, objects, volumes })
+    }
+}
+
+fn open_dir(path: &Path) -> Result<OwnedFd, RootError> {
+    rustix::fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+        .map_err(at(format!("could not open directory `{}`", path.display())))
+}
+
+/// Makes a user namespace that maps ids 0 to 65535 to the host's from `first` on.
+pub(crate) fn user_namespace(first: u32) -> Result<OwnedFd, RootError> {
+    let failed = "could not make a user namespace";
+    match sys::fork(libc::CLONE_NEWUSER).map_err(at(failed))? {
+        Side::Child => sys::pause_for_ever(),
+        Side::Parent(pid) => {
+            let make = || {
+                let map = format!("0 {first} {IDS}");
+                std::fs::write(format!("/proc/{pid}/uid_map"), &map)?;
+                std::fs::write(format!("/proc/{pid}/gid_map"), &map)?;
+                File::open(format!("/proc/{pid}/ns/user"))
+            };
+            let made = make();
+            let child = sys::pidfd(pid as u32).and_then(|child| sys::signal(child, libc::SIGKILL));
+            child.and_then(|()| sys::wait(pid)).map_err(at(failed))?;
+            Ok(made.map_err(at(failed))?.into())
+        }
+    }
+}
+
+/// A mounted root.
+#[derive(Debug)]
+pub(crate) struct Root {
+    /// Mounts for volumes: path in the instance, path in the private tmpfs.
+    pub(crate) volumes: Vec<(String, PathBuf)>,
+}
+
+impl Root {
+    /// Leaves the host's mount namespace and mounts the root of an instance at [`Root::path`].
+    pub(crate) fn mount(sources: Sources, userns: BorrowedFd<'_>) -> Result<Self, RootError> {
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).map_err(at("could not make a mount namespace"))?;
+        rustix::mount::mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
+            .map_err(at("could not make the mount namespace private"))?;
+        let fixed = sys::MOUNT_READ_ONLY | sys::MOUNT_NO_SUID | sys::MOUNT_NO_DEV;
+
+        let source = format!("/proc/self/fd/{}", sources.erofs.as_raw_fd());
+        let erofs =
+            new_mount("erofs", &[("source", &source)], true).map_err(at("could not mount the image (EROFS)"))?;
+        sys::set_mount(erofs.as_fd(), fixed, Some(userns)).map_err(at("could not map the owners of the image"))?;
+        let objects = clone_mount(&sources.objects).map_err(at("could not mount the image's objects"))?;
+        sys::set_mount(objects.as_fd(), fixed, Some(userns)).map_err(at("could not map the owners of the objects"))?;
+        let mut volumes = Vec::new();
+        for (to, volume) in sources.volumes {
+            let mount = clone_mount(&volume).map_err(at(format!("could not mount the volume for `{to}`")))?;
+            let set = sys::MOUNT_NO_EXEC | sys::MOUNT_NO_SUID | sys::MOUNT_NO_DEV;
+            sys::set_mount(mount.as_fd(), set, Some(userns))
+                .map_err(at(format!("could not map the owners of the volume for `{to}`")))?;
+            volumes.push((to, mount));
+        }
+
+        let private = new_mount("tmpfs", &[("size", PRIVATE_SIZE), ("mode", "0755")], false);
+        let private = private.map_err(at("could not mount a tmpfs"))?;
+        attach(&private, Path::new(PRIVATE))?;
+        let place = |name: &str, mount: &OwnedFd| {
+            let path = Path::new(PRIVATE).join(name);
+            make_dir(&path)?;
+            attach(mount, &path).map(|()| path)
+        };
+        place("image", &erofs)?;
+        place("objects", &objects)?;
+        let layers = format!("{PRIVATE}/image::{PRIVATE}/objects");
+        let options = [("source", "basalt"), ("lowerdir", layers.as_str()), ("metacopy", "on"), ("redirect_dir", "on")];
+        let root = new_mount("overlay", &options, true).map_err(at("could not mount the root (overlay)"))?;
+        sys::set_mount(root.as_fd(), fixed, None).map_err(at("could not make the root read-only"))?;
+        place("root", &root)?;
+        let volumes = volumes.into_iter().enumerate();
+        let volumes = volumes.map(|(n, (to, mount))| Ok((to, place(&format!("volume-{n}"), &mount)?)));
+        Ok(Self { volumes: volumes.collect::<Result<_, _>>()? })
+    }
+
+    /// Returns where the root is mounted.
+    pub(crate) fn path() -> PathBuf {
+        Path::new(PRIVATE).join("root")
+    }
+
+    /// Reads a small file of the root, following links only beneath it. Absent is empty.
+    pub(crate) fn read(path: &str) -> Result<String, RootError> {
+        let failed = || format!("could not read `{path}` of the image");
+        let root = open_dir(&Self::path())?;
+        let how = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
+        let relative = path.trim_start_matches('/');
+        let file = match rustix::fs::openat2(root, relative, how, Mode::empty(), ResolveFlags::IN_ROOT) {
+            Ok(fd) => File::from(fd),
+            Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR) => return Ok(String::new()),
+            Err(error) => return Err(at(failed())(error)),
+        };
+        if !file.metadata().map_err(at(failed()))?.is_file() {
+            return Ok(String::new());
+        }
+        let mut bytes = Vec::new();
+        file.take(LONGEST_USERS).read_to_end(&mut bytes).map_err(at(failed()))?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
+}
+
+/// Makes a directory that everybody may pass through.
+pub(crate) fn make_dir(path: &Path) -> Result<(), RootError> {
+    DirBuilder::new().mode(0o755).create(path).map_err(at(format!("could not make `{}`", path.display())))
+}
+
+fn new_mount(kind: &str, options: &[(&str, &str)], read_only: bool) -> rustix::io::Result<OwnedFd> {
+    let fs = fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)?;
+    for (key, value) in options {
+        fsconfig_set_string(fs.as_fd(), *key, *value)?;
+    }
+    if read_only {
+        rustix::mount::fsconfig_set_flag(fs.as_fd(), "ro")?;
+    }
+    fsconfig_create(fs.as_fd())?;
+    fsmount(fs.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())
+}
+
+fn clone_mount(dir: &OwnedFd) -> rustix::io::Result<OwnedFd> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
+    open_tree(dir, "", flags)
+}
+
+fn attach(mount: &OwnedFd, to: &Path) -> Result<(), RootError> {
+    move_mount(mount, "", CWD, to, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+        .map_err(at(format!("could not attach a mount to `{}`", to.display())))
+}
