@@ -29,6 +29,8 @@ mod service;
 mod sockets;
 mod tables;
 mod tcp;
+#[cfg(test)]
+mod tests;
 mod waiting;
 mod weights;
 

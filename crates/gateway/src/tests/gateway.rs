@@ -1,0 +1,174 @@
+//! A gateway on threads of its own, with a router that follows it.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use basalt_model::{
+    Health, HealthCheck, InstanceRoute, Listener, Millis, Name, Port, Protocol, ReleaseRoutes, Route, RouteTable,
+    ServiceRoutes, Weight,
+};
+use basalt_seam::{Router, RouterSeen};
+use tokio::sync::{oneshot, watch};
+
+use super::app::PORT;
+use crate::{GatewayOptions, GatewayRouter, process};
+
+/// A gateway on threads of its own. It dies when it is dropped.
+pub(crate) struct Gateway {
+    pub(crate) http: SocketAddr,
+    pub(crate) router: Arc<GatewayRouter>,
+    changed: watch::Receiver<()>,
+    end: Option<oneshot::Sender<End>>,
+    thread: Option<std::thread::JoinHandle<()>>,
+    _data: Option<tempfile::TempDir>,
+}
+
+enum End {
+    /// As by SIGTERM.
+    Gracefully,
+    /// As by SIGKILL.
+    AtOnce,
+}
+
+impl Gateway {
+    /// Starts with a data directory of its own.
+    pub(crate) async fn start() -> Self {
+        let data = tempfile::tempdir().unwrap();
+        let mut gateway = Self::start_in(data.path(), "127.0.0.1:0".parse().unwrap()).await;
+        gateway._data = Some(data);
+        gateway
+    }
+
+    /// Starts in a data directory.
+    pub(crate) async fn start_in(data: &Path, http: SocketAddr) -> Self {
+        let (end, ended) = oneshot::channel();
+        let options = GatewayOptions { data: data.to_owned(), http };
+        let thread = std::thread::spawn(move || run(options, ended));
+        let (router, changed) = follow(data.join("run/gateway.sock"));
+        let mut gateway = Self { http, router, changed, end: Some(end), thread: Some(thread), _data: None };
+        let seen = gateway.until(|seen| seen.connected && seen.http.is_some()).await;
+        gateway.http = seen.http.as_ref().unwrap().parse().unwrap();
+        gateway
+    }
+
+    /// Waits until what is seen is as wanted.
+    pub(crate) async fn until(&mut self, wanted: impl Fn(&RouterSeen) -> bool) -> Arc<RouterSeen> {
+        let wait = async {
+            loop {
+                self.changed.borrow_and_update();
+                let seen = self.router.seen();
+                if wanted(&seen) {
+                    return seen;
+                }
+                self.changed.changed().await.unwrap();
+            }
+        };
+        let result = tokio::time::timeout(Duration::from_secs(20), wait).await;
+        result.unwrap_or_else(|_| panic!("never seen: {:#?}", self.router.seen()))
+    }
+
+    /// Sets a table and waits until it is in force.
+    pub(crate) async fn set(&mut self, table: &RouteTable) -> Arc<RouterSeen> {
+        self.router.set(Arc::new(table.clone()));
+        let version = table.version;
+        self.until(|seen| seen.connected && seen.version >= version).await
+    }
+
+    /// Waits until all instances of the table in force are healthy.
+    pub(crate) async fn until_healthy(&mut self) {
+        let healthy = |seen: &RouterSeen| seen.instances.values().all(|one| !one.named || one.healthy == Some(true));
+        self.until(healthy).await;
+    }
+
+    /// Ends as by SIGTERM and waits for it.
+    pub(crate) async fn stop(mut self) {
+        let _ = self.end.take().unwrap().send(End::Gracefully);
+        let thread = self.thread.take().unwrap();
+        tokio::task::spawn_blocking(move || thread.join().unwrap()).await.unwrap();
+    }
+
+    /// Ends as by SIGKILL.
+    pub(crate) async fn kill(mut self) {
+        let _ = self.end.take().unwrap().send(End::AtOnce);
+        let thread = self.thread.take().unwrap();
+        tokio::task::spawn_blocking(move || thread.join().unwrap()).await.unwrap();
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        if let Some(end) = self.end.take() {
+            let _ = end.send(End::AtOnce);
+        }
+    }
+}
+
+fn run(options: GatewayOptions, ended: oneshot::Receiver<End>) {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let result = runtime.block_on(async {
+        let (graceful, end) = oneshot::channel::<()>();
+        let serving = process::serve(options, 2, async { drop(end.await) });
+        let killed = async {
+            match ended.await {
+                Ok(End::Gracefully) => {
+                    let _ = graceful.send(());
+                    std::future::pending().await
+                }
+                _ => Ok(()),
+            }
+        };
+        tokio::select! {
+            result = serving => result,
+            result = killed => result,
+        }
+    });
+    runtime.shutdown_background();
+    result.unwrap();
+}
+
+/// Returns a router that follows a socket, and what tells of its changes.
+pub(crate) fn follow(socket: PathBuf) -> (Arc<GatewayRouter>, watch::Receiver<()>) {
+    let (wake, changed) = watch::channel(());
+    let router = GatewayRouter::connect(socket, Arc::new(move || wake.send_replace(())));
+    (router, changed)
+}
+
+/// Returns a table in which the service `web` answers everything. Per release: its number, its weight in percent, and the
+/// addresses of its instances by ordinal.
+pub(crate) fn table(version: u64, releases: &[(u32, u32, &[Ipv4Addr])]) -> RouteTable {
+    let routes = vec![Route { host: None, path: "/".into(), port: name("http") }];
+    let releases = releases.iter().map(|(number, weight, instances)| (*number, release(*number, *weight, instances)));
+    let web = ServiceRoutes { routes, listeners: Vec::new(), releases: releases.collect() };
+    RouteTable { version, services: [(name("web"), web)].into() }
+}
+
+/// Adds a virtual address to the service `web`.
+pub(crate) fn listen(table: &mut RouteTable, address: &str, protocol: Protocol) {
+    let listener = Listener { address: address.parse().unwrap(), port: name("http"), protocol };
+    table.services.get_mut(&name("web")).unwrap().listeners.push(listener);
+}
+
+fn release(number: u32, weight: u32, instances: &[Ipv4Addr]) -> ReleaseRoutes {
+    let instance = |(at, address): (usize, &Ipv4Addr)| {
+        // The last parts of the address tell one start of an instance from another.
+        let generation = u64::from(u32::from(*address));
+        let route = InstanceRoute { address: *address, generation, healthy: None };
+        (format!("web-{number}-{}", at + 1).parse().unwrap(), route)
+    };
+    ReleaseRoutes {
+        weight: Weight::percent(weight),
+        ports: [(name("http"), Port { container: PORT, protocol: Protocol::Http })].into(),
+        health: Health {
+            check: HealthCheck::Http { path: "/check".into(), port: name("http") },
+            interval: Millis(200),
+            ..Health::default()
+        },
+        instances: instances.iter().enumerate().map(instance).collect(),
+    }
+}
+
+pub(crate) fn name(text: &str) -> Name {
+    text.parse().unwrap()
+}

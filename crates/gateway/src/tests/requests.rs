@@ -1,0 +1,234 @@
+//! What happens to single requests.
+
+use std::sync::atomic::Ordering::SeqCst;
+
+use hyper::{Method, Request};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+use super::app::{App, PORT, fresh_address};
+use super::client::{Client, Kind};
+use super::gateway::{Gateway, table};
+
+async fn one_instance() -> (Gateway, App) {
+    let mut gateway = Gateway::start().await;
+    let app = App::start().await;
+    gateway.set(&table(1, &[(1, 100, &[app.address])])).await;
+    gateway.until_healthy().await;
+    (gateway, app)
+}
+
+const KINDS: [Kind; 3] = [Kind::KeepAlive, Kind::Close, Kind::Http2];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bodies_of_any_size_pass_in_both_directions() {
+    let (gateway, _app) = one_instance().await;
+    for kind in KINDS {
+        let mut client = Client::new(gateway.http, kind);
+        for size in [0, 1, 8 << 10, 64 << 10, (64 << 10) + 1, 3 << 20] {
+            let body = "x".repeat(size);
+            let got = client.send(Method::POST, "/echo", body.clone().into()).await.unwrap();
+            assert_eq!(got.status, 200);
+            assert!(got.body == body, "{kind:?} {size}: {} bytes came back", got.body.len());
+        }
+        let got = client.send(Method::HEAD, "/", "".into()).await.unwrap();
+        assert_eq!((got.status, got.body.as_str()), (200, ""));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_client_claims_of_itself_is_replaced() {
+    let (gateway, _app) = one_instance().await;
+    for kind in KINDS {
+        let mut client = Client::new(gateway.http, kind);
+        let request = Request::builder()
+            .uri("/headers")
+            .header("x-forwarded-for", "6.6.6.6")
+            .header("x-forwarded-proto", "https")
+            .header("x-forwarded-host", "evil.example")
+            .header("forwarded", "for=6.6.6.6");
+        let got = client.request(request, "".into()).await.unwrap();
+        for expected in [
+            r#""x-forwarded-for": "127.0.0.1""#,
+            r#""x-forwarded-proto": "http""#,
+            r#""x-forwarded-host": "any.example""#,
+            r#""host": "any.example""#,
+        ] {
+            assert!(got.body.contains(expected), "{kind:?}: {expected} is not in {}", got.body);
+        }
+        assert!(!got.body.contains("6.6.6.6") && !got.body.contains("evil"), "{}", got.body);
+        assert_eq!(got.headers.get("server"), None);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_a_route_there_is_a_plain_answer_and_the_connection_stays() {
+    let mut gateway = Gateway::start().await;
+    let mut table = table(1, &[]);
+    table.services.values_mut().for_each(|service| service.routes[0].path = "/web".into());
+    gateway.set(&table).await;
+    for kind in KINDS {
+        let mut client = Client::new(gateway.http, kind);
+        for _ in 0..3 {
+            let got = client.send(Method::POST, "/other", "content".into()).await.unwrap();
+            assert_eq!((got.status, got.body.as_str()), (404, "no route matches this host and path\n"));
+            assert_eq!(got.headers["content-type"], "text/plain; charset=utf-8");
+            assert_eq!(got.headers.get("server"), None);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn shares_are_exact() {
+    let mut gateway = Gateway::start().await;
+    let (old, new) = (App::start().await, App::start().await);
+    gateway.set(&table(1, &[(1, 95, &[old.address]), (2, 5, &[new.address])])).await;
+    gateway.until_healthy().await;
+    let mut clients: Vec<_> = KINDS.into_iter().map(|kind| Client::new(gateway.http, kind)).collect();
+    for at in 0..1000 {
+        clients[at % 3].get("/").await.unwrap();
+    }
+    assert_eq!((old.requests(), new.requests()), (950, 50));
+}
+
+/// Sends ten requests to one bad and one good instance; returns the statuses seen and how many the bad one got.
+async fn with_one_bad(status: u16, method: Method) -> (Vec<u16>, u64) {
+    let mut gateway = Gateway::start().await;
+    let (good, bad) = (App::start().await, App::start().await);
+    gateway.set(&table(1, &[(1, 100, &[good.address, bad.address])])).await;
+    gateway.until_healthy().await;
+    bad.behaviour.status.store(status, SeqCst);
+    let mut statuses = Vec::new();
+    for kind in [Kind::KeepAlive, Kind::Http2] {
+        let mut client = Client::new(gateway.http, kind);
+        for _ in 0..5 {
+            statuses.push(client.send(method.clone(), "/echo", "hello".into()).await.unwrap().status);
+        }
+    }
+    statuses.sort();
+    statuses.dedup();
+    (statuses, bad.requests())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bad_answers_are_retried_where_that_is_safe() {
+    let check = async |status, method: Method, expected: &[u16]| {
+        let (statuses, bad) = with_one_bad(status, method.clone()).await;
+        assert!(bad > 0, "the bad instance was asked at least once");
+        assert_eq!(statuses, expected, "{method} {status}");
+    };
+    check(503, Method::GET, &[200]).await;
+    check(502, Method::PUT, &[200]).await;
+    check(504, Method::DELETE, &[200]).await;
+    check(500, Method::GET, &[200]).await;
+    check(500, Method::PUT, &[200, 500]).await;
+    check(503, Method::POST, &[200, 503]).await;
+    check(501, Method::GET, &[200, 501]).await;
+    check(404, Method::GET, &[200, 404]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn retries_end_when_the_budget_does() {
+    let mut gateway = Gateway::start().await;
+    let (one, two) = (App::start().await, App::start().await);
+    gateway.set(&table(1, &[(1, 100, &[one.address, two.address])])).await;
+    gateway.until_healthy().await;
+    one.behaviour.status.store(503, SeqCst);
+    two.behaviour.status.store(503, SeqCst);
+    let mut client = Client::new(gateway.http, Kind::KeepAlive);
+    for _ in 0..1000 {
+        assert_eq!(client.get("/").await.unwrap().status, 503);
+    }
+    let retries = one.requests() + two.requests() - 1000;
+    // 100 at first, 200 for 1,000 requests, and ten for each second that this takes.
+    assert!((290..500).contains(&retries), "{retries}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_that_instances_close_while_idle_cost_nothing() {
+    let address = fresh_address();
+    let listener = TcpListener::bind((address, PORT)).await.unwrap();
+    // It promises to keep the connection, and closes it after each answer.
+    let app = tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let mut request = [0; 4096];
+                let _ = stream.read(&mut request).await;
+                let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
+            });
+        }
+    });
+    let mut gateway = Gateway::start().await;
+    gateway.set(&table(1, &[(1, 100, &[address])])).await;
+    gateway.until_healthy().await;
+    for kind in KINDS {
+        let mut client = Client::new(gateway.http, kind);
+        for _ in 0..200 {
+            let got = client.get("/").await.unwrap();
+            assert_eq!((got.status, got.body.as_str()), (200, "ok"), "{kind:?}");
+        }
+        for _ in 0..20 {
+            let got = client.send(Method::POST, "/", "hello".into()).await.unwrap();
+            assert_eq!((got.status, got.body.as_str()), (200, "ok"), "{kind:?}");
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    }
+    app.abort();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_can_be_upgraded() {
+    let address = fresh_address();
+    let listener = TcpListener::bind((address, PORT)).await.unwrap();
+    let app = tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let mut request = [0; 4096];
+                let size = stream.read(&mut request).await.unwrap_or(0);
+                if request[..size].starts_with(b"GET /check") {
+                    return stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await;
+                }
+                let switch = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
+                stream.write_all(switch.as_bytes()).await?;
+                let (mut read, mut write) = stream.split();
+                tokio::io::copy(&mut read, &mut write).await.map(drop)
+            });
+        }
+    });
+    let mut gateway = Gateway::start().await;
+    gateway.set(&table(1, &[(1, 100, &[address])])).await;
+    gateway.until_healthy().await;
+    let mut client = TcpStream::connect(gateway.http).await.unwrap();
+    let upgrade = "GET /ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+                   Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
+    client.write_all(upgrade.as_bytes()).await.unwrap();
+    let mut answer = vec![0; 4096];
+    let size = client.read(&mut answer).await.unwrap();
+    assert!(answer.starts_with(b"HTTP/1.1 101"), "{}", String::from_utf8_lossy(&answer[..size]));
+    for word in ["one", "two"] {
+        client.write_all(word.as_bytes()).await.unwrap();
+        let mut back = [0; 3];
+        client.read_exact(&mut back).await.unwrap();
+        assert_eq!(&back, word.as_bytes());
+    }
+    let id = "web-1-1".parse().unwrap();
+    gateway.until(|seen| seen.instances[&id].in_flight == 1).await;
+    drop(client);
+    gateway.until(|seen| seen.instances[&id].in_flight == 0).await;
+    app.abort();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_shortest_request_is_answered() {
+    let (gateway, app) = one_instance().await;
+    let mut client = TcpStream::connect(gateway.http).await.unwrap();
+    // In pieces, the first of which could still become HTTP/2.
+    for piece in ["P", "UT / HTT", "P/1.0\r\n\r\n"] {
+        client.write_all(piece.as_bytes()).await.unwrap();
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.0 200") || answer.starts_with("HTTP/1.1 200"), "{answer}");
+    assert!(answer.ends_with(&app.address.to_string()), "{answer}");
+}

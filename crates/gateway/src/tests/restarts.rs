@@ -1,0 +1,91 @@
+//! Restarts of the gateway.
+
+use std::path::Path;
+use std::rc::Rc;
+use std::sync::atomic::Ordering::SeqCst;
+use std::time::Duration;
+
+use basalt_seam::Router;
+use basalt_wire::fdstore;
+
+use super::app::App;
+use super::client::{Client, Kind};
+use super::gateway::{Gateway, table};
+
+/// Keeps descriptors as the keeper does, until the process ends.
+fn keep_descriptors(data: &Path) {
+    std::fs::create_dir_all(data.join("run")).unwrap();
+    let listener = std::os::unix::net::UnixListener::bind(data.join("run/fdstore.sock")).unwrap();
+    listener.set_nonblocking(true).unwrap();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let local = tokio::task::LocalSet::new();
+        local.block_on(&runtime, async move {
+            let listener = tokio::net::UnixListener::from_std(listener).unwrap();
+            let kept = Rc::new(fdstore::Kept::default());
+            while let Ok((stream, _)) = listener.accept().await {
+                tokio::task::spawn_local(fdstore::serve(stream, kept.clone()));
+            }
+        });
+    });
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_killed_gateway_comes_back_alone_and_refuses_no_connection() {
+    let data = tempfile::tempdir().unwrap();
+    keep_descriptors(data.path());
+    let app = App::start().await;
+    let mut gateway = Gateway::start_in(data.path(), "127.0.0.1:0".parse().unwrap()).await;
+    let http = gateway.http;
+    gateway.set(&table(7, &[(1, 100, &[app.address])])).await;
+    gateway.until_healthy().await;
+    assert_eq!(Client::new(http, Kind::Close).get("/").await.unwrap().status, 200);
+    gateway.kill().await;
+    // Nobody serves now, but the socket is there: who connects waits.
+    let waiting: Vec<_> = (0..20)
+        .map(|_| tokio::spawn(async move { Client::new(http, Kind::Close).get("/").await.unwrap().status }))
+        .collect();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let gateway = Gateway::start_in(data.path(), http).await;
+    assert_eq!(gateway.router.seen().version, 7, "it has come back with its table");
+    assert_eq!(gateway.http, http);
+    for request in waiting {
+        assert_eq!(request.await.unwrap(), 200);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_router_sends_its_newest_table_to_a_gateway_that_has_lost_it() {
+    let data = tempfile::tempdir().unwrap();
+    let app = App::start().await;
+    let mut first = Gateway::start_in(data.path(), "127.0.0.1:0".parse().unwrap()).await;
+    first.set(&table(3, &[(1, 100, &[app.address])])).await;
+    let (http, router) = (first.http, first.router.clone());
+    first.kill().await;
+    std::fs::remove_dir_all(data.path().join("gateway")).unwrap();
+    let mut second = Gateway::start_in(data.path(), http).await;
+    second.until(|seen| seen.version == 3).await;
+    second.until_healthy().await;
+    assert!(router.seen().connected);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gateway_that_is_asked_to_end_finishes_what_it_has_begun() {
+    let mut gateway = Gateway::start().await;
+    let app = App::start().await;
+    gateway.set(&table(1, &[(1, 100, &[app.address])])).await;
+    gateway.until_healthy().await;
+    app.behaviour.delay.store(600, SeqCst);
+    let http = gateway.http;
+    let slow: Vec<_> = [Kind::KeepAlive, Kind::Close, Kind::Http2, Kind::KeepAlive]
+        .map(|kind| tokio::spawn(async move { Client::new(http, kind).get("/").await.unwrap() }))
+        .into();
+    while app.requests() < 4 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    gateway.stop().await;
+    for request in slow {
+        assert_eq!(request.await.unwrap().status, 200);
+    }
+    assert!(Client::new(http, Kind::Close).get("/").await.is_err(), "it has ended");
+}

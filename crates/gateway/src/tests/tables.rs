@@ -1,0 +1,106 @@
+//! Tables, versions, virtual addresses.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use basalt_model::{HealthCheck, Protocol};
+use basalt_seam::Router;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+use super::app::{App, PORT, fresh_address};
+use super::client::{Client, Kind};
+use super::gateway::{Gateway, listen, name, table};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_older_table_is_refused() {
+    let mut gateway = Gateway::start().await;
+    gateway.set(&table(5, &[])).await;
+    gateway.router.set(Arc::new(table(4, &[])));
+    let seen = gateway.until(|seen| !seen.problems.is_empty()).await;
+    assert_eq!(seen.version, 5);
+    assert!(seen.problems[0].contains("version 5 is in force already"), "{:?}", seen.problems);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_virtual_address_leads_to_its_service_whatever_the_host() {
+    let mut gateway = Gateway::start().await;
+    let app = App::start().await;
+    let virtual_address = format!("{}:7000", fresh_address());
+    let mut with = table(1, &[(1, 100, &[app.address])]);
+    with.services.get_mut(&name("web")).unwrap().routes.clear();
+    let mut without = with.clone();
+    without.version = 2;
+    listen(&mut with, &virtual_address, Protocol::Http);
+    gateway.set(&with).await;
+    gateway.until_healthy().await;
+    for kind in [Kind::KeepAlive, Kind::Http2] {
+        let got = Client::new(virtual_address.parse().unwrap(), kind).get("/x").await.unwrap();
+        assert_eq!((got.status, got.body), (200, app.address.to_string()));
+        assert_eq!(Client::new(gateway.http, kind).get("/x").await.unwrap().status, 404, "not from outside");
+    }
+    gateway.set(&without).await;
+    let refused = TcpStream::connect(&virtual_address).await;
+    for _ in 0..100 {
+        if TcpStream::connect(&virtual_address).await.is_err() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("still accepted: {refused:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_are_passed_on_and_counted() {
+    let mut gateway = Gateway::start().await;
+    let address = fresh_address();
+    let listener = TcpListener::bind((address, PORT)).await.unwrap();
+    let app = tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let (mut read, mut write) = stream.split();
+                tokio::io::copy(&mut read, &mut write).await
+            });
+        }
+    });
+    let virtual_address = format!("{}:7000", fresh_address());
+    // Half of the instances are not there at all, and are told to be healthy.
+    let mut table = table(1, &[(1, 100, &[address, fresh_address()])]);
+    listen(&mut table, &virtual_address, Protocol::Tcp);
+    let release = table.services.get_mut(&name("web")).unwrap().releases.get_mut(&1).unwrap();
+    release.health.check = HealthCheck::Running;
+    release.instances.values_mut().for_each(|instance| instance.healthy = Some(true));
+    gateway.set(&table).await;
+    let mut clients = Vec::new();
+    for _ in 0..10 {
+        let mut client = TcpStream::connect(&virtual_address).await.unwrap();
+        client.write_all(b"hello").await.unwrap();
+        let mut back = [0; 5];
+        client.read_exact(&mut back).await.unwrap();
+        assert_eq!(&back, b"hello");
+        clients.push(client);
+    }
+    let id = "web-1-1".parse().unwrap();
+    gateway.until(|seen| seen.instances[&id].in_flight == 10).await;
+    clients.clear();
+    gateway.until(|seen| seen.instances[&id].in_flight == 0 && seen.instances[&id].requests == 10).await;
+    let seen = gateway.router.seen();
+    assert_eq!(seen.instances[&"web-1-2".parse().unwrap()].healthy, Some(false), "{seen:#?}");
+    app.abort();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_address_that_is_taken_is_told_and_tried_again() {
+    let mut gateway = Gateway::start().await;
+    let virtual_address = format!("{}:7000", fresh_address());
+    let taken = TcpListener::bind(&virtual_address).await.unwrap();
+    let mut first = table(1, &[]);
+    listen(&mut first, &virtual_address, Protocol::Http);
+    gateway.router.set(Arc::new(first.clone()));
+    let seen = gateway.until(|seen| seen.version == 1 && !seen.problems.is_empty()).await;
+    assert!(seen.problems[0].contains(&format!("can't listen on `{virtual_address}`")), "{:?}", seen.problems);
+    drop(taken);
+    first.version = 2;
+    gateway.router.set(Arc::new(first));
+    gateway.until(|seen| seen.version == 2 && seen.problems.is_empty()).await;
+}
