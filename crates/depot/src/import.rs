@@ -139,25 +139,32 @@ fn choose(reference: &Reference, entries: Vec<Descriptor>) -> Result<Descriptor>
     let tags: Vec<&str> = entries.iter().filter_map(|e| e.annotations.get(REF_NAME).map(String::as_str)).collect();
     let known = if tags.is_empty() { "none has a tag".to_owned() } else { format!("tags: `{}`", tags.join("`, `")) };
     let found = match &reference.tag {
-        Some(tag) => entries.iter().find(|e| {
-            e.annotations
-                .get(REF_NAME)
-                .is_some_and(|name| name == tag || name.rsplit_once(':').is_some_and(|(_, t)| t == tag))
-        }),
-        None if entries.len() == 1 => entries.first(),
-        None => {
-            let here: Vec<&Descriptor> = entries.iter().filter(|e| fits(e)).collect();
-            match here[..] {
-                [one] => Some(one),
-                _ => {
-                    return Err(
-                        reference.fail(format!("it holds {} images; say which with `:TAG` ({known})", entries.len()))
-                    );
-                }
-            }
+        Some(tag) => {
+            let tags = |e: &Descriptor| e.annotations.get(REF_NAME).cloned().into_iter().collect();
+            by_tag(entries.iter().map(tags), tag).map(|at| &entries[at])
         }
+        None if entries.len() == 1 => Ok(&entries[0]),
+        None => match entries.iter().filter(|e| fits(e)).collect::<Vec<_>>()[..] {
+            [one] => Ok(one),
+            _ => Err(format!("it holds {} images; say which with `:TAG`", entries.len())),
+        },
     };
-    found.cloned().ok_or_else(|| reference.fail(format!("it has no such tag ({known})")))
+    found.cloned().map_err(|why| reference.fail(format!("{why} ({known})")))
+}
+
+/// Returns which image has `tag`: one of the tags in full, or the end of one (`v1` for `docker.io/shop/web:v1`).
+fn by_tag(images: impl Iterator<Item = Vec<String>>, tag: &str) -> std::result::Result<usize, String> {
+    let images: Vec<Vec<String>> = images.collect();
+    let ends = |full: &String| full.strip_suffix(tag).is_some_and(|rest| rest.ends_with([':', '/']));
+    if let Some(at) = images.iter().position(|tags| tags.iter().any(|full| full == tag)) {
+        return Ok(at);
+    }
+    let all: Vec<usize> = (0..images.len()).filter(|at| images[*at].iter().any(ends)).collect();
+    match all[..] {
+        [one] => Ok(one),
+        [] => Err(format!("it has no tag `{tag}`")),
+        _ => Err(format!("several images have the tag `{tag}`; give it in full")),
+    }
 }
 
 fn fits(entry: &Descriptor) -> bool {
@@ -255,16 +262,12 @@ fn docker(
 fn choose_docker<'a>(reference: &Reference, images: &'a [DockerImage]) -> Result<&'a DockerImage> {
     let tags = |image: &DockerImage| image.repo_tags.clone().unwrap_or_default();
     let all = images.iter().flat_map(tags).collect::<Vec<_>>().join("`, `");
-    match (&reference.tag, images) {
+    let found = match (&reference.tag, images) {
         (None, [one]) => Ok(one),
-        (None, _) => {
-            Err(reference.fail(format!("it holds {} images; say which with `:NAME:TAG` (`{all}`)", images.len())))
-        }
-        (Some(tag), _) => images
-            .iter()
-            .find(|image| tags(image).iter().any(|t| t == tag || t.rsplit_once(':').is_some_and(|(_, end)| end == tag)))
-            .ok_or_else(|| reference.fail(format!("it has no such tag (`{all}`)"))),
-    }
+        (None, _) => Err(format!("it holds {} images; say which with `:NAME:TAG`", images.len())),
+        (Some(tag), _) => by_tag(images.iter().map(tags), tag).map(|at| &images[at]),
+    };
+    found.map_err(|why| reference.fail(format!("{why} (tags: `{all}`)")))
 }
 
 /// Stores a layer of a Docker archive unpacked, however it is packed there, and returns its size.

@@ -17,7 +17,7 @@ use crate::archive::{TarEntry, TarError, TarReader};
 use crate::error::{Error, Result};
 use crate::limits::Limits;
 use crate::staging::Staging;
-use crate::tree::{self, ObjectId, Parts, Tree};
+use crate::tree::{self, Found, ObjectId, Parts, Tree};
 
 /// Marks what a layer removes (OCI image spec, "Whiteouts").
 const WHITEOUT: &[u8] = b".wh.";
@@ -235,15 +235,31 @@ impl Lay<'_, '_> {
         }
         let mut path: Parts = above.to_vec();
         path.push(OsStr::from_bytes(name).to_owned());
+        if self.replaced(above) {
+            return Ok(());
+        }
         if let Some(dir) = tree::parent_of(self.tree, above)? {
             prune(dir, OsStr::from_bytes(name), &tree::joined(&path), &self.added);
         }
         Ok(())
     }
 
+    /// Returns whether this layer has put a file or link in the place of a directory on the way. Then nothing of lower
+    /// layers is left there to be removed; `umoci` writes whiteouts below such a place all the same.
+    fn replaced(&self, parts: &[OsString]) -> bool {
+        (1..=parts.len()).any(|depth| {
+            let here = &parts[..depth];
+            self.added.contains(&tree::joined(here))
+                && matches!(tree::look(self.tree, here), Some(Found::File | Found::Link(_)))
+        })
+    }
+
     /// Removes everything of lower layers in a directory.
     fn hide_below(&mut self, above: &[OsString]) -> std::result::Result<(), String> {
         let base = tree::joined(above);
+        if self.replaced(above) {
+            return Ok(());
+        }
         if let Some(dir) = tree::parent_of(self.tree, above)? {
             prune_below(dir, &base, &self.added);
         }
