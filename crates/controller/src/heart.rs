@@ -1,0 +1,329 @@
+//! The loop: observe → decide → append → perform.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use basalt_model::{Digest, Event, InstanceId, JobState, Millis, Name, RouteTable, State};
+use basalt_plan::{Desired, Plan, plan, plan_down, state_digest};
+use basalt_rollout::{
+    Action, Command, InstanceSeen, Life, Observation, Waiting, command, decide, decide_job, evolve, routes,
+};
+use basalt_seam::{Backend, BackendSeen, Clock, Depot, Journal, Router, RouterSeen, Secrets};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
+
+use crate::apply::{apply_events, down_events};
+use crate::observe::observe;
+use crate::perform::{Performer, chain};
+use crate::recover::fold;
+use crate::{ControllerError, View};
+
+type Reply<T> = oneshot::Sender<Result<T, ControllerError>>;
+
+/// What the handle asks of the loop.
+pub(crate) enum Request {
+    Plan { desired: Desired, reply: Reply<Plan> },
+    Apply { desired: Desired, base: Option<Digest>, reply: Reply<Plan> },
+    Down { reply: Reply<Plan> },
+    Command { service: Name, command: Command, reply: Reply<()> },
+}
+
+/// How often at most decisions are followed by decisions without anything new being seen. The longest honest chain is
+/// about ten events a service; more is a program error, which must not spin or fill the journal.
+const ROUNDS: usize = 100;
+
+/// How long the loop sleeps when nothing asks for it: a missed wake-up costs at most this.
+const LONGEST_SLEEP: Duration = Duration::from_secs(5);
+
+/// Pause before the journal is tried again after a failed append.
+const JOURNAL_RETRY: Millis = Millis(1000);
+
+/// The control loop's own state.
+pub(crate) struct Heart {
+    journal: Box<dyn Journal>,
+    router: Arc<dyn Router>,
+    clock: Arc<dyn Clock>,
+    performer: Performer,
+    publish: watch::Sender<Arc<View>>,
+    state: Arc<State>,
+    seq: u64,
+    /// The backend's last true snapshot; `connected` says whether it is true now.
+    backend_seen: BackendSeen,
+    /// The newest table; `None` until backend and router have both been reached once.
+    table: Option<Arc<RouteTable>>,
+    problems: BTreeMap<&'static str, String>,
+}
+
+impl Heart {
+    #[allow(clippy::too_many_arguments)] // the parts of `Parts`, handed over once
+    pub fn recover(
+        journal: Box<dyn Journal>,
+        backend: Arc<dyn Backend>,
+        router: Arc<dyn Router>,
+        depot: Arc<dyn Depot>,
+        secrets: Arc<dyn Secrets>,
+        clock: Arc<dyn Clock>,
+        address: Box<dyn Fn(u16) -> Ipv4Addr + Send + Sync>,
+        publish: watch::Sender<Arc<View>>,
+    ) -> Result<Self, ControllerError> {
+        let (state, seq) = fold(journal.as_ref())?;
+        let performer = Performer { backend, depot, secrets, address, failed: BTreeMap::new() };
+        let mut heart = Self {
+            journal,
+            router,
+            clock,
+            performer,
+            publish,
+            state: Arc::new(state),
+            seq,
+            backend_seen: BackendSeen::default(),
+            table: None,
+            problems: BTreeMap::new(),
+        };
+        heart.turn();
+        Ok(heart)
+    }
+
+    /// Runs until every handle is gone.
+    pub async fn run(mut self, mut inbox: mpsc::Receiver<Request>, wake: Arc<Notify>) {
+        loop {
+            let wake_at = self.turn();
+            let sleep = wake_at
+                .map_or(LONGEST_SLEEP, |at| Duration::from_millis(at.since(self.clock.now()).0).min(LONGEST_SLEEP));
+            tokio::select! {
+                request = inbox.recv() => match request {
+                    Some(request) => self.answer(request),
+                    None => return,
+                },
+                () = wake.notified() => {}
+                () = tokio::time::sleep(sleep) => {}
+            }
+        }
+    }
+
+    /// One turn: records decisions until there are no more, then performs what is recorded. Returns when to turn again.
+    fn turn(&mut self) -> Option<Millis> {
+        let now = self.clock.now();
+        let router = self.router.seen();
+        self.see_backend();
+        for _ in 0..ROUNDS {
+            let instances = observe(&self.state, &self.backend_seen, &router, &self.performer.failed);
+            let in_force = self.routes_in_force(&instances, &router);
+            let verdict = self.decide(now, &instances, &router, in_force);
+            if verdict.events.is_empty() {
+                self.problems.remove("rounds");
+                return self.conclude(now, instances, router, verdict);
+            }
+            if let Err(error) = self.record(now, &verdict.events) {
+                self.problems.insert("journal", format!("nothing can be decided: {}", chain(&error)));
+                self.show(now, instances, router, verdict.waiting);
+                return Some(now + JOURNAL_RETRY);
+            }
+            self.problems.remove("journal");
+        }
+        self.problems.insert("rounds", format!("decisions did not come to rest after {ROUNDS} rounds; please report this with the output of `basalt events`"));
+        Some(now + JOURNAL_RETRY)
+    }
+
+    /// Performs what is recorded: routes first, so that nothing is started or stopped before the gateway has been told.
+    fn conclude(
+        &mut self,
+        now: Millis,
+        instances: BTreeMap<InstanceId, InstanceSeen>,
+        router: Arc<RouterSeen>,
+        verdict: Verdict,
+    ) -> Option<Millis> {
+        self.send_routes(&instances, &router);
+        for action in verdict.actions {
+            self.performer.perform(&self.state, now, action);
+        }
+        let failed = !self.performer.failed.is_empty();
+        self.show(now, instances, router, verdict.waiting);
+        // A start that failed here is news that no adapter will wake us for.
+        if failed { Some(now + Millis(10)) } else { verdict.wake_at }
+    }
+
+    fn see_backend(&mut self) {
+        let seen = self.performer.backend.seen();
+        if seen.connected {
+            self.backend_seen = (*seen).clone();
+        } else {
+            self.backend_seen.connected = false;
+        }
+    }
+
+    fn decide(
+        &self,
+        at: Millis,
+        instances: &BTreeMap<InstanceId, InstanceSeen>,
+        router: &RouterSeen,
+        in_force: bool,
+    ) -> Verdict {
+        let jobs: BTreeMap<Name, JobState> =
+            self.state.jobs.iter().map(|(n, j)| (n.clone(), j.state.clone())).collect();
+        let seen = Observation {
+            at,
+            backend_connected: self.backend_seen.connected,
+            router_connected: router.connected,
+            routes_in_force: in_force,
+            instances,
+            jobs: &jobs,
+        };
+        let mut verdict = Verdict::default();
+        for (name, job) in &self.state.jobs {
+            verdict.add(name, decide_job(name, job, &seen));
+        }
+        for (name, service) in &self.state.services {
+            verdict.add(name, decide(name, service, &seen));
+        }
+        let known = |id: &InstanceId| {
+            self.state.services.contains_key(id.service()) || self.state.jobs.contains_key(id.service())
+        };
+        verdict
+            .actions
+            .extend(instances.iter().filter(|(id, _)| !known(id)).filter_map(|(id, seen)| discard(id, seen)));
+        verdict
+    }
+
+    /// Returns whether the table that follows from what is recorded and seen now is in force at the router.
+    fn routes_in_force(&self, instances: &BTreeMap<InstanceId, InstanceSeen>, router: &RouterSeen) -> bool {
+        let acknowledged = |table: &&Arc<RouteTable>| router.connected && router.version == table.version;
+        match self.table.as_ref().filter(acknowledged) {
+            Some(table) => table.services == routes(&self.state, instances, &self.performer.address),
+            None => false,
+        }
+    }
+
+    /// Sends a new table if what it should say has changed, or the router has one that is not ours.
+    fn send_routes(&mut self, instances: &BTreeMap<InstanceId, InstanceSeen>, router: &RouterSeen) {
+        // Before both have been reached once, a table would be made of what is not seen: it would take traffic away.
+        let reached = router.connected && self.backend_seen.connected;
+        if self.table.is_none() && !reached {
+            return;
+        }
+        let services = routes(&self.state, instances, &self.performer.address);
+        let last = self.table.as_ref().map_or(router.version, |table| table.version.max(router.version));
+        let current = self.table.as_ref().is_some_and(|t| t.services == services && t.version >= router.version);
+        if !current {
+            let table = Arc::new(RouteTable { version: last + 1, services });
+            self.router.set(table.clone());
+            self.table = Some(table);
+        }
+    }
+
+    /// Journals events, then evolves the state. If the journal refuses, nothing has happened.
+    fn record(&mut self, at: Millis, events: &[Event]) -> Result<(), ControllerError> {
+        let mut next = State::clone(&self.state);
+        for event in events {
+            evolve(&mut next, at, event)?;
+        }
+        let rows = self.journal.append(at, events)?;
+        self.seq = rows.last().map_or(self.seq, |row| row.seq);
+        self.state = Arc::new(next);
+        Ok(())
+    }
+
+    fn show(
+        &self,
+        at: Millis,
+        instances: BTreeMap<InstanceId, InstanceSeen>,
+        router: Arc<RouterSeen>,
+        waiting: BTreeMap<Name, Vec<Waiting>>,
+    ) {
+        let problems = self.problems.values().cloned().chain(router.problems.iter().cloned()).collect();
+        let routes_in_force = self.routes_in_force(&instances, &router);
+        let view = View {
+            at,
+            seq: self.seq,
+            state: self.state.clone(),
+            instances: Arc::new(instances),
+            waiting,
+            backend_connected: self.backend_seen.connected,
+            router,
+            routes_version: self.table.as_ref().map_or(0, |table| table.version),
+            routes_in_force,
+            problems,
+        };
+        self.publish.send_replace(Arc::new(view));
+    }
+
+    /// Answers a request. Whoever asked may be gone by then; what was recorded stays.
+    fn answer(&mut self, request: Request) {
+        let now = self.clock.now();
+        match request {
+            Request::Plan { desired, reply } => {
+                drop(reply.send(plan(&desired, &self.state).map_err(ControllerError::from)));
+            }
+            Request::Apply { desired, base, reply } => {
+                drop(reply.send(self.apply(now, &desired, base)));
+            }
+            Request::Down { reply } => drop(reply.send(self.down(now))),
+            Request::Command { service, command, reply } => {
+                drop(reply.send(self.command(now, service, &command)));
+            }
+        }
+    }
+
+    fn apply(&mut self, now: Millis, desired: &Desired, base: Option<Digest>) -> Result<Plan, ControllerError> {
+        if base.is_some_and(|base| base != state_digest(&self.state)) {
+            return Err(ControllerError::Moved);
+        }
+        let plan = plan(desired, &self.state)?;
+        let events = apply_events(&self.state, now, &plan, desired)?;
+        if !events.is_empty() {
+            self.record(now, &events)?;
+        }
+        Ok(plan)
+    }
+
+    fn down(&mut self, now: Millis) -> Result<Plan, ControllerError> {
+        let plan = plan_down(&self.state).ok_or(ControllerError::NothingApplied)?;
+        let events = down_events(&self.state, now, &plan)?;
+        self.record(now, &events)?;
+        Ok(plan)
+    }
+
+    fn command(&mut self, now: Millis, name: Name, asked: &Command) -> Result<(), ControllerError> {
+        let Some(service) = self.state.services.get(&name) else {
+            let known = self.state.services.keys().cloned().collect();
+            return Err(ControllerError::UnknownService { name, known });
+        };
+        let events = command(&name, service, now, asked)?;
+        if events.is_empty() { Ok(()) } else { self.record(now, &events) }
+    }
+}
+
+/// The decisions about all services and jobs together.
+#[derive(Default)]
+struct Verdict {
+    events: Vec<Event>,
+    actions: Vec<Action>,
+    waiting: BTreeMap<Name, Vec<Waiting>>,
+    wake_at: Option<Millis>,
+}
+
+impl Verdict {
+    fn add(&mut self, name: &Name, decision: basalt_rollout::Decision) {
+        self.events.extend(decision.events);
+        self.actions.extend(decision.actions);
+        if !decision.waiting.is_empty() {
+            self.waiting.insert(name.clone(), decision.waiting);
+        }
+        self.wake_at = match (self.wake_at, decision.wake_at) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        };
+    }
+}
+
+/// Returns what is to be done with an instance of a service that is not recorded: nothing that runs unrecorded stays.
+fn discard(id: &InstanceId, seen: &InstanceSeen) -> Option<Action> {
+    let (instance, generation) = (id.clone(), seen.generation);
+    match seen.life {
+        Life::Absent => None,
+        // Nobody has asked for it, so nobody waits for its good end.
+        Life::Starting | Life::Running { .. } => Some(Action::Stop { instance, generation, within: Millis::ZERO }),
+        Life::Ended { .. } => Some(Action::Forget { instance, generation }),
+    }
+}
