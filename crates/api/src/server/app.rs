@@ -1,0 +1,68 @@
+//! What all handlers share.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use basalt_controller::Controller;
+use basalt_model::Name;
+use basalt_plan::Desired;
+use basalt_seam::Row;
+use tokio::sync::watch;
+
+use super::created::Created;
+use super::refusal::Refusal;
+use crate::Hooks;
+
+/// What all handlers share.
+#[derive(Clone)]
+pub(super) struct App {
+    pub controller: Controller,
+    pub hooks: Hooks,
+    /// When releases were recorded.
+    pub created: Arc<Mutex<Created>>,
+    /// Whether the server is ending: streams end with it.
+    pub stopping: watch::Receiver<bool>,
+}
+
+impl App {
+    pub fn new(controller: Controller, hooks: Hooks, stopping: watch::Receiver<bool>) -> Self {
+        Self { controller, hooks, created: Arc::default(), stopping }
+    }
+
+    /// Reads the journal where blocking is allowed.
+    pub async fn rows(&self, after: u64, limit: usize) -> Result<Vec<Row>, Refusal> {
+        let controller = self.controller.clone();
+        blocking(move || Ok(controller.rows(after, limit)?)).await
+    }
+
+    /// Brings what is known of the age of releases up to now, and returns it.
+    pub async fn created(&self) -> Result<Created, Refusal> {
+        let (controller, created) = (self.controller.clone(), self.created.clone());
+        blocking(move || {
+            let mut created = created.lock().unwrap_or_else(PoisonError::into_inner);
+            created.follow(|after, limit| controller.rows(after, limit))?;
+            Ok(created.clone())
+        })
+        .await
+    }
+
+    /// Waits until what the loop has answered can be seen in its view, so that nobody who asks for the status next is
+    /// told of the time before. The loop publishes a view between any two requests; a plan is one that changes nothing.
+    pub async fn shown(&self) {
+        let nothing = Desired { stack: nobody(), services: Default::default(), jobs: Default::default() };
+        drop(self.controller.plan(nothing).await);
+    }
+}
+
+fn nobody() -> Name {
+    "none".parse().expect("four lowercase letters are a name")
+}
+
+/// Runs something that blocks, beside the tasks that must not.
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Refusal> + Send + 'static,
+) -> Result<T, Refusal> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(_) => Err(Refusal::stopping()),
+    }
+}
