@@ -105,6 +105,8 @@ fn a_rollout_under_way_is_what_counts() {
         paused_at: None,
         paused_for: Millis::ZERO,
         exits: 0,
+        in_force_at: None,
+        because: None,
     });
     let change =
         |state: &State, log| plan(&desired(log, Settings::default()), state).unwrap().services[&name("web")].change;
