@@ -9,7 +9,7 @@ use pingora_core::server::configuration::ServerConf;
 use pingora_proxy::HttpProxy;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use crate::downstream::Downstream;
 use crate::plane::Plane;
@@ -71,10 +71,15 @@ impl Connections {
 
     /// Serves a connection on which HTTP/1.1 or HTTP/2 is spoken.
     pub(crate) fn serve_http(&self, stream: TcpStream, peer: SocketAddr, local: SocketAddr) {
-        let (proxy, finishing, open) = (self.proxy.clone(), self.finishing.subscribe(), Open::new(&self.open));
+        let (proxy, mut finishing, open) = (self.proxy.clone(), self.finishing.subscribe(), Open::new(&self.open));
         tokio::spawn(async move {
+            let spoken = tokio::select! {
+                spoken = Downstream::accept(stream, peer, local) => spoken.ok(),
+                // Browsers connect ahead of time and say nothing: the end does not wait for them.
+                () = lingered(&mut finishing) => None,
+            };
             // A client that leaves before it has said anything is no news.
-            if let Ok(stream) = Downstream::accept(stream, peer, local).await {
+            if let Some(stream) = spoken {
                 proxy.process_new(Box::new(stream), &finishing).await;
             }
             drop(open);
@@ -103,4 +108,11 @@ impl Connections {
             tracing::warn!("ending with requests in flight: they took longer than {} s", FINISH.as_secs());
         }
     }
+}
+
+/// Returns some time after the end has begun.
+async fn lingered(finishing: &mut watch::Receiver<bool>) {
+    // An error means that nobody is left to begin the end, which is its end.
+    let _ = finishing.wait_for(|finishing| *finishing).await;
+    sleep(LINGER).await;
 }

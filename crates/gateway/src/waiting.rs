@@ -66,3 +66,65 @@ pub(crate) async fn begin(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use basalt_model::{Port, Protocol, ReleaseRoutes, Route, RouteTable, ServiceRoutes};
+    use tokio::runtime::Handle;
+
+    use super::*;
+
+    fn table(version: u64, path: &str) -> Arc<RouteTable> {
+        let port: basalt_model::Name = "http".parse().unwrap();
+        let ports = [(port.clone(), Port { container: 80, protocol: Protocol::Http })].into();
+        let release = ReleaseRoutes {
+            weight: basalt_model::Weight::ALL,
+            ports,
+            health: Default::default(),
+            instances: Default::default(),
+        };
+        let routes = vec![Route { host: None, path: path.into(), port }];
+        let web = ServiceRoutes { routes, listeners: vec![], releases: [(1, release)].into() };
+        Arc::new(RouteTable { version, services: [("web".parse().unwrap(), web)].into() })
+    }
+
+    async fn wait(plane: Arc<Plane>) -> Result<Begun, Stranded> {
+        begin(&plane, |routing| routing.find("", "/a"), &mut Attempts::default(), &mut None).await
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn patience_ends() {
+        let plane = Plane::new(Handle::current());
+        plane.set(table(1, "/")).unwrap();
+        let start = Instant::now();
+        assert!(matches!(wait(plane).await, Err(Stranded::NoInstance(_))));
+        let waited = start.elapsed();
+        assert!((LONGEST_WAIT..LONGEST_WAIT + Duration::from_millis(10)).contains(&waited), "{waited:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_new_table_ends_the_wait_for_what_it_does_not_have() {
+        let plane = Plane::new(Handle::current());
+        assert!(matches!(wait(plane.clone()).await, Err(Stranded::NoRoute)));
+        plane.set(table(1, "/")).unwrap();
+        let waiting = tokio::spawn(wait(plane.clone()));
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert!(!waiting.is_finished());
+        let start = Instant::now();
+        plane.set(table(2, "/b")).unwrap();
+        assert!(matches!(waiting.await.unwrap(), Err(Stranded::NoRoute)));
+        assert!(start.elapsed() < Duration::from_secs(1), "at once");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn more_than_a_thousand_do_not_wait() {
+        let plane = Plane::new(Handle::current());
+        plane.set(table(1, "/")).unwrap();
+        let waiting: Vec<_> = (0..1000).map(|_| tokio::spawn(wait(plane.clone()))).collect();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let start = Instant::now();
+        assert!(matches!(wait(plane).await, Err(Stranded::NoInstance(_))));
+        assert_eq!(start.elapsed(), Duration::ZERO);
+        waiting.iter().for_each(tokio::task::JoinHandle::abort);
+    }
+}

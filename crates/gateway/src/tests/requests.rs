@@ -232,3 +232,37 @@ async fn the_shortest_request_is_answered() {
     assert!(answer.starts_with("HTTP/1.0 200") || answer.starts_with("HTTP/1.1 200"), "{answer}");
     assert!(answer.ends_with(&app.address.to_string()), "{answer}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn grpc_reaches_instances_over_http2() {
+    use hyper_util::rt::{TokioExecutor, TokioIo};
+    let address = fresh_address();
+    let listener = TcpListener::bind((address, PORT)).await.unwrap();
+    let app = tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let answer = hyper::service::service_fn(async |request: Request<hyper::body::Incoming>| {
+                let version = format!("{:?}", request.version());
+                Ok::<_, std::convert::Infallible>(hyper::Response::new(
+                    http_body_util::Full::<hyper::body::Bytes>::from(version),
+                ))
+            });
+            let server = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+            tokio::spawn(server.serve_connection(TokioIo::new(stream), answer));
+        }
+    });
+    let mut gateway = Gateway::start().await;
+    let mut table = table(1, &[(1, 100, &[address])]);
+    for release in table.services.values_mut().flat_map(|service| service.releases.values_mut()) {
+        release.health.check = basalt_model::HealthCheck::Tcp { port: "http".parse().unwrap() };
+    }
+    gateway.set(&table).await;
+    gateway.until_healthy().await;
+    let mut client = Client::new(gateway.http, Kind::Http2);
+    for _ in 0..5 {
+        let request =
+            Request::builder().method(Method::POST).uri("/a.B/C").header("content-type", "application/grpc+proto");
+        let got = client.request(request, "hello".into()).await.unwrap();
+        assert_eq!((got.status, got.body.as_str()), (200, "HTTP/2.0"));
+    }
+    app.abort();
+}
