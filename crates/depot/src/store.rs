@@ -53,7 +53,9 @@ impl Store {
             let sub = store.dir.join(sub);
             fs::create_dir_all(&sub).map_err(io("create", &sub))?;
         }
+        let lock = store.lock()?;
         store.check_format()?;
+        drop(lock);
         if let Some(_alone) = store.try_lock_alone()? {
             store.clear_staging()?;
         }
