@@ -11,9 +11,9 @@ use crate::functions;
 use crate::globals::Globals;
 use crate::number::Number;
 use crate::operators;
-use crate::source::{At, Context};
+use crate::source::{At, Context, STEP};
 use crate::suggest::did_you_mean;
-use crate::value::{Data, Kind, Value};
+use crate::value::{DEEPEST, Data, Kind, Value};
 
 /// Names bound around an expression: by `for`, or given to a template.
 #[derive(Debug, Default)]
@@ -59,7 +59,7 @@ impl<'c> Evaluator<'c> {
     /// Returns the value of an expression that stands within `around`.
     pub(crate) fn eval(&self, expr: &Expression, scope: &Scope, around: At) -> Eval<Value> {
         let at = self.at(expr, around);
-        self.cx.spend(1, at)?;
+        self.cx.spend(STEP, at)?;
         let value = match expr {
             Expression::Null(_) => Value::new(Data::Null, at),
             Expression::Bool(b) => Value::new(Data::Bool(*b.value()), at),
@@ -80,7 +80,7 @@ impl<'c> Evaluator<'c> {
                 Value::text(text, at).marked(sensitive)
             }
             Expression::Parenthesis(inner) => self.eval(inner.inner(), scope, at)?,
-            Expression::Variable(name) => self.name(name.as_str(), scope, at)?.into_owned(),
+            Expression::Variable(name) => self.walk(self.name(name.as_str(), scope, at)?, &[], scope, at)?,
             Expression::Conditional(conditional) => self.conditional(conditional, scope, at)?,
             Expression::FuncCall(call) => functions::call(self, call, scope, at)?,
             Expression::Traversal(traversal) => self.traversal(traversal, scope, at)?,
@@ -107,7 +107,6 @@ impl<'c> Evaluator<'c> {
     /// Returns the value of a bare name.
     fn name<'v>(&'v self, name: &str, scope: &'v Scope, at: At) -> Eval<Cow<'v, Value>> {
         if let Some(value) = scope.get(name) {
-            self.cx.spend(value.size(), at)?;
             return Ok(Cow::Borrowed(value));
         }
         let kind = Kind::ALL.into_iter().map(Kind::word).chain(["var", "local"]).find(|word| *word == name);
@@ -131,6 +130,9 @@ impl<'c> Evaluator<'c> {
     /// Returns the value of `a.b[c]`.
     fn traversal(&self, traversal: &Traversal, scope: &Scope, at: At) -> Eval<Value> {
         let operators: Vec<&TraversalOperator> = traversal.operators.iter().map(|op| op.value()).collect();
+        if operators.len() > DEEPEST {
+            return Err(Fault::at(at, format!("more than {DEEPEST} steps into a value")).into());
+        }
         if let Expression::Variable(root) = &traversal.expr {
             let root = root.as_str();
             if scope.get(root).is_none()
@@ -199,16 +201,16 @@ impl<'c> Evaluator<'c> {
         };
         let splat = match first {
             TraversalOperator::GetAttr(name) => {
-                let child = child(&value, &Value::text(name.as_str(), self.at(name, at)), at)?;
+                let child = child(value, &Value::text(name.as_str(), self.at(name, at)), at)?;
                 return self.walk(child, rest, scope, at);
             }
             TraversalOperator::Index(index) => {
-                let child = child(&value, &self.eval(index, scope, at)?, at)?;
+                let child = child(value, &self.eval(index, scope, at)?, at)?;
                 return self.walk(child, rest, scope, at);
             }
             TraversalOperator::LegacyIndex(index) => {
                 let index = Data::Number(Number::from(i128::from(*index.value())));
-                return self.walk(child(&value, &Value::new(index, at), at)?, rest, scope, at);
+                return self.walk(child(value, &Value::new(index, at), at)?, rest, scope, at);
             }
             // `x.*.a[0]` takes `a` of each and the first of all; `x[*].a[0]` takes the first `a` of each.
             TraversalOperator::AttrSplat(_) => {
@@ -264,7 +266,7 @@ impl<'c> Evaluator<'c> {
         let mut list = Vec::new();
         let mut map: BTreeMap<String, Value> = BTreeMap::new();
         for (key, value) in pairs(&collection)? {
-            self.cx.spend(1 + value.size(), at)?;
+            self.cx.spend(value.size(), at)?;
             let value_name = intro.value_var.as_str().to_owned();
             let names = key_name.clone().map(|name| (name, key)).into_iter().chain([(value_name, value)]);
             let inner = scope.with(names);
@@ -319,40 +321,51 @@ pub(crate) fn out_of_range(at: At) -> Fault {
     Fault::at(at, "number out of range").help("numbers have at most 38 digits, 36 of them behind the point")
 }
 
+/// Returns what `value` holds at `key`, without a copy where there need be none.
+fn child<'v>(value: Cow<'v, Value>, key: &Value, at: At) -> Eval<Cow<'v, Value>> {
+    let marked = |child: Cow<'v, Value>, mark: bool| {
+        if mark && !child.sensitive { Cow::Owned(child.into_owned().marked(true)) } else { child }
+    };
+    match value {
+        Cow::Borrowed(value) => Ok(marked(find(value, key, at)?, value.sensitive)),
+        Cow::Owned(value) => Ok(marked(Cow::Owned(find(&value, key, at)?.into_owned()), value.sensitive)),
+    }
+}
+
 /// Returns what `value` holds at `key`.
-fn child<'v>(value: &Value, key: &Value, at: At) -> Eval<Cow<'v, Value>> {
-    let found = match &value.data {
+fn find<'v>(value: &'v Value, key: &Value, at: At) -> Eval<Cow<'v, Value>> {
+    match &value.data {
         Data::Map(map) => {
             let name = key.to_text()?;
-            map.get(&name).cloned().ok_or_else(|| {
+            let found = map.get(&name).ok_or_else(|| {
                 let fault = Fault::at(key.at, format!("there is no key `{name}` here"));
-                if value.is_sensitive() {
-                    fault
-                } else {
-                    fault.maybe_help(did_you_mean(&name, map.keys().map(String::as_str)))
-                }
-            })?
+                let names = map.keys().map(String::as_str);
+                if value.is_sensitive() { fault } else { fault.maybe_help(did_you_mean(&name, names)) }
+            })?;
+            Ok(Cow::Borrowed(found))
         }
         Data::List(items) => {
             let number = key.to_number()?;
             let index = number.as_integer().and_then(|i| usize::try_from(i).ok());
-            index.and_then(|i| items.get(i)).cloned().ok_or_else(|| {
-                let last = items.len().checked_sub(1);
-                Fault::at(key.at, format!("there is no element `{number}`")).help(match last {
+            let found = index.and_then(|i| items.get(i)).ok_or_else(|| {
+                let help = match items.len().checked_sub(1) {
                     Some(last) => format!("the list has elements 0 to {last}"),
                     None => "the list is empty".to_owned(),
-                })
-            })?
+                };
+                Fault::at(key.at, format!("there is no element `{number}`")).help(help)
+            })?;
+            Ok(Cow::Borrowed(found))
         }
-        Data::Reference(_, name) if key.to_text().is_ok_and(|key| key == "name") => Value::text(name, at),
+        Data::Reference(_, name) if key.to_text().is_ok_and(|key| key == "name") => {
+            Ok(Cow::Owned(Value::text(name, at)))
+        }
         Data::Reference(..) => {
             let fault = Fault::at(key.at, format!("{} has only a `name`", value.shown()));
-            return Err(fault.help("everything else about it is known only once it runs").into());
+            Err(fault.help("everything else about it is known only once it runs").into())
         }
         _ => {
             let fault = Fault::at(at, format!("{} has nothing inside", value.type_name()));
-            return Err(fault.label("expected a list or map").into());
+            Err(fault.label("expected a list or map").into())
         }
-    };
-    Ok(Cow::Owned(found.marked(value.sensitive)))
+    }
 }

@@ -115,7 +115,6 @@ fn parse_given(cx: &Context, text: &str, origin: &str, of: Option<&Type>, defaul
     }
     match text.parse::<Expression>() {
         Ok(expr) => Evaluator { cx, source, globals: None }.eval(&expr, &Scope::default(), at),
-        Err(_) if of.is_none() => Ok(Value::text(text, at)),
         Err(error) => Err(Fault::at(at, format!("not a value: {}", error.message())).into()),
     }
 }
@@ -224,13 +223,12 @@ fn needs(expr: &Expression) -> BTreeSet<String> {
     impl Visit for Needs {
         fn visit_traversal(&mut self, node: &Traversal) {
             if node.expr.as_variable().is_some_and(|root| root.as_str() == "local") {
-                match node.operators.first().map(|op| op.value()) {
-                    Some(TraversalOperator::GetAttr(name)) => drop(self.0.insert(name.as_str().to_owned())),
-                    Some(TraversalOperator::Index(Expression::String(name))) => {
-                        drop(self.0.insert(name.value().clone()))
-                    }
-                    _ => {}
-                }
+                let name = match node.operators.first().map(|op| op.value()) {
+                    Some(TraversalOperator::GetAttr(name)) => Some(name.as_str()),
+                    Some(TraversalOperator::Index(Expression::String(name))) => Some(name.value().as_str()),
+                    _ => None,
+                };
+                self.0.extend(name.map(str::to_owned));
             }
             visit_traversal(self, node);
         }

@@ -33,9 +33,12 @@ impl At {
     }
 }
 
-/// Steps and bytes that the evaluation of one stack may use: thousands of services use a hundredth of it, and a stack
-/// that doubles a text over and over ends within a second.
-const BUDGET: u64 = 64 << 20;
+/// What the evaluation of one stack may use, in bytes made: ten thousand services use a tenth of it, and a stack that doubles
+/// a text over and over ends within a second.
+const BUDGET: u64 = 128 << 20;
+
+/// What one step of evaluation is charged, in bytes: about what a value takes.
+pub(crate) const STEP: usize = 16;
 
 /// The largest file that is read into a value or parsed, in bytes: config files and templates are far smaller.
 const LARGEST_FILE: usize = 16 << 20;
@@ -47,12 +50,13 @@ pub(crate) struct Context<'f> {
     pub(crate) folder: PathBuf,
     sources: RefCell<Vec<Rc<Source>>>,
     faults: RefCell<Vec<Fault>>,
-    budget: Cell<u64>,
+    /// `None` once it is used up.
+    budget: Cell<Option<u64>>,
 }
 
 impl<'f> Context<'f> {
     pub(crate) fn new(files: &'f dyn Files, folder: PathBuf) -> Self {
-        Self { files, folder, sources: RefCell::default(), faults: RefCell::default(), budget: Cell::new(BUDGET) }
+        Self { files, folder, sources: RefCell::default(), faults: RefCell::default(), budget: Cell::new(Some(BUDGET)) }
     }
 
     /// Adds a source and returns its number.
@@ -87,22 +91,19 @@ impl<'f> Context<'f> {
         result.map_err(|faults| self.report_all(faults)).ok()
     }
 
-    /// Takes `amount` steps or bytes from what may still be evaluated.
+    /// Takes `amount` bytes from what may still be made. Reports it at once when that is used up, so that no `try` hides it.
     pub(crate) fn spend(&self, amount: usize, at: At) -> Eval<()> {
-        match self.budget.get().checked_sub(amount as u64) {
-            Some(rest) => {
-                self.budget.set(rest);
-                Ok(())
-            }
-            None => {
-                // Nothing after this can be evaluated either: said once, it is enough.
-                let first = self.budget.replace(0) != 0;
-                let fault = Fault::at(at, "evaluating this stack takes too much")
-                    .label("here it went beyond the limit")
-                    .help("look for a list or text that grows with every step, such as a `range` that is too long");
-                Err(if first { fault.into() } else { Faults::default() })
-            }
+        if let Some(rest) = self.budget.get().and_then(|rest| rest.checked_sub(amount as u64)) {
+            self.budget.set(Some(rest));
+            return Ok(());
         }
+        if self.budget.replace(None).is_some() {
+            let fault = Fault::at(at, "evaluating this stack takes too much").label("here it went beyond the limit");
+            self.report(
+                fault.help("look for a list or text that grows with every step, such as a `range` that is too long"),
+            );
+        }
+        Err(Faults::default())
     }
 
     /// Reads a file of the stack as text.

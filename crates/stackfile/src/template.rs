@@ -88,7 +88,7 @@ impl Evaluator<'_> {
         let mut sensitive = collection.is_sensitive();
         let mut text = String::new();
         for (key, value) in pairs(&collection)? {
-            self.cx.spend(1 + value.size(), at)?;
+            self.cx.spend(value.size(), at)?;
             let value_name = intro.value_var.as_str().to_owned();
             let key = intro.key_var.as_ref().map(|name| (name.as_str().to_owned(), key));
             let inner = scope.with(key.into_iter().chain([(value_name, value)]));

@@ -5,7 +5,7 @@ use std::fmt;
 
 use crate::fault::{Eval, Fault};
 use crate::number::Number;
-use crate::source::At;
+use crate::source::{At, STEP};
 
 /// A value.
 #[derive(Debug, Clone)]
@@ -139,7 +139,7 @@ impl Value {
 
     /// Returns roughly how many bytes a copy takes.
     pub(crate) fn size(&self) -> usize {
-        1 + match &self.data {
+        STEP + match &self.data {
             Data::Text(text) => text.len(),
             Data::List(items) => items.iter().map(Self::size).sum(),
             Data::Map(map) => map.iter().map(|(key, value)| key.len() + value.size()).sum(),

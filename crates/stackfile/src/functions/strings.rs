@@ -104,7 +104,7 @@ fn fill(call: &Call, verb: char, options: &str, value: &Value) -> Eval<String> {
     let text = match verb {
         's' | 'v' => value.to_text()?,
         't' => value.to_bool()?.to_string(),
-        'q' => value.to_json().map(|_| format!("{:?}", value.to_text().unwrap_or_default()))?,
+        'q' => serde_json::Value::String(value.to_text()?).to_string(),
         'd' => {
             let whole = value.to_number()?.as_integer();
             whole.ok_or_else(|| value.wrong_type("a whole number"))?.to_string()

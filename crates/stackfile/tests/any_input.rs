@@ -1,0 +1,135 @@
+//! No input does harm: random bytes and torn stacks end in a stack or in faults.
+
+mod memory;
+
+use std::path::Path;
+
+use basalt_stackfile::{Inputs, load_from, render};
+use memory::Memory;
+use proptest::prelude::*;
+
+const SHOP: &str = include_str!("shop.hcl");
+
+fn survives(text: &str) {
+    let files = Memory::new(&[("/s/shop.hcl", text), ("/s/app.toml.tpl", text), ("/bin/busybox", "ELF")]);
+    let loaded = load_from(&files, Path::new("/s/shop.hcl"), &Inputs::default());
+    assert_eq!(loaded.stack.is_none(), loaded.has_errors());
+    let rendered = render(&loaded, true);
+    assert_eq!(rendered.is_empty(), loaded.diagnostics.is_empty());
+}
+
+/// Pieces that mean something to the language.
+const PIECES: [&str; 32] = [
+    "{",
+    "}",
+    "[",
+    "]",
+    "(",
+    ")",
+    "\"",
+    "${",
+    "%{ if ",
+    "%{ endif }",
+    "<<E\n",
+    "\nE\n",
+    "=",
+    ",",
+    "...",
+    ".*",
+    "[*]",
+    "null",
+    "var.",
+    "local.a",
+    "for x in ",
+    " : ",
+    " ? ",
+    "-",
+    "99999999999999999999",
+    "1e999",
+    "é",
+    "\u{0}",
+    "service \"a\" {\n",
+    "image.web",
+    "\n",
+    " ",
+];
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(200) })]
+
+    #[test]
+    fn random_text(text in ".{0,200}") {
+        survives(&text);
+    }
+
+    #[test]
+    fn random_pieces(pieces in prop::collection::vec(prop::sample::select(&PIECES[..]), 0..40)) {
+        survives(&pieces.concat());
+        survives(&format!("locals {{ a = {} }}\n", pieces.concat()));
+    }
+
+    #[test]
+    fn a_torn_stack(start in 0..SHOP.len(), length in 0usize..30, piece in prop::sample::select(&PIECES[..])) {
+        let end = (start + length).min(SHOP.len());
+        survives(&format!("{}{piece}{}", &SHOP[..start], &SHOP[end..]));
+    }
+
+    #[test]
+    fn a_changed_value(pick in any::<prop::sample::Index>(), piece in prop::sample::select(&[
+        "-1", "1e30", "\"\"", "\"\\u0000\"", "null", "[]", "{}", "[null]", "[[1]]", "true", "image.web", "secret.x", "\"é\"", "9999999999999",
+    ][..])) {
+        let values: Vec<usize> = SHOP.match_indices("= ").map(|(at, _)| at + 2).collect();
+        let start = values[pick.index(values.len())];
+        let end = start + SHOP[start..].find(['\n', '}']).unwrap_or(0);
+        survives(&format!("{}{piece}{}", &SHOP[..start], &SHOP[end..]));
+    }
+}
+
+#[test]
+fn not_utf8() {
+    struct Bytes;
+    impl basalt_stackfile::Files for Bytes {
+        fn read(&self, _: &Path) -> std::io::Result<Vec<u8>> {
+            Ok(vec![b'a', 0xff, 0xfe])
+        }
+        fn list(&self, _: &Path) -> std::io::Result<Vec<std::path::PathBuf>> {
+            Ok(Vec::new())
+        }
+        fn is_folder(&self, _: &Path) -> bool {
+            false
+        }
+        fn exists(&self, _: &Path) -> bool {
+            true
+        }
+        fn absolute(&self, path: &Path) -> std::io::Result<std::path::PathBuf> {
+            Ok(path.to_owned())
+        }
+    }
+    let loaded = load_from(&Bytes, Path::new("/s.hcl"), &Inputs::default());
+    assert_eq!(loaded.diagnostics[0].message, "`/s.hcl` is not UTF-8 text");
+}
+
+/// Defines tests that a deep or long text does no harm, each in a thread of its own.
+macro_rules! survives {
+    ($($name:ident: $text:expr,)*) => {
+        $(#[test] fn $name() { survives(&$text) })*
+    };
+}
+
+survives! {
+    deep_lists: format!("locals {{ a = {}1{} }}", "[".repeat(5000), "]".repeat(5000)),
+    deepest_lists_that_parse: format!("locals {{ a = {}1{} }}", "[".repeat(60), "]".repeat(60)),
+    long_sums: format!("locals {{ a = {}1 }}", "1 + ".repeat(5000)),
+    longest_sums_that_parse: format!("locals {{ a = {}1 }}", "1 + ".repeat(120)),
+    many_signs: format!("locals {{ a = {}1 }}", "-".repeat(5000)),
+    many_conditions: format!("locals {{ a = {}1 }}", "!true ? 1 : ".repeat(5000)),
+    many_attributes: format!("locals {{ a = x{} }}\n", ".b".repeat(50_000)),
+    many_attributes_of_a_local: format!("locals {{\n  a = [1]\n  b = local.a{}\n}}\n", ".b".repeat(50_000)),
+    many_splats: format!("locals {{ a = [[1]]{} }}", "[*]".repeat(5000)),
+    deep_blocks: "a {\n".repeat(5000),
+    long_chains: format!("locals {{\n{}  a5000 = 1\n}}\n", (0..5000).map(|i| format!("  a{i} = [local.a{}]\n", i + 1)).collect::<String>()),
+    doubling: format!(
+        "locals {{\n  a0 = \"aaaa\"\n{}}}\n",
+        (0..60).map(|i| format!("  a{} = \"${{local.a{i}}}${{local.a{i}}}\"\n", i + 1)).collect::<String>()
+    ),
+}
