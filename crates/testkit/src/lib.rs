@@ -8,4 +8,5 @@
 mod client;
 mod clock;
 pub mod load;
+pub mod sim;
 pub mod testapp;

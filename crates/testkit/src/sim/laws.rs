@@ -1,0 +1,116 @@
+//! The laws, checked by number at every event, action and turn.
+
+use basalt_model::{Event, InstanceId, InstanceState, JobState, Service, Strategy, Weight};
+use basalt_rollout::{Action, weights};
+
+use super::world::World;
+
+/// Checks an event against what is there.
+pub(crate) fn before_event(world: &World, event: &Event) -> Result<(), String> {
+    match event {
+        Event::InstanceDrained { instance, .. } => law_3(world, instance),
+        Event::InstanceStopRequested { instance, .. } => law_4(world, instance, "a stop is decided"),
+        Event::InstanceRequested { instance, generation } => {
+            let before = world.backend.started.get(instance).copied().unwrap_or(0);
+            let grows = *generation > before;
+            grows
+                .then_some(())
+                .ok_or_else(|| world.told(&format!("{instance}: generation {generation} after {before}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Law 3: what is well is only drained while enough others are well, unless the strategy says `recreate`.
+fn law_3(world: &World, id: &InstanceId) -> Result<(), String> {
+    let Some(service) = world.state.services.get(id.service()) else { return Ok(()) };
+    let (Some(floor), true) = (floor(service), world.router_up && world.backend_up) else { return Ok(()) };
+    let warm = service.warm.as_ref().map(|w| w.release);
+    // As seen, so that what has just fallen ill and nobody can know of is not held against the machine.
+    let well = |id: &InstanceId| {
+        let recorded = service.instances.get(id);
+        let live = recorded.is_some_and(|i| i.state == InstanceState::Wanted && i.healthy_at.is_some());
+        live && world.healthy(id)
+    };
+    let replaced = service.instances.get(id).is_some_and(|i| i.failed_at.is_some());
+    let others = service.instances.keys().filter(|o| *o != id && Some(o.release()) != warm && well(o)).count() as u32;
+    if well(id) && Some(id.release()) != warm && !replaced && others < floor {
+        return Err(world.told(&format!("law 3: {id} is drained while only {others} others are well, floor {floor}")));
+    }
+    Ok(())
+}
+
+/// Returns how many healthy instances a strategy must leave.
+pub(crate) fn floor(service: &Service) -> Option<u32> {
+    let n = service.settings.instances;
+    if service.removing || service.stable.is_none() || n == 0 {
+        return None;
+    }
+    match service.rollout.as_ref().map(|r| &r.spec.strategy) {
+        Some(Strategy::Recreate) => None,
+        Some(Strategy::Rolling { max_unavailable, .. }) => Some(n - max_unavailable.of(n).min(n - 1)),
+        _ => Some(n.div_ceil(2)),
+    }
+}
+
+/// Law 4: nothing is stopped that the gateway names, or that has a request before its drain time has passed.
+fn law_4(world: &World, id: &InstanceId, what: &str) -> Result<(), String> {
+    if !world.backend.instances.get(id).is_some_and(|i| i.runs(world.now)) {
+        return Ok(());
+    }
+    if world.router.names(id) {
+        return Err(world.told(&format!("law 4: {id}: {what} while the gateway names it")));
+    }
+    let service = world.state.services.get(id.service());
+    let drained = service.and_then(|s| Some((s.instances.get(id)?, s.settings.drain)));
+    let over = drained.is_none_or(|(i, drain)| match i.state {
+        InstanceState::Draining { since, .. } | InstanceState::Stopping { since, .. } => world.now >= since + drain,
+        _ => false,
+    });
+    // Once its stop is decided, it may follow at any time.
+    let decided = drained.is_some_and(|(i, _)| matches!(i.state, InstanceState::Stopping { .. }));
+    if world.router.in_flight(world.now, id) > 0 && !over && !decided {
+        return Err(world.told(&format!("law 4: {id}: {what} while a request is in flight")));
+    }
+    Ok(())
+}
+
+/// Checks an action: laws 4 and 5.
+pub(crate) fn before_action(world: &World, action: &Action) -> Result<(), String> {
+    let unrecorded = |id: &InstanceId| Err(world.told(&format!("law 5: {action:?} of {id} is not recorded")));
+    match action {
+        Action::Start { instance, generation } => {
+            let service = world.state.services.get(instance.service()).and_then(|s| s.instances.get(instance));
+            let meant = service.is_some_and(|i| i.state == InstanceState::Wanted && i.generation == *generation);
+            let job = world.state.jobs.get(instance.service()).map(|j| &j.state);
+            let tried = matches!(job, Some(JobState::Running { generation: g, .. }) if g == generation);
+            if meant || tried { Ok(()) } else { unrecorded(instance) }
+        }
+        Action::Stop { instance, generation, .. } => {
+            let service = world.state.services.get(instance.service()).and_then(|s| s.instances.get(instance));
+            let wanted = service.is_some_and(|i| i.state == InstanceState::Wanted && i.generation == *generation);
+            let draining = service.is_some_and(|i| matches!(i.state, InstanceState::Draining { .. }));
+            if wanted || draining { unrecorded(instance) } else { law_4(world, instance, "a stop is performed") }
+        }
+        Action::Forget { instance, generation } => {
+            let service = world.state.services.get(instance.service()).and_then(|s| s.instances.get(instance));
+            let wanted = service.is_some_and(|i| i.state == InstanceState::Wanted && i.generation == *generation);
+            if wanted { unrecorded(instance) } else { Ok(()) }
+        }
+    }
+}
+
+/// Checks what holds at all times: weights add up, and rolling updates keep within their bound.
+pub(crate) fn after_turn(world: &World) -> Result<(), String> {
+    for (name, service) in &world.state.services {
+        let weights = weights(service);
+        let sum: u32 = weights.values().map(|w| w.0).sum();
+        if sum != 0 && sum != Weight::ALL.0 {
+            return Err(world.told(&format!("weights of {name} add up to {sum}: {weights:?}")));
+        }
+        if sum == 0 && service.stable.is_some() {
+            return Err(world.told(&format!("{name} has a stable release and no weights")));
+        }
+    }
+    Ok(())
+}
