@@ -20,6 +20,7 @@ use crate::recover::fold;
 use crate::{ControllerError, View};
 
 type Reply<T> = oneshot::Sender<Result<T, ControllerError>>;
+type Answer = Box<dyn FnOnce() + Send>;
 
 /// What the handle asks of the loop.
 pub(crate) enum Request {
@@ -87,13 +88,18 @@ impl Heart {
 
     /// Runs until every handle is gone.
     pub async fn run(mut self, mut inbox: mpsc::Receiver<Request>, wake: Arc<Notify>) {
+        let mut answer: Option<Answer> = None;
         loop {
             let wake_at = self.turn();
+            // Answered after the turn: whoever asked sees a view that has it already.
+            if let Some(answer) = answer.take() {
+                answer();
+            }
             let sleep = wake_at
                 .map_or(LONGEST_SLEEP, |at| Duration::from_millis(at.since(self.clock.now()).0).min(LONGEST_SLEEP));
             tokio::select! {
                 request = inbox.recv() => match request {
-                    Some(request) => self.answer(request),
+                    Some(request) => answer = Some(self.answer(request)),
                     None => return,
                 },
                 () = wake.notified() => {}
@@ -248,20 +254,16 @@ impl Heart {
         self.publish.send_replace(Arc::new(view));
     }
 
-    /// Answers a request. Whoever asked may be gone by then; what was recorded stays.
-    fn answer(&mut self, request: Request) {
+    /// Carries out a request and returns its answer. Whoever asked may be gone by then; what was recorded stays.
+    fn answer(&mut self, request: Request) -> Answer {
         let now = self.clock.now();
         match request {
             Request::Plan { desired, reply } => {
-                drop(reply.send(plan(&desired, &self.state).map_err(ControllerError::from)));
+                answer(reply, plan(&desired, &self.state).map_err(ControllerError::from))
             }
-            Request::Apply { desired, base, reply } => {
-                drop(reply.send(self.apply(now, &desired, base)));
-            }
-            Request::Down { reply } => drop(reply.send(self.down(now))),
-            Request::Command { service, command, reply } => {
-                drop(reply.send(self.command(now, service, &command)));
-            }
+            Request::Apply { desired, base, reply } => answer(reply, self.apply(now, &desired, base)),
+            Request::Down { reply } => answer(reply, self.down(now)),
+            Request::Command { service, command, reply } => answer(reply, self.command(now, service, &command)),
         }
     }
 
@@ -326,4 +328,8 @@ fn discard(id: &InstanceId, seen: &InstanceSeen) -> Option<Action> {
         Life::Starting | Life::Running { .. } => Some(Action::Stop { instance, generation, within: Millis::ZERO }),
         Life::Ended { .. } => Some(Action::Forget { instance, generation }),
     }
+}
+
+fn answer<T: Send + 'static>(reply: Reply<T>, result: Result<T, ControllerError>) -> Answer {
+    Box::new(|| drop(reply.send(result)))
 }

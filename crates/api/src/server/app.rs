@@ -3,8 +3,6 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use basalt_controller::Controller;
-use basalt_model::Name;
-use basalt_plan::Desired;
 use basalt_seam::Row;
 use tokio::sync::watch;
 
@@ -44,17 +42,6 @@ impl App {
         })
         .await
     }
-
-    /// Waits until what the loop has answered can be seen in its view, so that nobody who asks for the status next is
-    /// told of the time before. The loop publishes a view between any two requests; a plan is one that changes nothing.
-    pub async fn shown(&self) {
-        let nothing = Desired { stack: nobody(), services: Default::default(), jobs: Default::default() };
-        drop(self.controller.plan(nothing).await);
-    }
-}
-
-fn nobody() -> Name {
-    "none".parse().expect("four lowercase letters are a name")
 }
 
 /// Runs something that blocks, beside the tasks that must not.

@@ -33,7 +33,6 @@ pub(super) async fn plan(State(app): State<App>, Body(desired): Body<Desired>) -
     ))]
 pub(super) async fn apply(State(app): State<App>, Body(apply): Body<Apply>) -> Result<Json<Plan>, Refusal> {
     let plan = app.controller.apply(apply.desired, apply.base).await?;
-    app.shown().await;
     Ok(Json(plan))
 }
 
@@ -45,7 +44,6 @@ pub(super) async fn apply(State(app): State<App>, Body(apply): Body<Apply>) -> R
     ))]
 pub(super) async fn down(State(app): State<App>) -> Result<Json<Plan>, Refusal> {
     let plan = app.controller.down().await?;
-    app.shown().await;
     Ok(Json(plan))
 }
 
@@ -141,6 +139,5 @@ pub(super) async fn shutdown(State(app): State<App>) -> StatusCode {
 
 async fn command(app: App, name: Name, command: Command) -> Result<StatusCode, Refusal> {
     app.controller.command(name, command).await?;
-    app.shown().await;
     Ok(StatusCode::NO_CONTENT)
 }
