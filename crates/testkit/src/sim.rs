@@ -4,9 +4,11 @@ mod backend;
 mod laws;
 mod rng;
 mod router;
+mod scenario;
 mod world;
 
 pub use backend::{Fate, SimBackend, SimInstance};
 pub use rng::Rng;
 pub use router::SimRouter;
+pub use scenario::{any_fate, any_spec, http, name, release};
 pub use world::World;
