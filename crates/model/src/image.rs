@@ -48,7 +48,8 @@ pub enum BakeStep {
         from: PathBuf,
         /// Absolute path in the image.
         to: String,
-        /// Permission bits of files; `None` keeps those of the source.
+        /// Permission bits of files; `None` is 0755 for what its owner may execute and 0644 for all else, so that the
+        /// umask of whoever checked the source out decides nothing.
         mode: Option<u32>,
     },
     /// Writes a file.
