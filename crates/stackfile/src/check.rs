@@ -31,7 +31,7 @@ pub(crate) fn check(cx: &Context, stack: &Stack, places: &Places) {
     connections(cx, places);
     routes(cx, &places.routes);
     volumes(cx, &places.volumes);
-    if stack.services.is_empty() && stack.jobs.is_empty() {
+    if stack.services.is_empty() && stack.jobs.is_empty() && !cx.has_faults() {
         let fault = Fault::nowhere("this stack declares no service and no job").warning();
         cx.report(fault.help("applying it removes whatever an earlier version of it declared"));
     }

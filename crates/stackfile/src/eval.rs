@@ -48,9 +48,21 @@ pub(crate) struct Evaluator<'c> {
     pub(crate) source: u32,
     /// What `var.x`, `image.x` and so on mean; a template file sees none of it.
     pub(crate) globals: Option<&'c Globals>,
+    /// Whether the source is a template file.
+    pub(crate) template: bool,
 }
 
 impl<'c> Evaluator<'c> {
+    /// Evaluates what may refer to nothing.
+    pub(crate) fn plain(cx: &'c Context<'c>, source: u32) -> Self {
+        Self { cx, source, globals: None, template: false }
+    }
+
+    /// Evaluates what may refer to everything in the stack.
+    pub(crate) fn of_stack(cx: &'c Context<'c>, source: u32, globals: &'c Globals) -> Self {
+        Self { cx, source, globals: Some(globals), template: false }
+    }
+
     /// Returns the place of a node, or of `around` if the parser kept none.
     pub(crate) fn at(&self, node: &impl hcl_edit::Span, around: At) -> At {
         node.span().map_or(around, |range| At::new(self.source, range))
@@ -115,9 +127,10 @@ impl<'c> Evaluator<'c> {
             (Some(_), Some(word)) => {
                 Fault::at(at, format!("`{word}` alone is no value")).help(format!("write `{word}.NAME`")).into()
             }
-            (None, Some(_)) => fault
+            (None, Some(_)) if self.template => fault
                 .help("a template sees only what it is given: add it to the map in the second place of `templatefile`")
                 .into(),
+            (None, Some(_)) => fault.help("the value of a variable refers to nothing: use `locals` for that").into(),
             _ => {
                 let near = scope.all_names();
                 let help = if near.is_empty() { None } else { did_you_mean(name, near) };
@@ -180,7 +193,7 @@ impl<'c> Evaluator<'c> {
         let fault = Fault::at(at, format!("there is no {kind} `{name}`")).label("not declared");
         let other = Kind::ALL.into_iter().find(|other| globals.blocks.contains_key(&(*other, name.to_owned())));
         Err(match other {
-            Some(other) => fault.help(format!("there is a {other} of that name: `{other}.{name}`")).into(),
+            Some(other) => fault.help(format!("`{other}.{name}` is declared")).into(),
             None => {
                 let names = globals.blocks.keys().filter(|(k, _)| *k == kind).map(|(_, name)| name.as_str());
                 fault

@@ -46,7 +46,7 @@ pub(crate) fn variables(cx: &Context, blocks: &[(u32, &Block)], inputs: &Inputs)
     let mut declared: BTreeMap<String, At> = BTreeMap::new();
     let mut vars = BTreeMap::new();
     for (source, block) in blocks {
-        let ev = Evaluator { cx, source: *source, globals: None };
+        let ev = Evaluator::plain(cx, *source);
         let Some((name, name_at)) = Reader::single_label(&ev, block) else { continue };
         if let Some(first) = declared.insert(name.clone(), name_at) {
             let fault = Fault::at(name_at, format!("the variable `{name}` is declared twice"));
@@ -114,7 +114,7 @@ fn parse_given(cx: &Context, text: &str, origin: &str, of: Option<&Type>, defaul
         return Ok(Value::text(text, at));
     }
     match text.parse::<Expression>() {
-        Ok(expr) => Evaluator { cx, source, globals: None }.eval(&expr, &Scope::default(), at),
+        Ok(expr) => Evaluator::plain(cx, source).eval(&expr, &Scope::default(), at),
         Err(error) => Err(Fault::at(at, format!("not a value: {}", error.message())).into()),
     }
 }
@@ -137,7 +137,7 @@ fn given(cx: &Context, inputs: &Inputs) -> BTreeMap<String, Given> {
         };
         let source = cx.add_source(name, text.clone());
         let Some(body) = crate::load::parse(cx, source, &text) else { continue };
-        let ev = Evaluator { cx, source, globals: None };
+        let ev = Evaluator::plain(cx, source);
         for attribute in body.attributes() {
             let at = ev.at(attribute, At::new(source, 0..0));
             if let Some(value) = cx.keep(ev.eval(&attribute.value, &Scope::default(), at)) {
@@ -160,7 +160,7 @@ fn given(cx: &Context, inputs: &Inputs) -> BTreeMap<String, Given> {
 pub(crate) fn locals(cx: &Context, blocks: &[(u32, &Block)], globals: &mut Globals) {
     let mut waiting: BTreeMap<String, Local> = BTreeMap::new();
     for (source, block) in blocks {
-        let ev = Evaluator { cx, source: *source, globals: None };
+        let ev = Evaluator::plain(cx, *source);
         for inner in block.body.blocks() {
             let at = ev.at(&inner.ident, At::new(*source, 0..0));
             cx.report(Fault::at(at, "a `locals` block has no blocks inside").help("write `name = value`"));
@@ -181,7 +181,7 @@ pub(crate) fn locals(cx: &Context, blocks: &[(u32, &Block)], globals: &mut Globa
     globals.locals = waiting.keys().map(|name| (name.clone(), None)).collect();
     for name in order(cx, &waiting) {
         let local = &waiting[&name];
-        let ev = Evaluator { cx, source: local.source, globals: Some(globals) };
+        let ev = Evaluator::of_stack(cx, local.source, globals);
         let value = ev.eval(&local.attribute.value, &Scope::default(), local.at);
         let value = cx.keep(value.and_then(|value| shallow(value, &name)));
         globals.locals.insert(name, value);

@@ -125,7 +125,14 @@ pub(crate) fn parse(cx: &Context, source: u32, text: &str) -> Option<Body> {
             let start = (0..=start).rev().find(|i| text.is_char_boundary(*i)).unwrap_or(0);
             let length = text[start..].chars().next().map_or(0, char::len_utf8);
             let at = At::new(source, start..start + length);
-            let help = "a one-line block holds one attribute; otherwise each attribute and block has a line of its own";
+            let help = match error.message() {
+                m if m.contains("block body") || m.contains("newline") => {
+                    "a one-line block holds one attribute; otherwise each attribute and block has a line of its own"
+                }
+                m if m.contains("redefined") => "an attribute stands once in a block: keep one of them",
+                m if m.contains("escape") => "a backslash is written `\\\\`",
+                _ => "look for a quote, comma or bracket that is missing before this place",
+            };
             cx.report(Fault::at(at, format!("not valid HCL: {}", error.message())).label("here").help(help));
             None
         }
@@ -156,7 +163,7 @@ fn stack(cx: &Context, bodies: &[(u32, Body)], stem: &str, inputs: &Inputs) -> (
     let mut places = Places::default();
     let mut stack = decode::Content::default();
     for declared in &blocks.declared {
-        let ev = Evaluator { cx, source: declared.source, globals: Some(&globals) };
+        let ev = Evaluator::of_stack(cx, declared.source, &globals);
         decode::block(&ev, declared, &mut stack, &mut places);
     }
     let decode::Content { images, services, jobs } = stack;
@@ -169,7 +176,7 @@ fn stack(cx: &Context, bodies: &[(u32, Body)], stem: &str, inputs: &Inputs) -> (
 /// Puts each block of a file where it belongs, and records what is declared.
 fn sort_blocks<'b>(cx: &Context, source: u32, body: &'b Body, globals: &mut Globals, blocks: &mut Blocks<'b>) {
     const KNOWN: [&str; 5] = ["variable", "locals", "image", "service", "job"];
-    let ev = Evaluator { cx, source, globals: None };
+    let ev = Evaluator::plain(cx, source);
     let start = At::new(source, 0..0);
     for attribute in body.attributes() {
         let name = attribute.key.as_str();
@@ -243,7 +250,7 @@ fn stack_name(cx: &Context, bodies: &[(u32, Body)], stem: &str, globals: &Global
     let mut said: Option<(Option<Name>, At)> = None;
     for (source, body) in bodies {
         let Some(attribute) = body.get_attribute("stack") else { continue };
-        let ev = Evaluator { cx, source: *source, globals: Some(globals) };
+        let ev = Evaluator::of_stack(cx, *source, globals);
         let at = ev.at(&attribute.key, At::new(*source, 0..0));
         if let Some((_, first)) = &said {
             let fault = Fault::at(at, "the stack is named twice").label("the second");

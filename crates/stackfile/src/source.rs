@@ -81,6 +81,11 @@ impl<'f> Context<'f> {
         self.faults.borrow_mut().push(fault);
     }
 
+    /// Returns whether anything was reported so far.
+    pub(crate) fn has_faults(&self) -> bool {
+        !self.faults.borrow().is_empty()
+    }
+
     /// Records all faults.
     pub(crate) fn report_all(&self, faults: Faults) {
         self.faults.borrow_mut().extend(faults.0);

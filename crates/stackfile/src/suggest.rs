@@ -18,7 +18,8 @@ fn nearest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
     let near = |k: &&str| distance(word, k);
     let best = known.iter().copied().min_by_key(near)?;
     let allowed = best.chars().count().max(3) / 3;
-    (distance(word, best) <= allowed).then_some(best)
+    let distance = distance(word, best);
+    (distance <= allowed && distance < best.chars().count()).then_some(best)
 }
 
 /// Returns how many letters must be put in, left out, changed or swapped with their neighbour (optimal string alignment).
@@ -63,6 +64,7 @@ mod tests {
         };
         check("imagee", Some("did you mean `image`?"));
         check("instanecs", Some("did you mean `instances`?"));
+        check("x", Some("known here: `env`, `image`, `instances`"));
         check("enf", Some("did you mean `env`?"));
         check("zzzzzz", Some("known here: `env`, `image`, `instances`"));
         assert_eq!(did_you_mean("x", []), None);

@@ -150,7 +150,7 @@ fn variables_come_from_outside() {
     check(&[], &[], false, "/s/s.hcl:2:10: the variable `n` has no value");
     check(&[("n", "x")], &[], false, "--var n:1:1: expected a number, found a string `x`");
     check(&[("n", "1"), ("m", "1")], &[], false, "--var m: there is no variable `m`");
-    check(&[("n", "1"), ("l", "[")], &[], false, "--var l:1:1: not a value: invalid array; expected `]`");
+    check(&[("n", "1"), ("l", "[")], &[], false, "--var l:1:1: not a value: expected `]`");
 }
 
 #[test]

@@ -26,8 +26,10 @@ pub(super) fn routes(
     let mut routes = Vec::new();
     for block in reader.blocks(&["route"]) {
         let mut route = Reader::block(ev, block, format!("`route` of {}", reader.what));
-        let host = route.get("host", host);
-        let path = route.get("path", path).unwrap_or_else(|| "/".to_owned());
+        let mut wrong = 0;
+        let mut counted = |read: Eval<String>| read.inspect_err(|_| wrong += 1);
+        let host = route.get("host", |value| counted(host(value)));
+        let path = route.get("path", |value| counted(path(value))).unwrap_or_else(|| "/".to_owned());
         let port = if route.has("port") {
             route.get("port", |value| port_name(value, ports))
         } else {
@@ -47,7 +49,10 @@ pub(super) fn routes(
         for word in ["tls", "headers", "methods", "rewrite", "timeout"] {
             route.not_yet(word);
         }
-        places.routes.push((host.clone(), path.clone(), service.clone(), route.at));
+        // What could not be read is no conflict with another.
+        if wrong == 0 {
+            places.routes.push((host.clone(), path.clone(), service.clone(), route.at));
+        }
         routes.extend(port.map(|port| Route { host, path, port }));
         route.finish();
     }

@@ -122,7 +122,9 @@ pub(super) fn positive(value: &Value) -> Eval<Millis> {
 
 /// Reports an exclusive volume that several instances would need at once.
 fn exclusive_volumes(reader: &Reader, name: &Name, settings: &Settings, places: &Places) {
-    let exclusive = places.volumes.iter().filter(|(_, shared, owner, _)| !shared && owner == name);
+    // The service's own stand at the end, for it is being decoded now.
+    let own = places.volumes.iter().rev().take_while(|(_, _, owner, _)| owner == name);
+    let exclusive = own.filter(|(_, shared, _, _)| !shared);
     for (volume, _, _, at) in exclusive {
         let fault = |message: String| Fault::at(*at, message).label("exclusive");
         if settings.instances > 1 {

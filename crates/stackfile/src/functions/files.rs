@@ -25,7 +25,7 @@ fn read(call: &Call) -> Eval<String> {
 }
 
 fn templatefile(call: &Call) -> Eval<Data> {
-    if call.ev.globals.is_none() {
+    if call.ev.template {
         // A template that renders itself would never end.
         return Err(call.fault("`templatefile` can't be called in a template"));
     }
@@ -44,7 +44,7 @@ fn templatefile(call: &Call) -> Eval<Data> {
             .help("write `$${` and `%%{` where these signs themselves are meant")
             .place(call.at, "rendered here")
     })?;
-    let ev = Evaluator { cx: call.ev.cx, source, globals: None };
+    let ev = Evaluator { cx: call.ev.cx, source, globals: None, template: true };
     let scope = Scope { parent: None, names };
     let whole = At::new(source, 0..text.len());
     let (text, _) = ev.render(&template, &scope, whole).map_err(|mut faults| {

@@ -79,11 +79,13 @@ pub(crate) fn call(ev: &Evaluator, call: &FuncCall, scope: &Scope, at: At) -> Ev
     }
     if args.len() < function.least || args.len() > function.most {
         let wanted = match (function.least, function.most) {
-            (least, ANY) => format!("at least {least}"),
-            (least, most) if least == most => least.to_string(),
-            (least, most) => format!("{least} to {most}"),
+            (1, 1) => "1 argument".to_owned(),
+            (1, ANY) => "at least 1 argument".to_owned(),
+            (least, ANY) => format!("at least {least} arguments"),
+            (least, most) if least == most => format!("{least} arguments"),
+            (least, most) => format!("{least} to {most} arguments"),
         };
-        let message = format!("`{name}` takes {wanted} arguments, not {}", args.len());
+        let message = format!("`{name}` takes {wanted}, not {}", args.len());
         return Err(Fault::at(at, message).help(format!("write {}", function.usage)).into());
     }
     let sensitive = args.iter().any(Value::is_sensitive);

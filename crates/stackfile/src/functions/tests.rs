@@ -48,7 +48,7 @@ fn eval(text: &str) -> Result<String, String> {
     let at = At::new(source, 0..0);
     globals.vars.insert("x".to_owned(), Some(Value::text("secret!", at).marked(true)));
     globals.blocks.insert((crate::value::Kind::Service, "api".to_owned()), at);
-    let ev = Evaluator { cx: &cx, source, globals: Some(&globals) };
+    let ev = Evaluator::of_stack(&cx, source, &globals);
     let expr = text.parse().map_err(|error: hcl_edit::parser::Error| format!("{text}: {error}"))?;
     let value = ev.eval(&expr, &Scope::default(), at).and_then(|value| value.to_json());
     value.map(|json| json.to_string()).map_err(|faults| match faults.0.into_iter().next() {
@@ -180,7 +180,7 @@ fn attempts() {
 #[test]
 fn calls() {
     check_fault("uper(\"a\")", "no function `uper`");
-    check_fault("upper()", "takes 1 arguments, not 0");
+    check_fault("upper()", "takes 1 argument, not 0");
     check_fault("lookup(1)", "takes 2 to 3 arguments, not 1");
     check_fault("a::b()", "not supported yet");
 }
