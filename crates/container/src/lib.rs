@@ -4,15 +4,22 @@
 //! This crate knows nothing of rollouts, routes or journals.
 
 mod cgroup;
+mod client;
 pub mod create;
 mod firewall;
 mod init;
+pub mod logs;
 mod netlink;
 pub mod network;
 mod order;
+mod protocol;
 mod root;
 mod runtime_spec;
 mod seccomp;
+pub mod supervise;
 mod sys;
 mod user;
 mod veth;
+
+pub use client::{KeeperBackend, shutdown};
+pub use protocol::{fdstore_socket, keeper_socket};

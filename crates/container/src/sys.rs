@@ -297,3 +297,15 @@ pub(crate) fn set_path(path: &str) {
     // SAFETY: no other thread reads the environment, see above.
     unsafe { std::env::set_var("PATH", path) };
 }
+
+/// Lets a program run in a session of its own, so that it outlives terminal and parent.
+pub(crate) fn in_new_session(command: &mut std::process::Command) {
+    use std::os::unix::process::CommandExt;
+    // SAFETY: setsid(2) is async-signal-safe and touches no memory.
+    unsafe {
+        command.pre_exec(|| match libc::setsid() {
+            -1 => Err(io::Error::last_os_error()),
+            _ => Ok(()),
+        });
+    }
+}
