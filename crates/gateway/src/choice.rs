@@ -35,8 +35,11 @@ impl Routing {
     pub(crate) fn choose(&self, to: Destination, attempts: &mut Attempts) -> Option<Choice<'_>> {
         let service = &self.services[to.service];
         let turn = || usize::from(service.cycle[(service.service.next_turn() % service.cycle.len() as u64) as usize]);
-        let first = match attempts.release {
-            Some(number) => service.releases.iter().position(|release| release.number == number),
+        // A release that has lost its weight meanwhile has lost its turn too.
+        let same =
+            |number| service.releases.iter().position(|release| release.number == number && release.weight.0 > 0);
+        let first = match attempts.release.and_then(same) {
+            Some(first) => Some(first),
             None if service.cycle.is_empty() => None,
             None => Some(turn()),
         };
@@ -164,6 +167,13 @@ mod tests {
         let instances = &routing.services[0].releases[0].instances;
         let _busy: Vec<_> = (0..100).map(|_| instances[1].begin()).collect();
         assert!(!counts(&routing, 300).contains_key("web-1-2"));
+    }
+
+    #[test]
+    fn a_release_that_has_lost_its_weight_has_lost_its_turn() {
+        let mut attempts = Attempts { release: Some(1), failed: Vec::new() };
+        let routing = routing(&[(0, &[true]), (10_000, &[true])]);
+        assert_eq!(routing.choose(TO, &mut attempts).unwrap().instance.id.release(), 2);
     }
 
     #[test]

@@ -93,12 +93,26 @@ impl Listeners {
     pub(crate) fn accept(&self, table: &RouteTable) {
         let wanted: BTreeSet<String> = wanted(table).iter().map(ToString::to_string).collect();
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = running.len();
         running.retain(|name, _| name == OUTSIDE || wanted.contains(name));
+        let mut changed = running.len() < before;
         for one in running.values_mut().filter(|one| one.accepting.is_none()) {
             let work = accept(one.socket.clone(), one.address, self.plane.clone(), self.connections.clone());
             one.accepting = Some(tokio::spawn(work).abort_handle());
+            changed = true;
         }
         self.plane.keep_problems(|what| what.strip_prefix("listen ").is_none_or(|name| wanted.contains(name)));
+        if changed {
+            self.keep(&running);
+        }
+    }
+
+    /// Has the keeper hold all sockets: it may have been restarted.
+    pub(crate) fn keep_all(&self) {
+        self.keep(&self.running.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    fn keep(&self, running: &BTreeMap<String, Running>) {
         let copies = running.iter().filter_map(|(name, one)| Some((name.as_str(), copy(&one.socket).ok()?)));
         self.sockets.keep(copies);
         self.sockets.forget_left();

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::runtime::Handle;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::sleep;
@@ -39,6 +40,7 @@ pub struct GatewayOptions {
 /// If the address or the control socket can't be listened on, another gateway serves the same data directory, or the folder
 /// for the copy of the route table can't be made.
 pub fn run(options: GatewayOptions) -> Result<(), Error> {
+    raise_file_limit();
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     let runtime = runtime.worker_threads(threads).enable_all().build().map_err(Error::Runtime)?;
@@ -56,6 +58,14 @@ pub fn run(options: GatewayOptions) -> Result<(), Error> {
     // What is left are checks and connections that took too long.
     runtime.shutdown_background();
     result
+}
+
+/// Allows as many open files as the machine grants: each connection takes one on either side, and the usual 1,024 are soon gone.
+fn raise_file_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
+        tracing::warn!("can't raise the limit of open files: {error}");
+    }
 }
 
 /// Serves until `end`; then finishes what is in flight.

@@ -168,7 +168,10 @@ impl ProxyHttp for Proxy {
             request.insert_header("X-Forwarded-For", client.ip().to_string())?;
         }
         request.insert_header("X-Forwarded-Proto", "http")?;
-        request.insert_header("X-Forwarded-Host", host(session.req_header()))?;
+        match host(session.req_header()) {
+            "" => drop(request.remove_header("X-Forwarded-Host")),
+            host => request.insert_header("X-Forwarded-Host", host)?,
+        }
         request.remove_header("Forwarded");
         Ok(())
     }

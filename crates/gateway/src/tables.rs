@@ -62,6 +62,7 @@ impl Tables {
         let table = self.turn();
         self.listeners.prepare(&table);
         self.listeners.accept(&table);
+        self.listeners.keep_all();
     }
 
     fn put_in_force(&self, table: Arc<RouteTable>, turn: &mut Arc<RouteTable>) -> Result<(), Older> {
