@@ -218,12 +218,15 @@ impl ProxyHttp for Proxy {
             let port = ctx.address.map_or(0, |address| address.port());
             // Who refuses connections is not there, even if nobody else is: then requests wait for it, or for its successor.
             let gone = matches!(error.etype(), ErrorType::ConnectRefused | ErrorType::ConnectNoRoute);
-            if gone || another && *error.etype() == ErrorType::ConnectTimedout {
+            // Who takes too long has a full queue, which may be shorter soon.
+            let late = *error.etype() == ErrorType::ConnectTimedout;
+            if gone || another && late {
                 instance.suspect(port, error.etype().as_str());
             }
             ctx.attempts.failed.push(instance);
             // Nothing was sent, so any request may go elsewhere, and no instance works twice for it: the budget is spared.
-            error.set_retry(gone || another);
+            let patient = ctx.until.is_none_or(|until| Instant::now() < until);
+            error.set_retry(patient && (gone || late || another));
         }
         error
     }

@@ -266,3 +266,54 @@ async fn grpc_reaches_instances_over_http2() {
     }
     app.abort();
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_only_instance_whose_queue_is_full_is_asked_again() {
+    let address = fresh_address();
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind((address, PORT).into()).unwrap();
+    let listener = socket.listen(1).unwrap();
+    // They fill the queue; what comes after them is dropped by the kernel.
+    let _queue: Vec<_> = (0..4).map(|_| tokio::spawn(TcpStream::connect((address, PORT)))).collect();
+    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    let mut gateway = Gateway::start().await;
+    let mut table = table(1, &[(1, 100, &[address])]);
+    for release in table.services.values_mut().flat_map(|service| service.releases.values_mut()) {
+        release.health.check = basalt_model::HealthCheck::Running;
+        release.instances.values_mut().for_each(|instance| instance.healthy = Some(true));
+    }
+    gateway.set(&table).await;
+    let http = gateway.http;
+    let request =
+        tokio::spawn(async move { Client::new(http, Kind::KeepAlive).send(Method::POST, "/", "x".into()).await });
+    tokio::time::sleep(std::time::Duration::from_millis(1500)).await;
+    assert!(!request.is_finished());
+    let app = tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let mut request = [0; 4096];
+                let _ = stream.read(&mut request).await;
+                let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
+            });
+        }
+    });
+    assert_eq!(request.await.unwrap().unwrap().status, 200);
+    app.abort();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_that_can_not_be_read_is_answered_without_a_signature() {
+    let (gateway, _app) = one_instance().await;
+    for (request, status) in [
+        ("GET / HTTP/1.1\r\nBad Header\r\n\r\n", "400"),
+        ("CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\n\r\n", "405"),
+        ("GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n", "400"),
+    ] {
+        let mut client = TcpStream::connect(gateway.http).await.unwrap();
+        client.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{request}: {answer}");
+        assert!(answer.contains("\r\n\r\n") && !answer.to_lowercase().contains("server:"), "{answer}");
+    }
+}
