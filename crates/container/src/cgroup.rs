@@ -18,6 +18,11 @@ impl Cgroup {
         Self(format!("/basalt-{tag}"))
     }
 
+    /// Returns the cgroup with this path within every hierarchy.
+    pub(crate) fn at(path: &str) -> Self {
+        Self(path.to_owned())
+    }
+
     /// Returns the cgroup below this one with this name.
     pub(crate) fn below(&self, name: &str) -> Self {
         Self(format!("{}/{name}", self.0))

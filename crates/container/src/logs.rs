@@ -161,6 +161,8 @@ impl Follow {
                 }
             }
         }
+        // Lines of the same time stay in the order of their instances.
+        files.sort();
         Ok(files)
     }
 }

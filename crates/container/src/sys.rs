@@ -309,3 +309,10 @@ pub(crate) fn in_new_session(command: &mut std::process::Command) {
         });
     }
 }
+
+/// Lets the runtime wait for a pidfd, which becomes readable when its process has ended.
+pub(crate) fn watch(pidfd: OwnedFd) -> io::Result<tokio::io::unix::AsyncFd<OwnedFd>> {
+    let interest = tokio::io::Interest::READABLE;
+    // SAFETY: the descriptor is owned by the value that is registered, and so stays open as long as that is.
+    Ok(unsafe { tokio::io::unix::AsyncFd::register_with_interest(pidfd, interest) }?)
+}

@@ -1,0 +1,166 @@
+//! Waiting for processes and for what they write, on the one thread of the keeper.
+
+use std::io::{self, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, SystemTime};
+
+use basalt_model::Millis;
+use tokio::io::unix::AsyncFd;
+use tokio::net::unix::pipe;
+use tokio::sync::oneshot;
+
+use crate::logs::{LogWriter, Stream};
+use crate::sys;
+
+/// How much is read at once: what a pipe holds (pipe(7)).
+const CHUNK: usize = 64 << 10;
+
+/// Returns the time.
+#[allow(clippy::disallowed_methods)] // The keeper's one clock.
+pub(crate) fn now() -> Millis {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    Millis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}
+
+/// Waits until a process has ended.
+pub(crate) async fn ended(pidfd: &AsyncFd<OwnedFd>) {
+    // An error means that the runtime is shutting down, and with it this task.
+    let _ = pidfd.readable().await.map(|mut ready| ready.retain_ready());
+}
+
+/// Returns a pidfd that can be waited for.
+pub(crate) fn watchable(pidfd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    sys::watch(pidfd)
+}
+
+/// Returns the wait status of an ended process, if the kernel tells it.
+pub(crate) fn wait_status(pidfd: &AsyncFd<OwnedFd>) -> Option<i32> {
+    match sys::reap_pidfd(pidfd.get_ref().as_fd()) {
+        Ok(status) => status,
+        Err(_) => sys::pidfd_wait_status(pidfd.get_ref().as_fd()),
+    }
+}
+
+/// A short-lived program of Basalt that was given its order.
+#[derive(Debug)]
+pub(crate) struct Helper {
+    child: Child,
+    pidfd: AsyncFd<OwnedFd>,
+    output: pipe::Receiver,
+}
+
+impl Helper {
+    /// Starts `basalt VERB` and gives it its order on standard input.
+    #[allow(clippy::disallowed_methods)] // The keeper's work is done by helpers with a process of their own.
+    pub(crate) fn start<T: serde::Serialize>(basalt: &Path, verb: &str, order: &T) -> io::Result<Self> {
+        let text = serde_json::to_vec(order)?;
+        let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+        let child = Command::new(basalt).arg(verb).stdin(Stdio::piped()).stdout(Stdio::from(write)).spawn();
+        let mut child =
+            child.map_err(|e| io::Error::new(e.kind(), format!("could not run `{}`: {e}", basalt.display())))?;
+        let pidfd = watchable(sys::pidfd(child.id())?)?;
+        if let Some(mut stdin) = child.stdin.take() {
+            // The helper reads all of it before it does anything else.
+            stdin.write_all(&text)?;
+        }
+        rustix::fs::fcntl_setfl(&read, rustix::fs::OFlags::NONBLOCK)?;
+        Ok(Self { child, pidfd, output: pipe::Receiver::from_owned_fd(read)? })
+    }
+
+    /// Waits for its end and returns its status and what it wrote.
+    pub(crate) async fn finish(&mut self) -> io::Result<(std::process::ExitStatus, Vec<u8>)> {
+        ended(&self.pidfd).await;
+        let mut text = Vec::new();
+        let mut chunk = vec![0; CHUNK];
+        // What a helper writes fits into the pipe, or it is not waited for.
+        while let Ok(n @ 1..) = self.output.try_read(&mut chunk) {
+            text.extend_from_slice(&chunk[..n]);
+        }
+        Ok((self.child.wait()?, text))
+    }
+
+    /// Kills it and waits for its end.
+    pub(crate) async fn kill(mut self) {
+        // Fails only if it has ended.
+        let _ = self.child.kill();
+        ended(&self.pidfd).await;
+        let _ = self.child.wait();
+    }
+}
+
+/// Collects what an instance writes.
+#[derive(Debug)]
+pub(crate) struct Collector {
+    finish: oneshot::Sender<()>,
+    task: tokio::task::JoinHandle<Vec<String>>,
+}
+
+impl Collector {
+    /// Begins to collect from the pipes in an instance's directory.
+    pub(crate) fn start(dir: &Path, log: std::path::PathBuf) -> io::Result<Self> {
+        // Opened for both directions, so that the end of one instance's program is no end of the pipe.
+        let open = |name: &str| {
+            let file = std::fs::OpenOptions::new()
+                .read(true)
+                .write(true)
+                .custom_flags(libc::O_NONBLOCK)
+                .open(dir.join(name))?;
+            pipe::Receiver::from_file(file)
+        };
+        let (stdout, stderr, log) = (open("stdout")?, open("stderr")?, LogWriter::open(log)?);
+        let (finish, finished) = oneshot::channel();
+        Ok(Self { finish, task: tokio::task::spawn_local(collect(stdout, stderr, log, finished)) })
+    }
+
+    /// Collects what is left in the pipes and returns the last lines. To be called after the instance has ended.
+    pub(crate) async fn finish(self) -> Vec<String> {
+        // Fails only if the task has ended.
+        let _ = self.finish.send(());
+        self.task.await.unwrap_or_default()
+    }
+}
+
+async fn collect(
+    stdout: pipe::Receiver,
+    stderr: pipe::Receiver,
+    mut log: LogWriter,
+    mut finished: oneshot::Receiver<()>,
+) -> Vec<String> {
+    let mut chunk = vec![0; CHUNK];
+    loop {
+        let end = tokio::select! {
+            biased;
+            _ = stdout.readable() => false,
+            _ = stderr.readable() => false,
+            _ = &mut finished => true,
+        };
+        for (pipe, stream) in [(&stdout, Stream::Stdout), (&stderr, Stream::Stderr)] {
+            let mut rounds = 0;
+            while let Ok(n @ 1..) = pipe.try_read(&mut chunk) {
+                if let Err(error) = log.write(now(), stream, &chunk[..n]) {
+                    tracing::warn!(%error, "could not write a log");
+                }
+                rounds += 1;
+                // One that writes without pause must not keep the others from being heard.
+                if rounds == 16 && !end {
+                    tokio::task::yield_now().await;
+                    break;
+                }
+            }
+        }
+        if end {
+            return log.finish(now()).unwrap_or_default();
+        }
+    }
+}
+
+/// Sleeps until a time of the wall clock; for ever if there is none.
+pub(crate) async fn sleep_until(at: Option<Millis>) {
+    match at {
+        Some(at) => tokio::time::sleep(Duration::from_millis(at.since(now()).0)).await,
+        None => std::future::pending().await,
+    }
+}
