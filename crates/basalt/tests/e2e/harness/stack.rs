@@ -116,7 +116,7 @@ image "app" {{
 }
 
 /// Returns the compiled test app.
-fn test_app() -> &'static Path {
+pub fn test_app() -> &'static Path {
     static APP: OnceLock<PathBuf> = OnceLock::new();
     APP.get_or_init(|| TestApp::build(Path::new(env!("CARGO_TARGET_TMPDIR"))).unwrap().path)
 }

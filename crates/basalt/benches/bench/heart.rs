@@ -1,0 +1,97 @@
+//! The parts without processes: the journal and the plan.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Write;
+use std::sync::Arc;
+
+use basalt_journal::SqliteJournal;
+use basalt_model::{Digest, Event, Health, Kind, Limits, Millis, Name, Release, Service, Settings, State};
+use basalt_plan::{Desired, DesiredService, plan as compare};
+use basalt_seam::Journal as _;
+
+use crate::measure::{median, millis};
+use crate::table::Row;
+
+/// Appends and syncs per contestant.
+const APPENDS: usize = 200;
+
+/// One event appended and synced, beside one `fdatasync` of as many bytes.
+pub fn journal() -> Vec<Row> {
+    // In the build folder and not in `/tmp`, which may be memory.
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let mut journal = SqliteJournal::open(&folder.path().join("journal.db")).unwrap();
+    let event = Event::RolloutPaused { service: name(1) };
+    let mut file = File::create(folder.path().join("file")).unwrap();
+    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+    for n in 0..APPENDS {
+        ours.push(millis(|| drop(journal.append(Millis(n as u64), std::slice::from_ref(&event)).unwrap())));
+        theirs.push(millis(|| {
+            file.write_all(&[b'x'; 256]).unwrap();
+            file.sync_data().unwrap();
+        }));
+    }
+    vec![Row::beside(
+        "journal append, synced, median",
+        "ms",
+        median(ours),
+        "write + fdatasync",
+        median(theirs),
+        "≤ 2 ×",
+    )]
+}
+
+/// Plans of unchanged services, in growing numbers.
+pub fn plan() -> Vec<Row> {
+    let row = |count: u32| {
+        let (desired, recorded) = unchanged(count);
+        let times = (0..3).map(|_| millis(|| assert!(!compare(&desired, &recorded).unwrap().has_changes()))).collect();
+        let budget = if count == 10_000 { "≤ 1 s" } else { "linear" };
+        Row::alone(&format!("plan of {count} unchanged services"), "ms", median(times), budget)
+    };
+    [10, 100, 1_000, 10_000].map(row).into()
+}
+
+/// Returns a stack of services, and the state in which all of them run as they are wanted.
+fn unchanged(count: u32) -> (Desired, State) {
+    let mut desired = Desired { stack: "bench".parse().unwrap(), services: BTreeMap::new(), jobs: BTreeMap::new() };
+    let mut recorded = State { stack: Some(desired.stack.clone()), ..State::default() };
+    for n in 0..count {
+        let release = Arc::new(release(n));
+        let service = Service {
+            releases: BTreeMap::from([(1, Arc::new((*release).clone()))]),
+            last_release: 1,
+            stable: Some(1),
+            ..Service::new(n as u16, Settings::default())
+        };
+        recorded.services.insert(name(n), service);
+        desired.services.insert(name(n), DesiredService { release, settings: Settings::default() });
+    }
+    (desired, recorded)
+}
+
+fn name(n: u32) -> Name {
+    format!("service-{n}").parse().unwrap()
+}
+
+fn release(n: u32) -> Release {
+    Release {
+        kind: Kind::Service,
+        image: Digest::from_bytes([7; 32]),
+        command: Some(vec!["/app".to_owned(), n.to_string()]),
+        env: (0..10).map(|variable| (format!("VARIABLE_{variable}"), "value".repeat(5))).collect(),
+        user: None,
+        workdir: None,
+        ports: BTreeMap::new(),
+        configs: BTreeMap::new(),
+        secrets: BTreeMap::new(),
+        scratch: vec!["/tmp".to_owned()],
+        volumes: BTreeMap::new(),
+        limits: Limits::default(),
+        capabilities: Vec::new(),
+        egress: false,
+        connects_to: Vec::new(),
+        health: Health::default(),
+        routes: Vec::new(),
+    }
+}

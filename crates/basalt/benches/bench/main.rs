@@ -1,0 +1,52 @@
+//! Measures Basalt beside its peers, in one run on one machine: `make bench`, or `scripts/bench gateway plan` for some rows.
+//!
+//! Everything stays on loopback and is bounded in time. Peers are started for their rows and stopped after them.
+
+#![allow(missing_docs)]
+
+#[path = "../../tests/e2e/harness/mod.rs"]
+#[allow(dead_code)] // the bench needs only some of what the tests do
+mod harness;
+
+mod docker;
+mod gateway;
+mod heart;
+mod instances;
+mod measure;
+mod runtimes;
+mod table;
+mod updates;
+
+use table::Row;
+
+/// A group of rows, and what measures it.
+type Group = (&'static str, fn() -> Vec<Row>);
+
+const GROUPS: [Group; 7] = [
+    ("journal", heart::journal),
+    ("plan", heart::plan),
+    ("start", runtimes::start),
+    ("replace", instances::replace),
+    ("update", updates::update),
+    ("gateway", gateway::throughput),
+    ("many", instances::many),
+];
+
+fn main() {
+    // Cargo passes `--bench`; what is left are names of groups.
+    let asked: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();
+    let known = |name: &String| GROUPS.iter().any(|(group, _)| group == name);
+    if let Some(unknown) = asked.iter().find(|name| !known(name)) {
+        eprintln!("error: no rows are called `{unknown}`");
+        eprintln!("help: there are {}", GROUPS.map(|(group, _)| group).join(", "));
+        std::process::exit(4);
+    }
+    let mut rows = Vec::new();
+    for (group, measure) in GROUPS {
+        if asked.is_empty() || asked.iter().any(|name| name == group) {
+            eprintln!("measuring: {group}");
+            rows.extend(measure());
+        }
+    }
+    print!("{}", table::table(&rows));
+}

@@ -1,0 +1,343 @@
+//! The verbs and their arguments, as clap reads them. The help texts teach: each verb has a sentence and an example.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Immutable infrastructure in one binary.
+///
+/// A stack file goes in; running, routed, watched and replaceable instances come out. Nothing that runs is ever
+/// modified: every change is a new release, brought up beside the old one, proven, given traffic, and only then is the
+/// old one discarded.
+#[derive(Debug, Parser)]
+#[command(
+    name = "basalt",
+    version,
+    max_term_width = 100,
+    propagate_version = false,
+    disable_help_subcommand = true,
+    after_help = "\
+Start here:
+  basalt init hello          write a small stack to hello/stack.hcl
+  basalt up hello            run it, and follow until it serves
+  basalt status              see what runs
+  basalt down                end it all
+
+Exit codes: 0 done; 1 internal error; 2 changes present (plan --detailed-exitcode); 3 rolled back or aborted;
+4 invalid stack or usage; 5 the controller can't be reached."
+)]
+pub struct Cli {
+    /// What is the same for all verbs.
+    #[command(flatten)]
+    pub global: Global,
+    /// The verb.
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+/// What is the same for all verbs.
+#[derive(Debug, Clone, Args)]
+pub struct Global {
+    /// Directory of everything that Basalt keeps [default: /var/lib/basalt for root, ~/.local/share/basalt for others]
+    #[arg(
+        long,
+        global = true,
+        value_name = "DIR",
+        env = "BASALT_DATA",
+        hide_env_values = true,
+        help_heading = "Global"
+    )]
+    pub data: Option<PathBuf>,
+    /// How results are written
+    #[arg(long, global = true, value_name = "FORM", default_value = "text", help_heading = "Global")]
+    pub output: Form,
+    /// When to use colour; NO_COLOR turns it off as well
+    #[arg(long, global = true, value_name = "WHEN", default_value = "auto", help_heading = "Global")]
+    pub color: When,
+}
+
+/// How results are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Form {
+    /// For people.
+    Text,
+    /// For programs: documented and stable.
+    Json,
+}
+
+/// When to use colour.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum When {
+    /// On a terminal.
+    Auto,
+    /// Everywhere.
+    Always,
+    /// Nowhere.
+    Never,
+}
+
+/// What there is to do.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Write a small commented stack to start from
+    #[command(after_help = "Example: basalt init hello && basalt up hello")]
+    Init {
+        /// The folder to write `stack.hcl` to
+        #[arg(default_value = ".")]
+        dir: PathBuf,
+    },
+    /// Check a stack and show all its faults at once
+    #[command(after_help = "Example: basalt validate examples/shop --var greeting=hi")]
+    Validate(StackArgs),
+    /// Show what an apply would change, without changing anything
+    #[command(after_help = "\
+Examples:
+  basalt plan examples/shop
+  basalt plan examples/shop --out shop.plan && basalt apply shop.plan
+  basalt plan examples/shop --detailed-exitcode    exits with 2 if there are changes")]
+    Plan(PlanArgs),
+    /// Make a stack or a saved plan the one that runs, where Basalt already runs
+    #[command(after_help = "\
+A saved plan is refused if what is recorded has changed since it was made.
+
+Example: basalt apply shop.plan")]
+    Apply(ApplyArgs),
+    /// Start what is missing, apply a stack, and follow until it runs as declared
+    #[command(after_help = "\
+Applying an unchanged stack does nothing. If a rollout is rolled back, the old release serves on and the exit code is 3.
+
+Example: basalt up examples/shop --http 127.0.0.1:8080 --var greeting=hi")]
+    Up(UpArgs),
+    /// Drain and stop everything, then end Basalt's own processes
+    #[command(
+        after_help = "Volumes, secrets, images and the journal stay in the data directory.\n\nExample: basalt down"
+    )]
+    Down,
+    /// Show what is recorded and what is seen
+    #[command(after_help = "Example: basalt status --output json | jq '.services[].rollout'")]
+    Status,
+    /// Show the status and keep it up to date
+    #[command(after_help = "Example: basalt watch")]
+    Watch,
+    /// Show what instances have written
+    #[command(after_help = "\
+Examples:
+  basalt logs                      all services and jobs
+  basalt logs web -f               a service, and what it writes from now on
+  basalt logs web-7-2 --tail 20    the last lines of one instance")]
+    Logs(LogsArgs),
+    /// List the releases that are kept
+    #[command(after_help = "Example: basalt releases web")]
+    Releases {
+        /// Only of this service
+        service: Option<String>,
+    },
+    /// Show how two releases of a service differ, field by field
+    #[command(after_help = "\
+Without numbers: the release that served before, and the one that serves now (or is being rolled out).
+
+Example: basalt diff web 6 7")]
+    Diff {
+        /// The service
+        service: String,
+        /// The earlier release
+        from: Option<u32>,
+        /// The later release
+        to: Option<u32>,
+    },
+    /// Show what was decided and what happened
+    #[command(after_help = "Example: basalt events --output json | jq -r .kind")]
+    Events(EventsArgs),
+    /// Go back to an earlier release as a whole: image, configuration, secret versions, routes
+    #[command(after_help = "Example: basalt rollback web --to 6")]
+    Rollback {
+        /// The service
+        service: String,
+        /// The release to go back to [default: the one kept warm, else the one that served before]
+        #[arg(long, value_name = "N")]
+        to: Option<u32>,
+        /// Return at once instead of following
+        #[arg(long)]
+        detach: bool,
+    },
+    /// Approve the step of a rollout, or end its hold
+    #[command(after_help = "Example: basalt promote web")]
+    Promote {
+        /// The service
+        service: String,
+    },
+    /// Keep a rollout where it stands; failures still bring it back
+    #[command(after_help = "Example: basalt pause web")]
+    Pause {
+        /// The service
+        service: String,
+    },
+    /// Let a paused rollout go on
+    #[command(after_help = "Example: basalt resume web")]
+    Resume {
+        /// The service
+        service: String,
+    },
+    /// Give up a rollout: the old release serves on
+    #[command(after_help = "Example: basalt abort web")]
+    Abort {
+        /// The service
+        service: String,
+    },
+    /// Change how many instances run, until the next apply says otherwise
+    #[command(after_help = "Example: basalt scale web=8 api=4")]
+    Scale {
+        /// SERVICE=N
+        #[arg(required = true, value_name = "SERVICE=N")]
+        counts: Vec<String>,
+        /// Return at once instead of following
+        #[arg(long)]
+        detach: bool,
+    },
+    /// Keep secrets, encrypted; a release pins their versions
+    #[command(subcommand, after_help = "Example: basalt secret set db-password < password.txt")]
+    Secret(SecretVerb),
+    /// Keep images, content-addressed
+    #[command(subcommand, after_help = "Example: basalt image import oci-archive:web.tar")]
+    Image(ImageVerb),
+    /// Run the controller in the foreground
+    #[command(after_help = "\
+Starts keeper and gateway where they do not run. SIGTERM ends the controller alone; instances and gateway go on.
+
+Example: basalt serve --data /var/lib/basalt --http 0.0.0.0:80")]
+    Serve(ServeArgs),
+    /// Write a completion script for a shell
+    #[command(after_help = "Example: basalt completions bash > /etc/bash_completion.d/basalt")]
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// The process that owns the instances
+    #[command(hide = true)]
+    Keeper(ServeArgs),
+    /// The process that takes requests
+    #[command(hide = true)]
+    Gateway(ServeArgs),
+}
+
+/// A stack and what it is evaluated with.
+#[derive(Debug, Clone, Args)]
+pub struct StackArgs {
+    /// A stack file, or a folder of them
+    pub stack: PathBuf,
+    /// Value of a variable; wins over BASALT_VAR_NAME and --var-file
+    #[arg(long = "var", value_name = "NAME=VALUE")]
+    pub vars: Vec<String>,
+    /// File of variables
+    #[arg(long = "var-file", value_name = "FILE")]
+    pub var_files: Vec<PathBuf>,
+}
+
+/// Arguments of `plan`.
+#[derive(Debug, Clone, Args)]
+pub struct PlanArgs {
+    /// The stack.
+    #[command(flatten)]
+    pub stack: StackArgs,
+    /// Save the plan, so that exactly this can be applied
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+    /// Exit with 2 if there are changes
+    #[arg(long)]
+    pub detailed_exitcode: bool,
+}
+
+/// Arguments of `apply`.
+#[derive(Debug, Clone, Args)]
+pub struct ApplyArgs {
+    /// The stack, or a plan that `plan --out` has saved.
+    #[command(flatten)]
+    pub stack: StackArgs,
+    /// Return at once instead of following until the end state is observed
+    #[arg(long)]
+    pub detach: bool,
+}
+
+/// Arguments of `up`.
+#[derive(Debug, Clone, Args)]
+pub struct UpArgs {
+    /// The stack.
+    #[command(flatten)]
+    pub stack: StackArgs,
+    /// Where the gateway takes HTTP requests [default: 127.0.0.1:8080]
+    #[arg(long, value_name = "ADDRESS")]
+    pub http: Option<SocketAddr>,
+    /// Return at once instead of following until the end state is observed
+    #[arg(long)]
+    pub detach: bool,
+}
+
+/// Arguments of the long-lived roles.
+#[derive(Debug, Clone, Args)]
+pub struct ServeArgs {
+    /// Where the gateway takes HTTP requests [default: 127.0.0.1:8080]
+    #[arg(long, value_name = "ADDRESS")]
+    pub http: Option<SocketAddr>,
+}
+
+/// Arguments of `logs`.
+#[derive(Debug, Clone, Args)]
+pub struct LogsArgs {
+    /// A service, a job, or an instance
+    #[arg(value_name = "SERVICE|INSTANCE")]
+    pub of: Option<String>,
+    /// Go on with what is written from now on
+    #[arg(short, long)]
+    pub follow: bool,
+    /// Only so many of the last lines
+    #[arg(long, value_name = "N")]
+    pub tail: Option<usize>,
+}
+
+/// Arguments of `events`.
+#[derive(Debug, Clone, Args)]
+pub struct EventsArgs {
+    /// Go on with what happens from now on
+    #[arg(short, long)]
+    pub follow: bool,
+    /// Only events after this number
+    #[arg(long, value_name = "SEQ", default_value_t = 0)]
+    pub after: u64,
+}
+
+/// What can be done with secrets.
+#[derive(Debug, Subcommand)]
+pub enum SecretVerb {
+    /// Store a new version, read from standard input as it is (a line feed at its end included)
+    #[command(after_help = "Example: printf %s \"$PASSWORD\" | basalt secret set db-password")]
+    Set {
+        /// The secret
+        name: String,
+    },
+    /// List names and versions; contents are never shown
+    List,
+    /// Remove a secret with all its versions
+    Remove {
+        /// The secret
+        name: String,
+    },
+}
+
+/// What can be done with images.
+#[derive(Debug, Subcommand)]
+pub enum ImageVerb {
+    /// List the images that are kept
+    List,
+    /// Bake the images of a stack
+    #[command(after_help = "Example: basalt image bake examples/shop")]
+    Bake(StackArgs),
+    /// Read an image from an archive or a layout
+    #[command(after_help = "Example: basalt image import docker-archive:web.tar")]
+    Import {
+        /// `oci:DIR`, `oci-archive:FILE` or `docker-archive:FILE`
+        reference: String,
+    },
+    /// Check every kept image against its digests
+    Verify,
+}

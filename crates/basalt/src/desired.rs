@@ -1,0 +1,178 @@
+//! From a stack file to a desired stack: loaded, images baked or read, secrets pinned.
+
+use std::collections::BTreeMap;
+
+use basalt_depot::Depot;
+use basalt_model::{BakeFrom, Digest, ImageSource, Name, Stack};
+use basalt_plan::{Desired, PinError, pin};
+use basalt_seam::Secrets;
+use basalt_stackfile::{Inputs, Loaded, load, render};
+use basalt_trust::SecretStore;
+
+use crate::cli::StackArgs;
+use crate::error::{CliError, Kind, Result};
+use crate::output::Output;
+use crate::paths::Data;
+use crate::progress::ImageProgress;
+
+/// What variables in the environment begin with.
+const VARIABLE: &str = "BASALT_VAR_";
+
+/// Reads a stack.
+///
+/// # Errors
+/// If the arguments are not as they must be; what is wrong with the stack itself is in its diagnostics.
+pub fn read(args: &StackArgs) -> Result<Loaded> {
+    let mut vars = BTreeMap::new();
+    for var in &args.vars {
+        let (name, value) = var.split_once('=').ok_or_else(|| {
+            CliError::invalid(format!("`--var {var}` gives no value")).help("write it as --var NAME=VALUE")
+        })?;
+        vars.insert(name.to_owned(), value.to_owned());
+    }
+    let environment = std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .filter_map(|(name, value)| Some((name.strip_prefix(VARIABLE)?.to_owned(), value)))
+        .collect();
+    Ok(load(&args.stack, &Inputs { vars, environment, var_files: args.var_files.clone() }))
+}
+
+/// Reads a stack and shows what is to be said about it; `None` if it is invalid.
+///
+/// # Errors
+/// If the arguments are not as they must be.
+pub fn stack(args: &StackArgs, out: Output) -> Result<Option<Stack>> {
+    let loaded = read(args)?;
+    out.note(&render(&loaded, out.error_style.colour));
+    Ok(if loaded.has_errors() { None } else { loaded.stack })
+}
+
+/// Makes a stack the desired one: bakes or reads every image that is used, and pins images and secrets.
+///
+/// # Errors
+/// If an image can't be had, or a secret is missing.
+pub fn desired(stack: &Stack, data: &Data, out: Output) -> Result<Desired> {
+    let images = Images::resolve(stack, data, out)?;
+    let secrets = if needs_secrets(stack) { Some(SecretStore::open(&data.secrets()).map_err(internal)?) } else { None };
+    let mut versions = BTreeMap::new();
+    if let Some(store) = &secrets {
+        for name in secret_names(stack) {
+            if let Some(version) = store.latest(name).map_err(internal)? {
+                versions.insert(name.clone(), version);
+            }
+        }
+    }
+    pin(stack, &|source| images.digest(source), &|name| versions.get(name).copied()).map_err(|errors| missing(&errors))
+}
+
+fn internal(error: impl std::error::Error) -> CliError {
+    CliError::of(Kind::Internal, &error)
+}
+
+fn secret_names(stack: &Stack) -> impl Iterator<Item = &Name> {
+    let releases = stack.services.values().map(|s| &s.release).chain(stack.jobs.values().map(|j| &j.release));
+    releases.flat_map(|release| release.secrets.values().map(|file| &file.name))
+}
+
+fn needs_secrets(stack: &Stack) -> bool {
+    secret_names(stack).next().is_some()
+}
+
+/// Returns one error for all that is missing.
+fn missing(errors: &[PinError]) -> CliError {
+    match errors {
+        [one] => CliError::invalid(one.to_string()),
+        many => {
+            let mut error = CliError::invalid("the stack needs what is not there");
+            error.causes = many.iter().map(ToString::to_string).collect();
+            error
+        }
+    }
+}
+
+/// The digests of a stack's images.
+struct Images<'a> {
+    stack: &'a Stack,
+    depot: Depot,
+    out: Output,
+    found: BTreeMap<String, Digest>,
+}
+
+impl<'a> Images<'a> {
+    /// Bakes or reads every image that a service or job uses, and those that these start from.
+    fn resolve(stack: &'a Stack, data: &Data, out: Output) -> Result<Self> {
+        let depot = Depot::open(&data.depot()).map_err(|error| CliError::of(Kind::Internal, &error))?;
+        let mut images = Self { stack, depot, out, found: BTreeMap::new() };
+        let services = stack.services.values().map(|service| &service.image);
+        for source in services.chain(stack.jobs.values().map(|job| &job.image)) {
+            images.find(source, &mut Vec::new())?;
+        }
+        Ok(images)
+    }
+
+    fn find(&mut self, source: &ImageSource, under_way: &mut Vec<Name>) -> Result<Digest> {
+        let key = key(source);
+        if let Some(digest) = self.found.get(&key) {
+            return Ok(*digest);
+        }
+        let digest = match source {
+            ImageSource::Reference(reference) => {
+                let progress = ImageProgress::new(self.out, reference);
+                let imported = self.depot.import(reference, &progress);
+                imported.map_err(|error| failed(&format!("the image `{reference}` can't be read"), &error))?
+            }
+            ImageSource::Block(name) => self.bake(name, under_way)?,
+        };
+        self.found.insert(key, digest);
+        Ok(digest)
+    }
+
+    fn bake(&mut self, name: &Name, under_way: &mut Vec<Name>) -> Result<Digest> {
+        let Some(bake) = self.stack.images.get(name) else {
+            return Err(CliError::invalid(format!("there is no image `{name}` in the stack")));
+        };
+        if under_way.contains(name) {
+            return Err(CliError::invalid(format!("the image `{name}` starts from itself")));
+        }
+        under_way.push(name.clone());
+        let from = match &bake.from {
+            BakeFrom::Scratch => None,
+            BakeFrom::Image(source) => Some(self.find(source, under_way)?),
+        };
+        under_way.pop();
+        let progress = ImageProgress::new(self.out, name.as_str());
+        let baked = self.depot.bake(bake, from.as_ref(), &progress);
+        baked.map_err(|error| failed(&format!("the image `{name}` can't be baked"), &error))
+    }
+
+    fn digest(&self, source: &ImageSource) -> Option<Digest> {
+        self.found.get(&key(source)).copied()
+    }
+}
+
+/// What is wrong with an image is wrong with what was given: a path, an archive.
+fn failed(message: &str, error: &basalt_depot::Error) -> CliError {
+    CliError::invalid(message).because(error)
+}
+
+/// Bakes all image blocks of a stack, used or not.
+///
+/// # Errors
+/// If one can't be baked.
+pub fn bake_all(stack: &Stack, data: &Data, out: Output) -> Result<BTreeMap<Name, Digest>> {
+    let depot = Depot::open(&data.depot()).map_err(|error| CliError::of(Kind::Internal, &error))?;
+    let mut images = Images { stack, depot, out, found: BTreeMap::new() };
+    let mut baked = BTreeMap::new();
+    for name in stack.images.keys() {
+        baked.insert(name.clone(), images.find(&ImageSource::Block(name.clone()), &mut Vec::new())?);
+    }
+    Ok(baked)
+}
+
+/// Names an image within one stack; block names have no colon.
+fn key(source: &ImageSource) -> String {
+    match source {
+        ImageSource::Block(name) => name.to_string(),
+        ImageSource::Reference(reference) => format!("reference:{reference}"),
+    }
+}

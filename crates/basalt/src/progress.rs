@@ -1,0 +1,58 @@
+//! How far baking and importing are: a bar on a terminal, a plain line elsewhere.
+
+use std::sync::Mutex;
+use std::time::Duration;
+
+use basalt_depot::Progress;
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::output::Output;
+
+/// Shows the work on one image.
+pub struct ImageProgress {
+    out: Output,
+    name: String,
+    bar: ProgressBar,
+    said: Mutex<bool>,
+}
+
+impl ImageProgress {
+    /// Starts to show the work on the image `name`.
+    pub fn new(out: Output, name: &str) -> Self {
+        let bar = if out.error_live { ProgressBar::new_spinner() } else { ProgressBar::hidden() };
+        bar.set_prefix(name.to_owned());
+        bar.enable_steady_tick(Duration::from_millis(100)); // ten pictures a second look like movement
+        Self { out, name: name.to_owned(), bar, said: Mutex::new(false) }
+    }
+}
+
+impl Progress for ImageProgress {
+    fn report(&self, what: &str, done: u64, total: Option<u64>) {
+        if !self.out.error_live {
+            let mut said = self.said.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            if !*said {
+                *said = true;
+                self.out.note(&format!("image {}: {what}\n", self.name));
+            }
+            return;
+        }
+        let template = match total {
+            Some(total) => {
+                self.bar.set_length(total);
+                "{spinner} image {prefix}: {msg} {bar:20} {bytes}/{total_bytes}"
+            }
+            None => "{spinner} image {prefix}: {msg} {bytes}",
+        };
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            self.bar.set_style(style);
+        }
+        self.bar.set_message(what.to_owned());
+        self.bar.set_position(done);
+    }
+}
+
+impl Drop for ImageProgress {
+    fn drop(&mut self) {
+        self.bar.finish_and_clear();
+    }
+}

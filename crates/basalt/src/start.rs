@@ -1,0 +1,96 @@
+//! Starting what is missing for a data directory.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use basalt_api::{Client, Health};
+
+use crate::error::{CliError, Result};
+use crate::paths::Data;
+
+/// Where the gateway listens unless told otherwise: reachable from this machine alone.
+pub const HTTP: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
+
+/// How long the processes may take until the API answers: they take well under a second, or there is something wrong.
+const WITHIN: Duration = Duration::from_secs(10);
+
+/// How often it is asked meanwhile.
+const EVERY: Duration = Duration::from_millis(20);
+
+/// Lines of a process's log that are shown if it does not start.
+const LAST_LINES: usize = 5;
+
+/// Returns the arguments of a role's process.
+pub fn arguments(role: &str, data: &Data, http: SocketAddr) -> Vec<String> {
+    let data = data.dir().display().to_string();
+    vec![role.to_owned(), "--data".to_owned(), data, "--http".to_owned(), http.to_string()]
+}
+
+/// Returns this program's file.
+///
+/// # Errors
+/// If the kernel does not say.
+pub fn program() -> Result<PathBuf> {
+    std::env::current_exe().map_err(|error| CliError::internal("this program's file can't be found").because(&error))
+}
+
+/// Starts a keeper unless one runs. It starts gateway and controller, and keeps them running.
+///
+/// # Errors
+/// If this is not root, or the keeper does not start.
+pub fn keeper(data: &Data, http: SocketAddr) -> Result<()> {
+    if !rustix::process::geteuid().is_root() {
+        return Err(CliError::invalid("instances can only be run by root")
+            .help("run it with sudo; `basalt plan` and `basalt validate` need no root"));
+    }
+    basalt_container::supervise::ensure_keeper(data.dir(), &program()?, &arguments("keeper", data, http))
+        .map_err(|error| CliError::unreachable(error.to_string()).help(log_of(data, "keeper")))
+}
+
+/// Starts what is missing and waits until the API answers.
+///
+/// # Errors
+/// If a process does not start, or the gateway that runs listens elsewhere than asked.
+pub async fn ensure(data: &Data, http: Option<SocketAddr>) -> Result<Client> {
+    keeper(data, http.unwrap_or(HTTP))?;
+    let client = Client::new(data.socket("controller"));
+    let mut waited = Duration::ZERO;
+    let health = loop {
+        match client.health().await {
+            Ok(health) => break health,
+            Err(_) if waited < WITHIN => {}
+            Err(error) => return Err(unstarted(data).because(&error)),
+        }
+        tokio::time::sleep(EVERY).await;
+        waited += EVERY;
+    };
+    same_address(&health, http)?;
+    Ok(client)
+}
+
+/// Refuses an address that the gateway, which runs already, does not have.
+fn same_address(health: &Health, http: Option<SocketAddr>) -> Result<()> {
+    let (Some(asked), Some(has)) = (http, &health.server.http) else { return Ok(()) };
+    if asked.to_string() == *has {
+        return Ok(());
+    }
+    Err(CliError::invalid(format!("the gateway of this data directory listens on `{has}`, not on `{asked}`"))
+        .help("leave --http out, or end everything with `basalt down` first"))
+}
+
+/// Says which process does not answer, with the end of its log.
+fn unstarted(data: &Data) -> CliError {
+    let silent = |role: &&str| UnixStream::connect(data.socket(role)).is_err();
+    let role = ["keeper", "controller", "gateway"].into_iter().find(silent).unwrap_or("controller");
+    let mut error = CliError::unreachable(format!("the {role} does not answer within {} s", WITHIN.as_secs()));
+    let log = std::fs::read_to_string(data.logs().join(format!("{role}.log"))).unwrap_or_default();
+    let lines: Vec<&str> = log.lines().collect();
+    error.causes = lines.iter().skip(lines.len().saturating_sub(LAST_LINES)).map(|line| (*line).to_owned()).collect();
+    error.help(log_of(data, role))
+}
+
+fn log_of(data: &Data, role: &str) -> String {
+    format!("its log is {}", data.logs().join(format!("{role}.log")).display())
+}

@@ -1,0 +1,180 @@
+//! The built program: exit codes, help texts, and what works without a running controller.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+struct Ran {
+    code: Option<i32>,
+    out: String,
+    err: String,
+}
+
+#[allow(clippy::disallowed_methods)] // running the program is what is tested
+fn basalt(data: &Path, args: &[&str]) -> Ran {
+    let ran = Command::new(env!("CARGO_BIN_EXE_basalt"))
+        .args(args)
+        .env("BASALT_DATA", data)
+        .env_remove("NO_COLOR")
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    Ran { code: ran.status.code(), out: text(ran.stdout), err: text(ran.stderr) }
+}
+
+fn check(args: &[&str], code: i32, said: &str) {
+    let dir = tempfile::tempdir().unwrap();
+    let ran = basalt(dir.path(), args);
+    assert_eq!(ran.code, Some(code), "{args:?}: {}{}", ran.out, ran.err);
+    assert!(format!("{}{}", ran.out, ran.err).contains(said), "{args:?}: {}{}", ran.out, ran.err);
+}
+
+#[test]
+fn exit_codes() {
+    check(&["--version"], 0, "basalt 0.");
+    check(&["--help"], 0, "Exit codes:");
+    check(&["completions", "bash"], 0, "_basalt()");
+    check(&[], 4, "Usage: basalt");
+    check(&["plan"], 4, "<STACK>");
+    check(&["exec", "web"], 4, "unrecognized subcommand");
+    check(&["validate", "/nowhere"], 4, "/nowhere");
+    check(&["plan", "x.hcl", "--var", "y"], 4, "gives no value");
+    check(&["scale", "web"], 4, "SERVICE=N");
+    check(&["status"], 5, "the controller can't be reached");
+    check(&["events"], 5, "help: start it");
+    check(&["rollback", "web"], 5, "can't be reached");
+    check(&["down"], 0, "nothing is running");
+    check(&["secret", "set", "empty"], 4, "the secret is empty");
+    check(&["secret", "set", "Not A Name"], 4, "is not a name");
+    check(&["secret", "remove", "nobody"], 4, "there is no secret `nobody`");
+    check(&["image", "import", "oci-archive:/nowhere.tar"], 4, "/nowhere.tar");
+    check(&["image", "list"], 0, "");
+}
+
+/// A stack that needs nothing from this machine.
+const STACK: &str = r#"
+variable "greeting" { default = "hello" }
+image "web" {
+  from = "scratch"
+  file "/index.html" { content = "${var.greeting}\n" }
+  command = ["/bin/true"]
+}
+service "web" {
+  image     = image.web
+  instances = 2
+  port "http" { container = 8080 }
+}
+"#;
+
+fn stack(text: &str) -> (tempfile::TempDir, String) {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("shop.hcl");
+    std::fs::write(&path, text).unwrap();
+    let path = path.to_str().unwrap().to_owned();
+    (dir, path)
+}
+
+#[test]
+fn a_plan_needs_no_controller() {
+    let (dir, path) = stack(STACK);
+    let data = dir.path().join("data");
+    let ran = basalt(&data, &["plan", &path]);
+    assert_eq!(ran.code, Some(0), "{}", ran.err);
+    let hash = ran.out.split(['(', ')']).nth(1).unwrap();
+    insta::assert_snapshot!(ran.out.replace(hash, "HASH"), @r"
+    stack shop
+    └─ + service web is created as web#1 (HASH), 2 instances
+
+    1 to create, 0 to update, 0 to remove, 0 unchanged
+    ");
+    assert_eq!(basalt(&data, &["plan", &path, "--detailed-exitcode"]).code, Some(2));
+    assert!(!data.join("journal.db").exists() && !data.join("run").exists(), "a plan starts and records nothing");
+
+    let json = basalt(&data, &["plan", &path, "--output", "json"]).out;
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["has_changes"], true);
+    assert_eq!(json["services"]["web"]["change"], "create");
+    let id = |greeting: &str| {
+        let ran = basalt(&data, &["plan", &path, "--output", "json", "--var", greeting]);
+        let json: serde_json::Value = serde_json::from_str(&ran.out).unwrap();
+        json["services"]["web"]["release"]["id"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(id("greeting=hello"), json["services"]["web"]["release"]["id"].as_str().unwrap(), "law 1");
+    assert_ne!(id("greeting=hi"), id("greeting=hello"));
+}
+
+#[test]
+fn a_saved_plan_is_its_owners_alone() {
+    use std::os::unix::fs::PermissionsExt;
+    let (dir, path) = stack(STACK);
+    let (data, saved) = (dir.path().join("data"), dir.path().join("shop.plan"));
+    let ran = basalt(&data, &["plan", &path, "--out", saved.to_str().unwrap()]);
+    assert_eq!(ran.code, Some(0), "{}", ran.err);
+    assert_eq!(std::fs::metadata(&saved).unwrap().permissions().mode() & 0o777, 0o600);
+    // It is known for what it is: what is missing is a controller, not a stack.
+    assert_eq!(basalt(&data, &["apply", saved.to_str().unwrap()]).code, Some(5));
+    std::fs::write(&saved, "{ \"format\": 1 }").unwrap();
+    let ran = basalt(&data, &["apply", saved.to_str().unwrap()]);
+    assert_eq!(ran.code, Some(4));
+    assert!(ran.err.contains("is no saved plan"), "{}", ran.err);
+}
+
+#[test]
+fn all_faults_of_a_stack_at_once() {
+    let (dir, path) = stack("service \"web\" {\n  image = image.nothing\n  instanecs = 2\n}\n");
+    let data = dir.path().join("data");
+    for verb in ["validate", "plan", "up"] {
+        let ran = basalt(&data, &[verb, &path]);
+        assert_eq!(ran.code, Some(4), "{verb}: {}", ran.err);
+        assert!(ran.err.contains("instanecs") && ran.err.contains("nothing"), "{verb}: {}", ran.err);
+        assert!(!ran.err.contains('\u{1b}'), "colour is for terminals");
+    }
+    assert!(!data.exists(), "an invalid stack leaves nothing");
+    let json = basalt(&data, &["validate", &path, "--output", "json"]);
+    assert_eq!(json.code, Some(4));
+    let json: serde_json::Value = serde_json::from_str(&json.out).unwrap();
+    assert_eq!(json["valid"], false);
+    assert!(json["diagnostics"].as_array().unwrap().len() >= 2, "{json}");
+}
+
+#[test]
+fn missing_secrets_are_named() {
+    let text = STACK.replace("instances = 2", "instances = 2\n  secret \"/s\" { from = secret.db_password }");
+    let (dir, path) = stack(&text);
+    let data = dir.path().join("data");
+    let ran = basalt(&data, &["plan", &path]);
+    assert_eq!(ran.code, Some(4), "{}", ran.err);
+    assert!(ran.err.contains("basalt secret set db_password"), "{}", ran.err);
+}
+
+#[test]
+fn the_stack_that_init_writes_is_valid() {
+    let dir = tempfile::tempdir().unwrap();
+    let new = dir.path().join("new");
+    let ran = basalt(dir.path(), &["init", new.to_str().unwrap()]);
+    assert_eq!(ran.code, Some(0), "{}", ran.err);
+    let ran = basalt(dir.path(), &["validate", new.to_str().unwrap()]);
+    assert_eq!((ran.code, ran.err.as_str()), (Some(0), ""));
+    let again = basalt(dir.path(), &["init", new.to_str().unwrap()]);
+    assert_eq!(again.code, Some(4), "what is there is not overwritten");
+}
+
+#[test]
+fn help_of_every_verb_has_an_example() {
+    let dir = tempfile::tempdir().unwrap();
+    let help = basalt(dir.path(), &["--help"]).out;
+    let verbs: Vec<&str> = help
+        .lines()
+        .skip_while(|line| *line != "Commands:")
+        .skip(1)
+        .take_while(|line| line.starts_with("  "))
+        .filter(|line| !line.starts_with("   "))
+        .filter_map(|line| line.split_whitespace().next())
+        .collect();
+    assert!(verbs.len() > 20, "{verbs:?}");
+    for verb in verbs {
+        let help = basalt(dir.path(), &[verb, "--help"]).out;
+        assert!(help.contains("Example"), "{verb}: {help}");
+    }
+    insta::assert_snapshot!(help);
+}
