@@ -26,7 +26,9 @@ pub(crate) fn act(view: &View<'_>) -> Decision {
     if let Some(from) = replaced_from(view) {
         todo.wake(from);
     }
-    todo.decision.wake_at = todo.decision.wake_at.into_iter().chain(view.service.warm.as_ref().map(|w| w.until)).min();
+    if let Some(warm) = &view.service.warm {
+        todo.wake(warm.until);
+    }
     if !view.seen.backend_connected {
         todo.wait(Waiting::Backend);
     }
@@ -113,9 +115,8 @@ fn wanted_todo(view: &View<'_>, id: &InstanceId, instance: &Instance, todo: &mut
         }
         Some(_) => todo.wait(starting),
     }
-    if let Some(late) = view.late_at(id, instance) {
-        todo.wake(late);
-    }
+    let unproven = || instance.healthy_at.is_none().then(|| view.proven_at(id, instance)).flatten();
+    view.late_at(id, instance).into_iter().chain(unproven()).for_each(|at| todo.wake(at));
 }
 
 /// Ends what runs and is not meant to, and drops what has ended.

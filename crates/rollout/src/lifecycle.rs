@@ -39,7 +39,8 @@ fn wanted(view: &View<'_>, id: &InstanceId, instance: &Instance) -> Option<Event
         Some(seen) if seen.generation == generation => match &seen.life {
             Life::Ended { exit, last_lines, .. } => exited(exit.clone(), last_lines.clone()),
             Life::Running { .. } if seen.healthy == Some(true) && instance.healthy_at.is_none() => {
-                Some(Event::InstanceProven { instance: id.clone(), generation })
+                let proven = view.proven_at(id, instance).is_none_or(|at| view.at() >= at);
+                proven.then(|| Event::InstanceProven { instance: id.clone(), generation })
             }
             _ => None,
         },

@@ -97,16 +97,18 @@ fn failed(view: &View<'_>, release: ReleaseNumber) -> Vec<Event> {
 /// Returns how many instances a release has above the wanted number while others are replaced.
 fn extra(view: &View<'_>, release: ReleaseNumber, wanted: u32) -> u32 {
     let failing = view.of(release).filter(|(_, i)| live(i) && i.failed_at.is_some() && i.healthy_at.is_some()).count();
-    if wanted > 0 && view.overlaps(release) { failing as u32 } else { 0 }
+    if wanted > 0 && view.overlaps(release) && view.replaces(release) { failing as u32 } else { 0 }
 }
 
 /// Returns the instances of a release that are to leave.
 fn drains(view: &View<'_>, release: ReleaseNumber, wanted: u32, balance: &mut Balance) -> Vec<Event> {
     let mut lives: Vec<_> = view.of(release).filter(|(_, i)| live(i)).collect();
-    let fine = lives.iter().filter(|(id, i)| i.failed_at.is_none() && view.healthy(id, i)).count() as u32;
+    // The sick that wait for their turn keep their place: what is proven beyond it was started for the failing.
+    let judged = |id, i: &Instance| view.healthy(id, i) || view.sick(id, i);
+    let in_place = lives.iter().filter(|(id, i)| i.failed_at.is_none() && judged(id, i)).count() as u32;
     let failing = lives.iter().filter(|(_, i)| i.failed_at.is_some() && i.healthy_at.is_some()).count() as u32;
     // One that fails leaves once another has proven itself in its place, or at once if the two can't be there together.
-    let mut replaced = if view.overlaps(release) { (fine + failing).saturating_sub(wanted) } else { failing };
+    let mut replaced = if view.overlaps(release) { (in_place + failing).saturating_sub(wanted) } else { failing };
     let mut surplus = (lives.len() as u32).saturating_sub(wanted.saturating_add(extra(view, release, wanted)));
     lives.sort_by_key(|(id, i)| (worth(view, id, i), std::cmp::Reverse(id.ordinal())));
     let mut leaving = Vec::new();

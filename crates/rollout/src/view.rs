@@ -86,6 +86,17 @@ impl<'a> View<'a> {
         self.service.releases.get(&release).map(|r| &r.health)
     }
 
+    /// Returns when an instance of which is only asked that it runs has done so for long enough: as long as its checks
+    /// would take, so that one that dies as it starts has not proven itself first.
+    pub fn proven_at(&self, id: &InstanceId, instance: &Instance) -> Option<Millis> {
+        let health = self.health(id.release()).filter(|h| h.check == HealthCheck::Running)?;
+        let checks = u64::from(health.healthy_after.saturating_sub(1));
+        match self.running(id, instance)?.life {
+            Life::Running { since, .. } => Some(since + Millis(health.interval.0.saturating_mul(checks))),
+            _ => None,
+        }
+    }
+
     /// Returns when an instance that has not proven itself by then is taken to have failed; none while that can't be told.
     ///
     /// One that nobody has judged gets twice the time: the one who judges may just have been restarted.
@@ -145,10 +156,10 @@ impl<'a> View<'a> {
             && self.service.instances.iter().all(|(id, i)| in_place(id, i))
     }
 
-    /// Returns whether nothing is left but live instances of these releases.
+    /// Returns whether nothing runs but live instances of these releases.
     pub fn cleared(&self, releases: &[Option<ReleaseNumber>]) -> bool {
         self.seen.backend_connected
-            && self.strays().next().is_none()
+            && self.strays().all(|(_, s)| matches!(s.life, Life::Ended { .. }))
             && self.service.instances.iter().all(|(id, i)| {
                 releases.contains(&Some(id.release()))
                     && (live(i) || self.service.warm.as_ref().is_some_and(|w| w.release == id.release()))

@@ -44,10 +44,6 @@ fn expect(world: &mut World, service: &Name, wanted: Outcome) -> Result<(), Stri
     }
 }
 
-fn rolled_back() -> Outcome {
-    Outcome::RolledBack { reason: String::new() }
-}
-
 /// Healthy instances of the stable release that the gateway names.
 fn healthy(world: &World, service: &Name) -> u32 {
     let recorded = &world.state.services[service];
@@ -183,17 +179,21 @@ fn fault(world: &mut World, service: &Name) -> Result<(), String> {
         6 => world.router.restart(now),
         // The machine restarts: all instances are gone at once.
         7 if world.rng.chance(10) => world.backend.instances.clear(),
-        8 => drop(world.command(service, &Command::Pause)?),
-        9 => drop(world.command(service, &Command::Resume)?),
+        8 => {
+            world.command(service, &Command::Pause)?;
+        }
+        9 => {
+            world.command(service, &Command::Resume)?;
+        }
         10 => {
             let asked =
                 [Command::Abort, Command::Promote, Command::Rollback { to: None }, Command::Rollback { to: Some(1) }];
             let asked = world.rng.pick(&asked).clone();
-            drop(world.command(service, &asked)?);
+            world.command(service, &asked)?;
         }
         11 => {
             let instances = world.rng.below(6) as u32;
-            drop(world.command(service, &Command::Scale { instances })?);
+            world.command(service, &Command::Scale { instances })?;
         }
         12 => {
             let (spec, fate) = (any_spec(&mut world.rng), any_fate(&mut world.rng));
@@ -225,7 +225,7 @@ fn no_fault_breaks_a_law() {
         }
         // Once faults end, all comes to rest, and what is recorded is what runs.
         (world.backend_up, world.router_up) = (true, true);
-        drop(world.command(&web, &Command::Resume)?);
+        world.command(&web, &Command::Resume)?;
         for fate in world.fates.values_mut() {
             *fate = Fate::Good;
         }
@@ -329,10 +329,8 @@ fn a_killed_instance_is_replaced_at_once() {
         world.pass(Millis::seconds(5))?;
         let id = world.backend.instances.keys().next().cloned().ok_or("no instance")?;
         let killed = world.now;
-        world.backend.instances.get_mut(&id).ok_or("no instance")?.end(killed, Exit::Signal(9));
-        while healthy(world, &web) == 4 {
-            world.step(killed + Millis(50))?;
-        }
+        world.backend.instances.get_mut(&id).ok_or("no instance")?.end(killed + Millis(1), Exit::Signal(9));
+        world.step(killed + Millis(1))?;
         while healthy(world, &web) < 4 {
             world.step(killed + Millis(500))?;
         }
@@ -386,9 +384,15 @@ fn a_rolling_update_given_up_half_way_keeps_serving() {
         let time = Millis(world.rng.below(1500));
         world.pass(time)?;
         match world.rng.below(3) {
-            0 => drop(world.command(&web, &Command::Abort)?),
-            1 => drop(world.deploy(&web, spec, Fate::Good, http())?),
-            _ => drop(world.command(&web, &Command::Rollback { to: Some(1) })?),
+            0 => {
+                world.command(&web, &Command::Abort)?;
+            }
+            1 => {
+                world.deploy(&web, spec, Fate::Good, http())?;
+            }
+            _ => {
+                world.command(&web, &Command::Rollback { to: Some(1) })?;
+            }
         }
         let end = world.now + Millis::seconds(100);
         world.turn()?;

@@ -55,10 +55,8 @@ pub(crate) fn floor(service: &Service) -> Option<u32> {
 
 /// Law 4: nothing is stopped that the gateway names, or that has a request before its drain time has passed.
 fn law_4(world: &World, id: &InstanceId, what: &str) -> Result<(), String> {
-    if !world.backend.instances.get(id).is_some_and(|i| i.runs(world.now)) {
-        return Ok(());
-    }
-    if world.router.names(id) {
+    let Some(running) = world.backend.instances.get(id).filter(|i| i.runs(world.now)) else { return Ok(()) };
+    if world.router.generation(id) == Some(running.generation) {
         return Err(world.told(&format!("law 4: {id}: {what} while the gateway names it")));
     }
     let service = world.state.services.get(id.service());

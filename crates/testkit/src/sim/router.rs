@@ -62,6 +62,11 @@ impl SimRouter {
         self.named.contains_key(id)
     }
 
+    /// Returns which start of an instance the table in force names.
+    pub fn generation(&self, id: &InstanceId) -> Option<Generation> {
+        self.named.get(id).map(|(generation, _)| *generation)
+    }
+
     /// Returns the instances that the table in force names.
     pub fn named(&self) -> impl Iterator<Item = &InstanceId> {
         self.named.keys()

@@ -174,6 +174,9 @@ impl World {
                 continue;
             }
             self.send_routes(&seen);
+            // What an action changes at once is news to the controller.
+            let news = (!actions.is_empty() && self.backend_up).then_some(self.now + Millis(1));
+            self.wake_at = self.wake_at.into_iter().chain(news).min();
             for action in actions {
                 laws::before_action(self, &action)?;
                 self.perform(&action);
