@@ -18,7 +18,7 @@ use rustix::thread::{LinkNameSpaceType, ThreadNameSpaceType};
 use crate::cgroup::Cgroup;
 use crate::init::Init;
 use crate::order::{CreateAnswer, CreateOrder};
-use crate::root::{PRIVATE, Root, Sources, make_dir, user_namespace};
+use crate::root::{PRIVATE, Root, Sources, at, make_dir, user_namespace};
 use crate::runtime_spec::{Facts, command, environment, spec, workdir};
 use crate::sys::{self, Side};
 use crate::user::{self, User};
@@ -151,13 +151,15 @@ fn start_created(
 ) -> Result<(), AnyError> {
     let netns = File::open(format!("/proc/{process}/ns/net"))?;
     let names = veth::Names::new(order.network.tag(), order.index);
-    veth::connect(&names, &order.network, order.address, netns.as_fd())?;
+    veth::connect(&names, &order.network, order.address, netns.as_fd()).map_err(at("could not link it to the host"))?;
     firewall::admit(order)?;
 
     let network_only = Some(LinkNameSpaceType::Network);
-    rustix::thread::move_into_link_name_space(netns.as_fd(), network_only)?;
-    veth::configure_inside(order.address)?;
-    std::fs::write("/proc/sys/net/ipv4/ip_unprivileged_port_start", "0")?;
+    rustix::thread::move_into_link_name_space(netns.as_fd(), network_only)
+        .map_err(at("could not enter its network"))?;
+    veth::configure_inside(order.address).map_err(at("could not set up its network"))?;
+    std::fs::write("/proc/sys/net/ipv4/ip_unprivileged_port_start", "0")
+        .map_err(at("could not open low ports to it"))?;
     rustix::thread::move_into_link_name_space(host.as_fd(), network_only)?;
 
     if let Err(error) = ban_memory_programs(process) {

@@ -42,7 +42,7 @@ pub(crate) fn at<E: Into<io::Error>>(what: impl Into<String>) -> impl FnOnce(E) 
     |source| RootError { what, source: source.into() }
 }
 
-/// What is opened before anything is mounted over.
+/// What is taken from the host before its mount namespace is left: the image's file, and mounts of directories.
 #[derive(Debug)]
 pub(crate) struct Sources {
     erofs: OwnedFd,
@@ -55,8 +55,9 @@ impl Sources {
     pub(crate) fn open(image: &PinnedImage, volumes: &[(String, PathBuf)]) -> Result<Self, RootError> {
         let erofs = rustix::fs::open(&image.erofs, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
         let erofs = erofs.map_err(at(format!("could not open image `{}`", image.erofs.display())))?;
-        let objects = open_dir(&image.objects)?;
-        let volumes = volumes.iter().map(|(to, from)| Ok((to.clone(), open_dir(from)?))).collect::<Result<_, _>>()?;
+        let objects = clone_mount(&image.objects)?;
+        let volumes =
+            volumes.iter().map(|(to, from)| Ok((to.clone(), clone_mount(from)?))).collect::<Result<_, _>>()?;
         Ok(Self { erofs, objects, volumes })
     }
 }
@@ -105,11 +106,10 @@ impl Root {
         let erofs =
             new_mount("erofs", &[("source", &source)], true).map_err(at("could not mount the image (EROFS)"))?;
         sys::set_mount(erofs.as_fd(), fixed, Some(userns)).map_err(at("could not map the owners of the image"))?;
-        let objects = clone_mount(&sources.objects).map_err(at("could not mount the image's objects"))?;
+        let objects = sources.objects;
         sys::set_mount(objects.as_fd(), fixed, Some(userns)).map_err(at("could not map the owners of the objects"))?;
         let mut volumes = Vec::new();
-        for (to, volume) in sources.volumes {
-            let mount = clone_mount(&volume).map_err(at(format!("could not mount the volume for `{to}`")))?;
+        for (to, mount) in sources.volumes {
             let set = sys::MOUNT_NO_EXEC | sys::MOUNT_NO_SUID | sys::MOUNT_NO_DEV;
             sys::set_mount(mount.as_fd(), set, Some(userns))
                 .map_err(at(format!("could not map the owners of the volume for `{to}`")))?;
@@ -178,9 +178,10 @@ fn new_mount(kind: &str, options: &[(&str, &str)], read_only: bool) -> rustix::i
     fsmount(fs.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())
 }
 
-fn clone_mount(dir: &OwnedFd) -> rustix::io::Result<OwnedFd> {
-    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
-    open_tree(dir, "", flags)
+/// Makes a mount of a directory that is not attached anywhere yet. Works only in the mount namespace of the directory.
+fn clone_mount(dir: &Path) -> Result<OwnedFd, RootError> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    open_tree(CWD, dir, flags).map_err(at(format!("could not mount directory `{}`", dir.display())))
 }
 
 fn attach(mount: &OwnedFd, to: &Path) -> Result<(), RootError> {

@@ -50,8 +50,6 @@ pub(crate) fn connect(names: &Names, network: &Network, address: Ipv4Addr, netns
     let netlink = Netlink::open()?;
     let end = |name: &str, mac: [u8; 6]| {
         let mut link = LinkMessage::default();
-        link.header.flags = LinkFlags::Up;
-        link.header.change_mask = LinkFlags::Up;
         link.attributes = vec![LinkAttribute::IfName(name.to_owned()), LinkAttribute::Address(mac.to_vec())];
         link
     };
@@ -59,6 +57,9 @@ pub(crate) fn connect(names: &Names, network: &Network, address: Ipv4Addr, netns
     peer.attributes.push(LinkAttribute::NetNsFd(netns.as_raw_fd()));
     let pair = || {
         let mut link = end(&names.host, HOST_MAC);
+        // Up from the start; its peer can't be, since it is made first.
+        link.header.flags = LinkFlags::Up;
+        link.header.change_mask = LinkFlags::Up;
         let info = LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(peer.clone())));
         link.attributes.push(LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Veth), info]));
         link
