@@ -39,7 +39,7 @@ fn basalts() -> f64 {
     let requested = basalt.events_of("instance_requested");
     for instance in basalt.instances() {
         let asked = requested.iter().find(|event| event["subject"] == instance["id"]).unwrap();
-        let [asked, started] = [&asked["at"], &instance["started_at"]].map(|at| milliseconds(at.as_str().unwrap()));
+        let [asked, started] = [&asked["at"], &instance["started_at"]].map(milliseconds);
         times.push(started - asked);
     }
     basalt.down();
@@ -47,9 +47,9 @@ fn basalts() -> f64 {
 }
 
 /// Returns an RFC 3339 time as milliseconds since the epoch.
-fn milliseconds(at: &str) -> f64 {
-    let at: jiff::Timestamp = at.parse().unwrap();
-    at.as_millisecond() as f64
+fn milliseconds(at: &serde_json::Value) -> f64 {
+    let at: basalt_api::Timestamp = serde_json::from_value(at.clone()).unwrap();
+    at.0.0 as f64
 }
 
 /// Starts bundles of the test app with a runtime.

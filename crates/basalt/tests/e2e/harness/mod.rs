@@ -7,6 +7,7 @@ mod stack;
 use std::time::{Duration, Instant};
 
 pub use basalt::{Basalt, get, kill};
+#[allow(unused_imports)] // for the bench
 pub use stack::{Stack, test_app};
 
 use basalt_testkit::load::{Kind, Load, Report, Running};
