@@ -75,6 +75,13 @@ impl Machine {
         machine
     }
 
+    /// Bakes an image of a single program.
+    pub fn bake_with(&self, program: &Path, to: &str) -> Digest {
+        let copy = BakeStep::Copy { from: program.into(), to: to.into(), mode: Some(0o755) };
+        let bake = Bake { from: BakeFrom::Scratch, steps: vec![copy], config: ImageConfig::default() };
+        self.depot.bake(&bake, None, &|_: &str, _, _| {}).unwrap()
+    }
+
     pub fn release(&self, script: &str) -> Release {
         Release {
             kind: Kind::Service,
