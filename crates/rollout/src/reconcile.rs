@@ -116,7 +116,7 @@ fn drains(view: &View<'_>, release: ReleaseNumber, wanted: u32, balance: &mut Ba
         let failed = instance.failed_at.is_some();
         let reason = if failed && instance.healthy_at.is_none() {
             StopReason::Unhealthy
-        } else if failed && replaced > 0 {
+        } else if failed && replaced > 0 && balance.spare(view, id, instance) {
             replaced -= 1;
             StopReason::Unhealthy
         } else if surplus > 0 && balance.spare(view, id, instance) {
