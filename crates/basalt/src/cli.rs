@@ -265,7 +265,7 @@ pub struct UpArgs {
     /// The stack.
     #[command(flatten)]
     pub stack: StackArgs,
-    /// Where the gateway takes HTTP requests [default: 127.0.0.1:8080]
+    /// Where the gateway takes HTTP requests [default: as last time, or 127.0.0.1:8080]
     #[arg(long, value_name = "ADDRESS")]
     pub http: Option<SocketAddr>,
     /// Return at once instead of following until the end state is observed
@@ -276,7 +276,7 @@ pub struct UpArgs {
 /// Arguments of the long-lived roles.
 #[derive(Debug, Clone, Args)]
 pub struct ServeArgs {
-    /// Where the gateway takes HTTP requests [default: 127.0.0.1:8080]
+    /// Where the gateway takes HTTP requests [default: as last time, or 127.0.0.1:8080]
     #[arg(long, value_name = "ADDRESS")]
     pub http: Option<SocketAddr>,
 }

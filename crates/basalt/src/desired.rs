@@ -52,6 +52,7 @@ pub fn stack(args: &StackArgs, out: Output) -> Result<Option<Stack>> {
 /// # Errors
 /// If an image can't be had, or a secret is missing.
 pub fn desired(stack: &Stack, data: &Data, out: Output) -> Result<Desired> {
+    data.make()?;
     let images = Images::resolve(stack, data, out)?;
     let secrets = if needs_secrets(stack) { Some(SecretStore::open(&data.secrets()).map_err(internal)?) } else { None };
     let mut versions = BTreeMap::new();

@@ -115,7 +115,11 @@ impl Lines<'_> {
 /// If it can't be written.
 pub async fn say_failed(client: &Client, failed: &[Failed], out: Output) -> Result<()> {
     for Failed { name, release, what } in failed {
-        out.text(&format!("{} {name}#{release} {what}\n", out.style.paint(Paint::Bad, "✗")))?;
+        let said = render::printable(what).trim_end().replace('\n', "\n    ");
+        out.text(&format!("{} {name}#{release} {said}\n", out.style.paint(Paint::Bad, "✗")))?;
+        if what.contains('\n') {
+            continue; // what it has written last is in the reason
+        }
         let filter = LogFilter { service: Some(name.clone()), tail: Some(SEARCHED), ..LogFilter::default() };
         let prefix = format!("{name}-{release}-");
         let lines = asked(client.logs(&filter).await).unwrap_or_default();

@@ -6,6 +6,8 @@ use basalt_api::{JobState, JobStatus, ServiceStatus, Status};
 use basalt_model::Name;
 use basalt_plan::{Change, Plan};
 
+use crate::render::healthy;
+
 /// What is to be reached.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Goal {
@@ -127,12 +129,12 @@ fn judge_service(service: Option<&ServiceStatus>, aim: Aim) -> Judged {
     match wanted {
         Some(number) if stable != Some(number) => {
             let last = service.last_rollout.as_ref().filter(|last| last.target == number && last.outcome != "done")?;
+            let serving = stable.map(|n| format!(", #{n} serves as before")).unwrap_or_default();
             let reason = last.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
-            let serving = stable.map(|n| format!("; #{n} serves as before")).unwrap_or_default();
-            let said = format!("was {}{reason}{serving}", last.outcome.replace('_', " "));
+            let said = format!("was {}{serving}{reason}", last.outcome.replace('_', " "));
             Some(Err((number, said)))
         }
-        _ => (service.waiting.is_empty() && service.healthy >= service.wanted).then_some(Ok(())),
+        _ => (service.waiting.is_empty() && healthy(service) >= service.wanted).then_some(Ok(())),
     }
 }
 
@@ -176,7 +178,7 @@ mod tests {
                 "id": "web-1", "baseline": stable, "target": target, "outcome": outcome, "reason": "it died",
                 "at": "2026-07-30T11:00:00Z"
             })),
-            "warm": null, "wanted": 1, "healthy": 1, "traffic": [], "routes": [], "instances": [], "waiting": [],
+            "warm": null, "wanted": 0, "healthy": 0, "traffic": [], "routes": [], "instances": [], "waiting": [],
             "removing": false
         })
     }
@@ -225,19 +227,22 @@ mod tests {
         check(
             Aim::Release(2),
             Some(service(Some(1), None, Some((2, "rolled_back")))),
-            "was rolled back: it died; #1 serves as before",
+            "was rolled back, #1 serves as before: it died",
         );
         check(Aim::Release(2), Some(service(None, None, Some((2, "aborted")))), "was aborted: it died");
         check(
             Aim::Release(2),
             Some(service(Some(3), None, Some((2, "superseded")))),
-            "was superseded: it died; #3 serves as before",
+            "was superseded, #3 serves as before: it died",
         );
         check(Aim::Release(2), Some(service(Some(1), None, Some((1, "done")))), "open");
         check(Aim::Quiet, Some(service(Some(1), None, None)), "reached");
         let mut waits = service(Some(1), None, None);
         waits["waiting"] = json!(["for something"]);
         check(Aim::Quiet, Some(waits), "open");
+        let mut short = service(Some(1), None, None);
+        short["wanted"] = json!(1);
+        check(Aim::Quiet, Some(short), "open");
     }
 
     #[test]

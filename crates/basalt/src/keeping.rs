@@ -22,6 +22,7 @@ const LONGEST_SECRET: u64 = 1 << 20;
 /// # Errors
 /// If the store can't be used, or there is no such secret.
 pub fn secret(verb: &SecretVerb, data: &Data, out: Output) -> Result<Outcome> {
+    data.make()?;
     let store = SecretStore::open(&data.secrets()).map_err(failed)?;
     match verb {
         SecretVerb::Set { name } => {
@@ -78,6 +79,7 @@ fn failed(error: impl std::error::Error) -> CliError {
 pub fn image(verb: &ImageVerb, data: &Data, out: Output) -> Result<Outcome> {
     if let ImageVerb::Bake(args) = verb {
         let Some(stack) = desired::stack(args, out)? else { return Ok(Outcome::Invalid) };
+        data.make()?;
         let baked = desired::bake_all(&stack, data, out)?;
         if out.json() {
             out.document(&baked)?;
@@ -88,6 +90,7 @@ pub fn image(verb: &ImageVerb, data: &Data, out: Output) -> Result<Outcome> {
         }
         return Ok(Outcome::Done);
     }
+    data.make()?;
     let depot = Depot::open(&data.depot()).map_err(failed)?;
     match verb {
         ImageVerb::Bake(_) => {}

@@ -59,6 +59,22 @@ impl Data {
         self.0.join("logs")
     }
 
+    /// Returns the file that remembers where the gateway was told to listen.
+    pub fn http(&self) -> PathBuf {
+        self.0.join("http")
+    }
+
+    /// Makes the directory, closed to others: the journal holds config files.
+    ///
+    /// # Errors
+    /// If it can't be made.
+    pub fn make(&self) -> Result<()> {
+        use std::os::unix::fs::DirBuilderExt;
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.0).map_err(|error| {
+            CliError::internal(format!("the data directory `{}` can't be made", self.0.display())).because(&error)
+        })
+    }
+
     /// Returns a socket of a role: `controller`, `keeper` or `gateway`.
     pub fn socket(&self, role: &str) -> PathBuf {
         self.0.join("run").join(format!("{role}.sock"))

@@ -8,6 +8,9 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::output::Output;
 
+/// Work on fewer bytes is over before anyone wonders, so that a plain line about it would only be noise: 16 MiB.
+const WORTH_SAYING: u64 = 16 << 20;
+
 /// Shows the work on one image.
 pub struct ImageProgress {
     out: Output,
@@ -30,7 +33,7 @@ impl Progress for ImageProgress {
     fn report(&self, what: &str, done: u64, total: Option<u64>) {
         if !self.out.error_live {
             let mut said = self.said.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            if !*said {
+            if !*said && total.unwrap_or(done) >= WORTH_SAYING {
                 *said = true;
                 self.out.note(&format!("image {}: {what}\n", self.name));
             }

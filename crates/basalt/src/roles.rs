@@ -34,7 +34,7 @@ const THREADS: usize = 2;
 pub fn gateway(args: &ServeArgs, data: &Data) -> Result<Outcome> {
     trace();
     let _role = claim_role(data.dir(), "gateway").map_err(failed)?;
-    let http = args.http.unwrap_or(start::HTTP);
+    let http = start::address(data, args.http);
     basalt_gateway::run(GatewayOptions { data: data.dir().to_owned(), http }).map_err(failed)?;
     Ok(Outcome::Done)
 }
@@ -45,7 +45,7 @@ pub fn gateway(args: &ServeArgs, data: &Data) -> Result<Outcome> {
 /// If another runs for the data directory, or it can't do its work.
 pub fn keeper(args: &ServeArgs, data: &Data) -> Result<Outcome> {
     trace();
-    let http = args.http.unwrap_or(start::HTTP);
+    let http = start::address(data, args.http);
     let role = |role: &str, verb: &str| RoleCommand { role: role.to_owned(), args: start::arguments(verb, data, http) };
     let options = KeeperOptions {
         data: data.dir().to_owned(),
@@ -63,7 +63,8 @@ pub fn keeper(args: &ServeArgs, data: &Data) -> Result<Outcome> {
 /// If another runs for the data directory, or one of its parts can't be used.
 pub fn serve(args: &ServeArgs, data: &Data) -> Result<Outcome> {
     trace();
-    let http = args.http.unwrap_or(start::HTTP);
+    let http = start::address(data, args.http);
+    data.make()?;
     let _role = claim_role(data.dir(), "controller").map_err(failed)?;
     start::keeper(data, http)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(THREADS).enable_all().build();

@@ -11,7 +11,7 @@ use crate::error::{CliError, Result};
 use crate::paths::Data;
 
 /// Where the gateway listens unless told otherwise: reachable from this machine alone.
-pub const HTTP: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
+const HTTP: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
 
 /// How long the processes may take until the API answers: they take well under a second, or there is something wrong.
 const WITHIN: Duration = Duration::from_secs(10);
@@ -36,6 +36,12 @@ pub fn program() -> Result<PathBuf> {
     std::env::current_exe().map_err(|error| CliError::internal("this program's file can't be found").because(&error))
 }
 
+/// Returns where the gateway shall listen: where it is asked to, where it was told to last, or where it does by default.
+pub fn address(data: &Data, asked: Option<SocketAddr>) -> SocketAddr {
+    let recorded = || std::fs::read_to_string(data.http()).ok()?.trim().parse().ok();
+    asked.or_else(recorded).unwrap_or(HTTP)
+}
+
 /// Starts a keeper unless one runs. It starts gateway and controller, and keeps them running.
 ///
 /// # Errors
@@ -45,6 +51,7 @@ pub fn keeper(data: &Data, http: SocketAddr) -> Result<()> {
         return Err(CliError::invalid("instances can only be run by root")
             .help("run it with sudo; `basalt plan` and `basalt validate` need no root"));
     }
+    data.make()?;
     basalt_container::supervise::ensure_keeper(data.dir(), &program()?, &arguments("keeper", data, http))
         .map_err(|error| CliError::unreachable(error.to_string()).help(log_of(data, "keeper")))
 }
@@ -54,7 +61,7 @@ pub fn keeper(data: &Data, http: SocketAddr) -> Result<()> {
 /// # Errors
 /// If a process does not start, or the gateway that runs listens elsewhere than asked.
 pub async fn ensure(data: &Data, http: Option<SocketAddr>) -> Result<Client> {
-    keeper(data, http.unwrap_or(HTTP))?;
+    keeper(data, address(data, http))?;
     let client = Client::new(data.socket("controller"));
     let mut waited = Duration::ZERO;
     let health = loop {
@@ -67,6 +74,11 @@ pub async fn ensure(data: &Data, http: Option<SocketAddr>) -> Result<Client> {
         waited += EVERY;
     };
     same_address(&health, http)?;
+    if let Some(http) = http {
+        std::fs::write(data.http(), format!("{http}\n")).map_err(|error| {
+            CliError::internal(format!("`{}` can't be written", data.http().display())).because(&error)
+        })?;
+    }
     Ok(client)
 }
 

@@ -90,6 +90,7 @@ fn told(plan: &Plan, failed: Option<Vec<crate::goal::Failed>>, status: Status, o
         return Ok(Outcome::Done);
     }
     for problem in &status.problems {
+        let problem = render::printable(problem);
         out.text(&format!("{} {problem}\n", out.style.paint(Paint::Bad, "problem:")))?;
     }
     let said = match (&failed, plan.has_changes()) {

@@ -27,12 +27,18 @@ pub fn log_line(line: &LogLine, style: Style) -> String {
         LogStream::Stdout => style.paint(Paint::Good, "│"),
         LogStream::Stderr => style.paint(Paint::Bad, "│"),
     };
-    format!("{time} {} {mark} {}", style.paint(Paint::Strong, &line.instance), printable(&line.line))
+    format!("{time} {} {mark} {}", style.paint(Paint::Strong, &line.instance), one_line(&line.line))
 }
 
 /// Returns the text with control characters made visible: what an instance writes must not steer a terminal.
+/// Line feeds stay.
 pub fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() && c != '\t' { '\u{fffd}' } else { c }).collect()
+    text.chars().map(|c| if c.is_control() && c != '\t' && c != '\n' { '\u{fffd}' } else { c }).collect()
+}
+
+/// Like [`printable`], in one line.
+fn one_line(text: &str) -> String {
+    printable(text).trim_end().replace(":\n", ": ").replace('\n', " / ")
 }
 
 /// Returns the time of day of an RFC 3339 time, which is what is of use in a row of lines.
@@ -58,7 +64,7 @@ fn detail(event: &Event) -> String {
             let mut said = data.get("exit").map(exit).unwrap_or_default();
             let lines = data.get("last_lines").and_then(Value::as_array);
             if let Some(last) = lines.and_then(|lines| lines.last()).and_then(Value::as_str) {
-                said.push_str(&format!("; its last line: {}", printable(last)));
+                said.push_str(&format!("; its last line: {}", one_line(last)));
             }
             said
         }
@@ -101,7 +107,7 @@ fn phase(value: &Value) -> String {
         "moving" => format!("{} moved", inner("moved").and_then(Value::as_u64).unwrap_or_default()),
         "stepping" => format!("step {}", step("step").unwrap_or_default()),
         "growing" => format!("growing for step {}", step("step").unwrap_or_default()),
-        "returning" => format!("returning: {}", inner("reason").and_then(Value::as_str).unwrap_or_default()),
+        "returning" => format!("returning: {}", one_line(inner("reason").and_then(Value::as_str).unwrap_or_default())),
         _ => name,
     }
 }
@@ -110,7 +116,7 @@ fn outcome(value: &Value) -> String {
     let name = variant(value);
     let reason = value.get(&name).and_then(|v| v.get("reason")).and_then(Value::as_str);
     let name = name.replace('_', " ");
-    reason.map_or(name.clone(), |reason| format!("{name}: {}", printable(reason)))
+    reason.map_or(name.clone(), |reason| format!("{name}: {}", one_line(reason)))
 }
 
 fn exit(value: &Value) -> String {
@@ -157,8 +163,8 @@ mod tests {
         check(
             "rollout_finished",
             "web",
-            json!({"outcome": {"rolled_back": {"reason": "web-3-1 died"}}}),
-            "web rollout finished: rolled back: web-3-1 died",
+            json!({"outcome": {"rolled_back": {"reason": "web-3-1 died:\na\nb\n"}}}),
+            "web rollout finished: rolled back: web-3-1 died: a / b",
         );
         check(
             "instance_exited",

@@ -9,11 +9,11 @@ mod status;
 mod style;
 mod tree;
 
-pub use event::{event, log_line};
+pub use event::{event, log_line, printable};
 pub use failure::failure;
 pub use fields::fields;
 pub use plan::plan;
 pub use released::releases;
-pub use status::status;
+pub use status::{healthy, status};
 pub use style::{Paint, Style, clip};
 pub use tree::Node;

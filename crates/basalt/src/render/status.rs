@@ -59,8 +59,9 @@ fn service_node(service: &ServiceStatus, status: &Status, style: Style) -> Node 
         (Some(stable), _) => format!("#{}", stable.number),
         (None, _) => style.paint(Paint::Faint, "no stable release"),
     };
-    let enough = service.healthy >= service.wanted;
-    let healthy = format!("{}/{} healthy", service.healthy, service.wanted);
+    let healthy = healthy(service);
+    let enough = healthy >= service.wanted;
+    let healthy = format!("{healthy}/{} healthy", service.wanted);
     let healthy = style.paint(if enough { Paint::Good } else { Paint::Bad }, &healthy);
     let removing = if service.removing { style.paint(Paint::Busy, " is being removed") } else { String::new() };
     let name = style.paint(Paint::Strong, &service.name);
@@ -88,6 +89,13 @@ fn service_node(service: &ServiceStatus, status: &Status, style: Style) -> Node 
         node.push(instance_node(instance, status, style));
     }
     node
+}
+
+/// Returns how many instances are healthy, those that are only kept warm not counted.
+pub fn healthy(service: &ServiceStatus) -> u32 {
+    let warm = service.warm.as_ref().map(|warm| warm.release);
+    let counts = |i: &&InstanceStatus| i.healthy && Some(i.release) != warm;
+    u32::try_from(service.instances.iter().filter(counts).count()).unwrap_or(u32::MAX)
 }
 
 /// Returns the shares of traffic, unless one release has it all.
