@@ -7,9 +7,13 @@ use basalt_model::{
 use basalt_rollout::Command;
 use basalt_testkit::sim::{Fate, Rng, World, any_fate, any_spec, http, name};
 
-/// Runs a scenario for many seeds; a seed that fails is named.
+/// Runs a scenario for many seeds; a seed that fails is named. `BASALT_SIM_SEEDS=FIRST..LAST` runs others instead.
 fn for_seeds(seeds: std::ops::Range<u64>, scenario: impl Fn(&mut World) -> Result<(), String>) {
-    for seed in seeds {
+    let asked = std::env::var("BASALT_SIM_SEEDS").ok();
+    let range = asked.as_deref().and_then(|text| text.split_once("..")).map(|(first, last)| {
+        first.parse().expect("BASALT_SIM_SEEDS starts with a number")..last.parse().expect("and ends with one")
+    });
+    for seed in range.unwrap_or(seeds) {
         let mut world = World::new(seed);
         if let Err(what) = scenario(&mut world) {
             let last = &world.journal[world.journal.len().saturating_sub(30)..];

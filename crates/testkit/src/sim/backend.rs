@@ -104,7 +104,7 @@ impl SimBackend {
         let address = Ipv4Addr::from(0x0a00_0000 + self.addresses);
         let running = at + START;
         let ends_at = match fate {
-            Fate::CannotStart => Some((at, Exit::CouldNotStart("no such file".into()))),
+            Fate::CannotStart => Some((at + Millis(1), Exit::CouldNotStart("no such file".into()))),
             Fate::Crashes => Some((running + Millis(5), Exit::Code(1))),
             Fate::DiesAfter(after) => Some((running + after, Exit::Signal(11))),
             Fate::Good if job => Some((running + Millis(100), Exit::Code(0))),

@@ -175,7 +175,8 @@ impl World {
             }
             self.send_routes(&seen);
             // What an action changes at once is news to the controller.
-            let news = (!actions.is_empty() && self.backend_up).then_some(self.now + Millis(1));
+            let at_once = |a: &Action| matches!(a, Action::Forget { .. });
+            let news = (self.backend_up && actions.iter().any(at_once)).then_some(self.now + Millis(1));
             self.wake_at = self.wake_at.into_iter().chain(news).min();
             for action in actions {
                 laws::before_action(self, &action)?;
