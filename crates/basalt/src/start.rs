@@ -9,6 +9,7 @@ use basalt_api::{Client, Health};
 
 use crate::error::{CliError, Result};
 use crate::paths::Data;
+use crate::render;
 
 /// Where the gateway listens unless told otherwise: reachable from this machine alone.
 const HTTP: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
@@ -19,8 +20,8 @@ const WITHIN: Duration = Duration::from_secs(10);
 /// How often it is asked meanwhile.
 const EVERY: Duration = Duration::from_millis(20);
 
-/// Lines of a process's log that are shown if it does not start.
-const LAST_LINES: usize = 5;
+/// Lines of a process's log that are shown if it does not start: what happened, and why.
+const LAST_LINES: usize = 2;
 
 /// Returns the arguments of a role's process.
 pub fn arguments(role: &str, data: &Data, http: SocketAddr) -> Vec<String> {
@@ -56,7 +57,7 @@ pub fn keeper(data: &Data, http: SocketAddr) -> Result<()> {
         .map_err(|error| CliError::unreachable(error.to_string()).help(log_of(data, "keeper")))
 }
 
-/// Starts what is missing and waits until the API answers.
+/// Starts what is missing and waits until controller and gateway answer.
 ///
 /// # Errors
 /// If a process does not start, or the gateway that runs listens elsewhere than asked.
@@ -74,6 +75,13 @@ pub async fn ensure(data: &Data, http: Option<SocketAddr>) -> Result<Client> {
         waited += EVERY;
     };
     same_address(&health, http)?;
+    while UnixStream::connect(data.socket("gateway")).is_err() {
+        if waited >= WITHIN {
+            return Err(unstarted(data));
+        }
+        tokio::time::sleep(EVERY).await;
+        waited += EVERY;
+    }
     if let Some(http) = http {
         std::fs::write(data.http(), format!("{http}\n")).map_err(|error| {
             CliError::internal(format!("`{}` can't be written", data.http().display())).because(&error)
@@ -99,7 +107,12 @@ fn unstarted(data: &Data) -> CliError {
     let mut error = CliError::unreachable(format!("the {role} does not answer within {} s", WITHIN.as_secs()));
     let log = std::fs::read_to_string(data.logs().join(format!("{role}.log"))).unwrap_or_default();
     let lines: Vec<&str> = log.lines().collect();
-    error.causes = lines.iter().skip(lines.len().saturating_sub(LAST_LINES)).map(|line| (*line).to_owned()).collect();
+    let bare = |line: &str| {
+        let line = line.trim();
+        let line = line.strip_prefix("error: ").or(line.strip_prefix("caused by: ")).unwrap_or(line);
+        render::printable(line)
+    };
+    error.causes = lines.iter().skip(lines.len().saturating_sub(LAST_LINES)).map(|line| bare(line)).collect();
     error.help(log_of(data, role))
 }
 
