@@ -207,7 +207,7 @@ impl Basalt {
     /// If anything of it is left: a process, a mount, a cgroup, a virtual interface, a route, a firewall table.
     #[track_caller]
     pub fn down(&mut self) {
-        let meanwhile = Machine::look().since(&self.before);
+        let meanwhile = Machine::look().since(&self.before).without_others(&self.mark());
         let pids: Vec<u64> = self.status()["services"]
             .as_array()
             .into_iter()
@@ -232,6 +232,13 @@ impl Basalt {
             std::thread::sleep(Duration::from_millis(50));
         }
         assert_eq!(left(), Vec::<String>::new(), "left behind by `down`");
+    }
+
+    /// Returns what the names of this data directory's cgroups, interfaces and firewall table have in them.
+    fn mark(&self) -> String {
+        let text = std::fs::read_to_string(self.data().join("network.json")).unwrap_or_default();
+        let network: Value = serde_json::from_str(&text).unwrap_or_default();
+        network["tag"].as_str().unwrap_or_default().to_owned()
     }
 
     /// Prints what helps to understand a failure.

@@ -36,6 +36,22 @@ impl Machine {
     pub fn both(&self, other: &Self) -> Vec<String> {
         self.0.intersection(&other.0).cloned().collect()
     }
+
+    /// Returns this without what bears the mark of another data directory, whose Basalt may come and go meanwhile.
+    pub fn without_others(mut self, mark: &str) -> Self {
+        self.0.retain(|line| marks(line).all(|found| found == mark));
+        self
+    }
+}
+
+/// Returns the marks of data directories in a line: `basalt-MARK` (cgroups), `basalt_MARK` (firewall), `bMARK-` (interfaces).
+fn marks(line: &str) -> impl Iterator<Item = &str> {
+    let words = line.split(|c: char| !c.is_ascii_alphanumeric() && c != '_' && c != '-');
+    words.filter_map(|word| {
+        let mark = word.strip_prefix("basalt-").or_else(|| word.strip_prefix("basalt_"));
+        let mark = mark.or_else(|| word.strip_prefix('b')?.split_once('-').map(|(mark, _)| mark))?;
+        (mark.len() == 6 && mark.bytes().all(|byte| byte.is_ascii_hexdigit())).then_some(mark)
+    })
 }
 
 fn lines(arguments: &[&str]) -> Vec<String> {
