@@ -32,6 +32,7 @@ pub fn decide(name: &Name, service: &Service, seen: &Observation<'_>) -> Decisio
         let mut changed = service.clone();
         let removed = next.iter().any(|e| matches!(e, Event::ServiceRemoved { .. }));
         let fits = removed || next.iter().all(|event| change(&mut changed, seen, event));
+        debug_assert!(fits, "decided what does not fit: {next:?}");
         if !fits {
             // Unreachable as long as decisions fit the fold, which tests hold; never worth a broken journal.
             break;
