@@ -53,8 +53,9 @@ fn wanted(view: &View<'_>, id: &InstanceId, instance: &Instance) -> Option<Event
 /// Returns the number of requests that are cut if the drained instance is stopped now, if it may be.
 fn may_stop(view: &View<'_>, id: &InstanceId, since: Millis) -> Option<u64> {
     let Some(seen) = view.present(id) else { return view.seen.backend_connected.then_some(0) };
-    if !matches!(seen.life, Life::Running { .. }) {
-        return Some(0); // It has never been named in a table, or has ended: nothing can be cut.
+    let never_named = matches!(seen.life, Life::Starting) && !seen.routed;
+    if never_named || matches!(seen.life, Life::Ended { .. }) {
+        return Some(0); // Nothing can be cut.
     }
     let unnamed = view.seen.router_connected && view.in_force && !seen.routed;
     let over = view.at() >= since + view.service.settings.drain;

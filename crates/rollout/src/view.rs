@@ -112,8 +112,8 @@ impl<'a> View<'a> {
                 let judged = seen.healthy.is_some();
                 Some(since.max(instance.requested_at) + if judged { health.start_within } else { twice })
             }
-            Life::Starting => Some(instance.requested_at + twice),
-            Life::Absent | Life::Ended { .. } => None,
+            // How long a start takes is the backend's to bound: from here it can't be told from one that came late.
+            Life::Starting | Life::Absent | Life::Ended { .. } => None,
         }
     }
 

@@ -56,7 +56,7 @@ pub(crate) fn floor(service: &Service) -> Option<u32> {
 /// Law 4: nothing is stopped that the gateway names, or that has a request before its drain time has passed.
 fn law_4(world: &World, id: &InstanceId, what: &str) -> Result<(), String> {
     let Some(running) = world.backend.instances.get(id).filter(|i| i.runs(world.now)) else { return Ok(()) };
-    if world.router.generation(id) == Some(running.generation) {
+    if world.router.address(id) == Some(running.address) {
         return Err(world.told(&format!("law 4: {id}: {what} while the gateway names it")));
     }
     let service = world.state.services.get(id.service());

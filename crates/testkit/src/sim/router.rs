@@ -1,6 +1,7 @@
 //! A gateway in virtual time: tables come into force late, instances are checked, requests take their time to end.
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use basalt_model::{Generation, InstanceId, Millis, RouteTable};
@@ -62,9 +63,10 @@ impl SimRouter {
         self.named.contains_key(id)
     }
 
-    /// Returns which start of an instance the table in force names.
-    pub fn generation(&self, id: &InstanceId) -> Option<Generation> {
-        self.named.get(id).map(|(generation, _)| *generation)
+    /// Returns where the table in force expects an instance.
+    pub fn address(&self, id: &InstanceId) -> Option<Ipv4Addr> {
+        let releases = &self.table.services.get(id.service())?.releases;
+        releases.get(&id.release())?.instances.get(id).map(|route| route.address)
     }
 
     /// Returns the instances that the table in force names.
