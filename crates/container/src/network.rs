@@ -68,32 +68,63 @@ impl Network {
     }
 }
 
-/// Returns the network of a data directory. The first call chooses one that no route of the host leads to and records it
-/// in `DATA/network.json`.
+/// Where data directories of this machine say which network they have, until the next boot: one file per number.
+const CLAIMS: &str = "/run/basalt/networks";
+
+/// Returns the network of a data directory. The first call chooses one that no route of the host leads to and no other
+/// data directory has, and records it in `DATA/network.json`.
 ///
 /// # Errors
 /// If the record can't be read or written, or all networks are taken.
 pub fn network(data: &Path) -> io::Result<Network> {
-    let path = data.join("network.json");
-    let lock = File::create(data.join("network.lock"))?;
+    let data = std::fs::canonicalize(data)?;
+    std::fs::create_dir_all(CLAIMS)?;
+    let lock = File::create(Path::new(CLAIMS).with_extension("lock"))?;
     lock.lock()?;
-    match std::fs::read(&path) {
-        Ok(text) => return Ok(serde_json::from_slice(&text)?),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => return Err(error),
+    if let Some(network) = recorded(&data)?
+        && claim(network.number, &data)?
+    {
+        return Ok(network);
     }
-    let tag = tag(&std::fs::canonicalize(data)?);
+    let tag = tag(&data);
     let taken = taken(&std::fs::read_to_string("/proc/net/route")?);
     let first = u8::from_str_radix(&tag[..2], 16).unwrap_or(0) % NETWORKS;
-    let number = (0..NETWORKS).map(|n| (first + n) % NETWORKS).find(|n| !taken.contains(n)).ok_or_else(|| {
-        io::Error::other("every network of 10.64.0.0/10 has a route on this machine; free one of its /16 networks")
-    })?;
-    let network = Network { number, tag };
-    let new = data.join("network.json.new");
-    std::fs::write(&new, serde_json::to_vec(&network)?)?;
-    File::open(&new)?.sync_all()?;
-    std::fs::rename(new, path)?;
-    Ok(network)
+    for number in (0..NETWORKS).map(|n| (first + n) % NETWORKS).filter(|n| !taken.contains(n)) {
+        if claim(number, &data)? {
+            let network = Network { number, tag };
+            let new = data.join("network.json.new");
+            std::fs::write(&new, serde_json::to_vec(&network)?)?;
+            File::open(&new)?.sync_all()?;
+            std::fs::rename(new, data.join("network.json"))?;
+            return Ok(network);
+        }
+    }
+    Err(io::Error::other("every network of 10.64.0.0/10 is in use on this machine; free one of its /16 networks"))
+}
+
+/// Gives a network's claim back: the data directory may get another when it comes up again.
+pub(crate) fn release(network: &Network) -> io::Result<()> {
+    std::fs::remove_file(Path::new(CLAIMS).join(network.number.to_string()))
+}
+
+fn recorded(data: &Path) -> io::Result<Option<Network>> {
+    match std::fs::read(data.join("network.json")) {
+        Ok(text) => Ok(Some(serde_json::from_slice(&text)?)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Claims a network for a data directory, unless another one that still exists has it.
+fn claim(number: u8, data: &Path) -> io::Result<bool> {
+    let file = Path::new(CLAIMS).join(number.to_string());
+    let other = std::fs::read_to_string(&file).unwrap_or_default();
+    let other = Path::new(other.trim_end());
+    if other != data && recorded(other).is_ok_and(|n| n.is_some_and(|n| n.number == number)) {
+        return Ok(false);
+    }
+    std::fs::write(file, data.as_os_str().as_encoded_bytes())?;
+    Ok(true)
 }
 
 /// Returns the first six hexadecimal digits of the digest of a path.
@@ -180,6 +211,13 @@ mod tests {
         let first = network(dir.path()).unwrap();
         assert_eq!(network(dir.path()).unwrap(), first);
         assert_eq!(first.tag().len(), 6);
+        let other = tempfile::tempdir().unwrap();
+        std::fs::copy(dir.path().join("network.json"), other.path().join("network.json")).unwrap();
+        let second = network(other.path()).unwrap();
+        assert_ne!(second.number(), first.number(), "two data directories have two networks");
+        assert_ne!(second.tag(), first.tag());
+        release(&first).unwrap();
+        release(&second).unwrap();
     }
 
     #[test]

@@ -28,7 +28,7 @@ fn an_instance_is_shut_in() {
         &["."],
     );
     check("grep -E '^(NoNewPrivs|Seccomp):' /proc/self/status | cat", &["NoNewPrivs:\t1", "Seccomp:\t2"]);
-    check("ls /proc/self/fd | wc -l || true; ls /proc/self/fd | grep -vE '^[0-3]$' | cat; echo .", &["."]);
+    check("ls /proc/self/fd | grep -vE '^[0-3]$' | cat; echo .", &["."]);
     check("cat /proc/1/comm; ls /proc | grep -cE '^[0-9]+$'", &["basalt-init", "4"]);
     check("stat -c %u /bin/busybox /tmp", &["0", "0"]);
 
@@ -93,6 +93,7 @@ fn a_program_in_a_memory_file_is_not_executed() {
     machine.finish();
 }
 
+/// `EACCES`, what the kernel says of a ban on executing.
 fn libc_eacces() -> i32 {
     13
 }
@@ -146,29 +147,31 @@ fn an_instance_reaches_only_what_it_may() {
     let machine = Machine::new();
     let network = machine.network();
     let (open, closed) = (network.service_address(0).unwrap(), network.service_address(1).unwrap());
-    let greet = |address: Ipv4Addr, port: u16| {
+    let greet = |address: Ipv4Addr, port: u16| -> u16 {
         let listener = TcpListener::bind((address, port)).unwrap();
+        let port = listener.local_addr().unwrap().port();
         std::thread::spawn(move || {
             for stream in listener.incoming() {
                 let _ = stream.and_then(|mut s| s.write_all(b"hi\n"));
             }
         });
+        port
     };
     greet(open, 80);
     greet(closed, 80);
-    greet(Ipv4Addr::UNSPECIFIED, 18_080);
+    let everywhere = greet(Ipv4Addr::UNSPECIFIED, 0);
 
-    machine.start("peer-1-1", 1, machine.release("exec nc -lk -p 80 -e echo peer"));
+    machine.start("peer-1-1", 1, machine.release("exec nc -lk -p 80 -e cat"));
     let (_, peer) = machine.running("peer-1-1");
     let ask = |address: Ipv4Addr, port: u16| format!("nc -w 1 {address} {port} </dev/null 2>/dev/null || echo nothing");
     let host = network.host_address();
     let script = [
         ask(open, 80),
         ask(closed, 80),
-        ask(open, 18_080),
+        ask(open, everywhere),
         ask(peer, 80),
-        ask(host, 18_080),
-        ask(Ipv4Addr::new(192, 0, 2, 2), 18_080),
+        ask(host, everywhere),
+        ask(Ipv4Addr::new(192, 0, 2, 2), everywhere),
     ]
     .join(";");
     let mut order = machine.order("web-1-1", 1, machine.release(&script));
@@ -177,11 +180,13 @@ fn an_instance_reaches_only_what_it_may() {
     let (_, lines) = machine.ended("web-1-1");
     assert_eq!(lines, ["hi", "nothing", "nothing", "nothing", "nothing", "nothing"]);
 
-    let mut text = String::new();
     machine.until("the host reaches the peer", |_| {
         TcpStream::connect_timeout(&(peer, 80).into(), Duration::from_secs(1)).is_ok()
     });
-    TcpStream::connect((peer, 80)).unwrap().read_to_string(&mut text).unwrap();
-    assert_eq!(text, "peer\n");
+    let mut stream = TcpStream::connect((peer, 80)).unwrap();
+    stream.write_all(b"ping").unwrap();
+    let mut echo = [0; 4];
+    stream.read_exact(&mut echo).unwrap();
+    assert_eq!(&echo, b"ping");
     machine.finish();
 }

@@ -144,7 +144,7 @@ async fn live(keeper: Shared, mut record: Record, collector: Option<Collector>, 
         .probe
         .clone()
         .map(|probe| tokio::task::spawn_local(check(keeper.clone(), id.clone(), process.init, probe)));
-    let mut status = None;
+    let (mut status, mut killed) = (None, false);
     if let Some(pidfd) = &watched {
         loop {
             tokio::select! {
@@ -161,10 +161,11 @@ async fn live(keeper: Shared, mut record: Record, collector: Option<Collector>, 
                     // Fails only if it has ended.
                     let _ = sys::signal(pidfd.get_ref().as_fd(), libc::SIGKILL);
                     record.kill_at = None;
+                    killed = true;
                 }
             }
         }
-        status = wait_status(pidfd);
+        status = wait_status(pidfd).await.or(killed.then_some(libc::SIGKILL));
     }
     if let Some(checks) = checks {
         checks.abort();

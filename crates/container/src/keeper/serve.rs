@@ -170,6 +170,7 @@ async fn take_down(keeper: &Shared, roles: &[RoleCommand]) -> io::Result<()> {
     firewall::remove(&keeper.network)?;
     veth::close_services(&keeper.network)?;
     Cgroup::of_data(keeper.network.tag()).remove()?;
+    crate::network::release(&keeper.network)?;
     let run = keeper.data.join("run");
     for entry in std::fs::read_dir(&run)? {
         let path = entry?.path();

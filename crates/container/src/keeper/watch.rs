@@ -36,12 +36,26 @@ pub(crate) fn watchable(pidfd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     sys::watch(pidfd)
 }
 
+/// How long the parent of an adopted process may take to reap it; only then does the kernel tell its status.
+const REAPED_WITHIN: Duration = Duration::from_millis(300);
+
+/// How often that is looked for.
+const REAPED_EVERY: Duration = Duration::from_millis(2);
+
 /// Returns the wait status of an ended process, if the kernel tells it.
-pub(crate) fn wait_status(pidfd: &AsyncFd<OwnedFd>) -> Option<i32> {
-    match sys::reap_pidfd(pidfd.get_ref().as_fd()) {
-        Ok(status) => status,
-        Err(_) => sys::pidfd_wait_status(pidfd.get_ref().as_fd()),
+pub(crate) async fn wait_status(pidfd: &AsyncFd<OwnedFd>) -> Option<i32> {
+    if let Ok(status) = sys::reap_pidfd(pidfd.get_ref().as_fd()) {
+        return status;
     }
+    let told = async {
+        loop {
+            if let Some(status) = sys::pidfd_wait_status(pidfd.get_ref().as_fd()) {
+                return status;
+            }
+            tokio::time::sleep(REAPED_EVERY).await;
+        }
+    };
+    tokio::time::timeout(REAPED_WITHIN, told).await.ok()
 }
 
 /// A short-lived program of Basalt that was given its order.
