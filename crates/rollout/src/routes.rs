@@ -1,6 +1,6 @@
 //! The route table that follows from what is recorded and seen.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddrV4};
 
 use basalt_model::{
@@ -53,21 +53,13 @@ fn service_routes(
         routes.extend(added);
     }
     let virtual_address = address(service.slot);
-    let ports: BTreeSet<_> = releases
-        .iter()
-        .flat_map(|(n, r)| r.ports.iter().map(move |(name, p)| (p.container, *n, name, p.protocol)))
-        .map(|(port, n, name, protocol)| {
-            (port, std::cmp::Reverse(n), name.clone(), protocol == basalt_model::Protocol::Http)
-        })
-        .collect();
-    let mut listeners: Vec<Listener> = Vec::new();
-    for (port, _, name, http) in ports {
-        let protocol = if http { basalt_model::Protocol::Http } else { basalt_model::Protocol::Tcp };
-        let address = SocketAddrV4::new(virtual_address, port);
-        if !listeners.iter().any(|l| l.address == address) {
-            listeners.push(Listener { address, port: name, protocol });
-        }
+    let mut listeners: BTreeMap<u16, Listener> = BTreeMap::new();
+    for (name, port) in releases.values().rev().flat_map(|release| &release.ports) {
+        let address = SocketAddrV4::new(virtual_address, port.container);
+        let listener = Listener { address, port: name.clone(), protocol: port.protocol };
+        listeners.entry(port.container).or_insert(listener);
     }
+    let listeners = listeners.into_values().collect();
     Some(ServiceRoutes { routes, listeners, releases })
 }
 
