@@ -83,7 +83,7 @@ fn lines(text: &str) -> impl Iterator<Item = Vec<&str>> {
     text.lines().filter(|l| !l.is_empty() && !l.starts_with('#')).map(|l| l.split(':').collect())
 }
 
-fn find<'a>(text: &'a str, wanted: impl Fn(&Vec<&str>) -> bool) -> Option<Vec<&'a str>> {
+fn find(text: &str, wanted: impl Fn(&Vec<&str>) -> bool) -> Option<Vec<&str>> {
     lines(text).find(wanted)
 }
 

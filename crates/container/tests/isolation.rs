@@ -161,7 +161,7 @@ fn an_instance_reaches_only_what_it_may() {
     greet(closed, 80);
     let everywhere = greet(Ipv4Addr::UNSPECIFIED, 0);
 
-    machine.start("peer-1-1", 1, machine.release("exec nc -lk -p 80 -e cat"));
+    machine.start("peer-1-1", 1, machine.release("exec httpd -f -p 80 -h /etc"));
     let (_, peer) = machine.running("peer-1-1");
     let ask = |address: Ipv4Addr, port: u16| format!("nc -w 1 {address} {port} </dev/null 2>/dev/null || echo nothing");
     let host = network.host_address();
@@ -184,9 +184,10 @@ fn an_instance_reaches_only_what_it_may() {
         TcpStream::connect_timeout(&(peer, 80).into(), Duration::from_secs(1)).is_ok()
     });
     let mut stream = TcpStream::connect((peer, 80)).unwrap();
-    stream.write_all(b"ping").unwrap();
-    let mut echo = [0; 4];
-    stream.read_exact(&mut echo).unwrap();
-    assert_eq!(&echo, b"ping");
+    stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    stream.write_all(b"GET /hostname HTTP/1.0\r\n\r\n").unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    assert!(text.ends_with("\r\n\r\npeer-1-1\n"), "{text}");
     machine.finish();
 }

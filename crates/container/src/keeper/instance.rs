@@ -91,7 +91,8 @@ async fn create(keeper: &Shared, start: Box<StartInstance>) -> Result<(Record, C
                 _ => None,
             };
             let init_ticks = start_ticks(init).unwrap_or(0);
-            record.stage = Stage::Running(Process { init, init_ticks, pid, boot: boot_id(), since: now(), probe });
+            record.stage =
+                Stage::Running(Box::new(Process { init, init_ticks, pid, boot: boot_id(), since: now(), probe }));
             record.save(&dir).map_err(|e| format!("could not write down that it runs: {e}"))?;
             Ok((record, collector))
         }

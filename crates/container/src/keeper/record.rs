@@ -34,7 +34,7 @@ pub(crate) enum Stage {
     /// Being created, by this process.
     Starting,
     /// Running.
-    Running(Process),
+    Running(Box<Process>),
     /// Ended; everything but this record is cleaned up.
     Ended { exit: Exit, at: Millis, last_lines: Vec<String> },
 }

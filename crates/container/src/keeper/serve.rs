@@ -139,7 +139,7 @@ fn recorded(data: &Path) -> io::Result<Vec<Record>> {
 /// Listens on a socket that root alone may use; one left by a keeper before is replaced.
 fn bind(path: &Path) -> io::Result<UnixListener> {
     match std::fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => UnixListener::bind(path),
     }
 }

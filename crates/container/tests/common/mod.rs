@@ -211,10 +211,10 @@ impl Machine {
 
     pub fn shutdown(&mut self) -> std::io::Result<()> {
         let done = self.runtime.block_on(basalt_container::shutdown(&self.data));
-        if done.is_ok() {
-            if let Some(mut keeper) = self.keeper.take() {
-                assert!(keeper.wait().unwrap().success());
-            }
+        if done.is_ok()
+            && let Some(mut keeper) = self.keeper.take()
+        {
+            assert!(keeper.wait().unwrap().success());
         }
         done
     }
