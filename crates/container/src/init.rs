@@ -12,6 +12,7 @@ use std::os::fd::RawFd;
 use libcontainer::oci_spec::runtime::Spec;
 use libcontainer::workload::{Executor, ExecutorError, ExecutorSetEnvsError, ExecutorValidationError};
 
+use crate::seccomp;
 use crate::sys::{self, Side};
 
 /// Runs an instance's program below a small init. The descriptors are inherited across forks, hence plain numbers.
@@ -32,6 +33,8 @@ impl Executor for Init {
         };
         let args = spec.process().as_ref().and_then(|p| p.args().clone()).ok_or(ExecutorError::InvalidArg)?;
         let (args, env) = (strings(&args)?, strings(&self.env)?);
+        sys::filter_calls(&seccomp::filter())
+            .map_err(|e| ExecutorError::Other(format!("could not filter its system calls: {e}")))?;
         match sys::fork(0).map_err(|e| ExecutorError::Other(format!("could not fork: {e}")))? {
             Side::Child => {
                 let error = sys::exec(&args, &env);

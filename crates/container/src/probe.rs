@@ -68,7 +68,7 @@ fn run() -> io::Result<i32> {
         list.iter().map(|s| CString::new(s.as_str()).map_err(io::Error::other)).collect()
     };
     let (args, env) = (strings(&order.probe.command)?, strings(&order.probe.env)?);
-    let filter: libcontainer::oci_spec::runtime::LinuxSeccomp = serde_json::from_value(seccomp::filter())?;
+    let filter = seccomp::filter();
     let init = sys::pidfd(order.init)?;
     // Nothing of this process may be seen from inside: neither its memory nor the program on the host.
     sys::hide_process();
@@ -94,7 +94,7 @@ fn run() -> io::Result<i32> {
                 let user = &order.probe.user;
                 let capabilities = capability_bits(&order.probe.capabilities);
                 sys::become_user(user.uid, user.gid, &user.groups, capabilities)?;
-                libcontainer::seccomp::initialize_seccomp(&filter).map_err(io::Error::other)?;
+                sys::filter_calls(&filter)?;
                 sys::die_with_parent();
                 Err(sys::exec(&args, &env))
             };

@@ -7,7 +7,6 @@ use basalt_model::{Limits, Release};
 use basalt_seam::PinnedImage;
 use serde_json::{Value, json};
 
-use crate::seccomp;
 use crate::user::User;
 
 /// The search path where neither image nor release sets one.
@@ -116,7 +115,6 @@ pub(crate) fn spec(facts: &Facts<'_>) -> Value {
             "resources": resources(&facts.release.limits),
             "maskedPaths": MASKED,
             "readonlyPaths": READ_ONLY,
-            "seccomp": seccomp::filter(),
         },
     })
 }

@@ -316,3 +316,14 @@ pub(crate) fn watch(pidfd: OwnedFd) -> io::Result<tokio::io::unix::AsyncFd<Owned
     // SAFETY: the descriptor is owned by the value that is registered, and so stays open as long as that is.
     Ok(unsafe { tokio::io::unix::AsyncFd::register_with_interest(pidfd, interest) }?)
 }
+
+/// Puts a filter of system calls in force, for good. The process must have given up new privileges before.
+pub(crate) fn filter_calls(program: &[libc::sock_filter]) -> io::Result<()> {
+    let len = u16::try_from(program.len()).map_err(io::Error::other)?;
+    let filter = libc::sock_fprog { len, filter: program.as_ptr().cast_mut() };
+    // SAFETY: the kernel only reads the program, whose length is given.
+    let result = unsafe {
+        libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, &filter as *const libc::sock_fprog)
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}

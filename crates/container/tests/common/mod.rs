@@ -25,6 +25,7 @@ pub struct Machine {
     depot: Depot,
     image: Digest,
     roles: Vec<String>,
+    network: network::Network,
     _dir: tempfile::TempDir,
 }
 
@@ -66,11 +67,12 @@ impl Machine {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let roles: Vec<String> = roles.iter().map(|r| (*r).to_owned()).collect();
         let keeper = spawn(&data, &roles);
+        let network = network::network(&data).unwrap();
         let backend = {
             let _inside = runtime.enter();
             KeeperBackend::connect(keeper_socket(&data), Arc::new(|| {}), Arc::new(|| {}))
         };
-        let machine = Self { data, backend, keeper: Some(keeper), runtime, depot, image, roles, _dir: dir };
+        let machine = Self { data, backend, keeper: Some(keeper), runtime, depot, image, roles, network, _dir: dir };
         machine.until("the keeper is there", |m| m.backend.seen().connected);
         machine
     }
@@ -206,7 +208,7 @@ impl Machine {
     }
 
     pub fn network(&self) -> network::Network {
-        network::network(&self.data).unwrap()
+        self.network.clone()
     }
 
     pub fn shutdown(&mut self) -> std::io::Result<()> {
@@ -245,7 +247,7 @@ impl Machine {
     pub fn leftovers(&self, tag: &str) -> Vec<String> {
         let mut left = Vec::new();
         for command in ["ip -o link", "nft list tables", "ip route show table all"] {
-            let (_, base) = (command, self.network().services().0.to_string());
+            let base = self.network().services().0.to_string();
             let text = sh(command);
             left.extend(
                 text.lines()
