@@ -31,8 +31,18 @@ pub(crate) struct RouteTo {
     pub(crate) interface: u32,
     pub(crate) via: Option<Ipv4Addr>,
     pub(crate) source: Option<Ipv4Addr>,
-    /// Whether the addresses are the host's own.
-    pub(crate) local: bool,
+    pub(crate) kind: RouteKind,
+}
+
+/// What becomes of what is sent along a route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum RouteKind {
+    /// It leaves by the interface.
+    Unicast,
+    /// The addresses are the host's own.
+    Local,
+    /// It is refused, so that it does not follow a wider route.
+    Unreachable,
 }
 
 impl Netlink {
@@ -119,12 +129,16 @@ impl RouteTo {
         message.header.address_family = AddressFamily::Inet;
         message.header.destination_prefix_length = self.prefix;
         message.header.protocol = RouteProtocol::Static;
-        (message.header.table, message.header.kind, message.header.scope) = match (self.local, self.via) {
-            (true, _) => (LOCAL_TABLE, RouteType::Local, RouteScope::Host),
-            (false, None) => (RouteHeader::RT_TABLE_MAIN, RouteType::Unicast, RouteScope::Link),
-            (false, Some(_)) => (RouteHeader::RT_TABLE_MAIN, RouteType::Unicast, RouteScope::Universe),
+        const MAIN: u8 = RouteHeader::RT_TABLE_MAIN;
+        (message.header.table, message.header.kind, message.header.scope) = match (self.kind, self.via) {
+            (RouteKind::Local, _) => (LOCAL_TABLE, RouteType::Local, RouteScope::Host),
+            (RouteKind::Unicast, None) => (MAIN, RouteType::Unicast, RouteScope::Link),
+            (RouteKind::Unicast, Some(_)) => (MAIN, RouteType::Unicast, RouteScope::Universe),
+            (RouteKind::Unreachable, _) => (MAIN, RouteType::Unreachable, RouteScope::Universe),
         };
-        message.attributes.push(RouteAttribute::Oif(self.interface));
+        if self.kind != RouteKind::Unreachable {
+            message.attributes.push(RouteAttribute::Oif(self.interface));
+        }
         if self.prefix > 0 {
             message.attributes.push(RouteAttribute::Destination(RouteAddress::Inet(self.to)));
         }

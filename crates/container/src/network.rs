@@ -47,6 +47,11 @@ impl Network {
         (self.at(0), 20)
     }
 
+    /// Returns the prefix length of the whole network.
+    pub(crate) fn prefix(&self) -> u8 {
+        16
+    }
+
     /// Returns the address of the instance with this index, or `None` if there are not so many.
     pub(crate) fn instance_address(&self, index: u32) -> Option<Ipv4Addr> {
         let offset = index.checked_add(SERVICE_ADDRESSES)?;

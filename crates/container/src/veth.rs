@@ -8,7 +8,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 
 use rtnetlink::packet_route::link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
 
-use crate::netlink::{Netlink, RouteTo, interface_index};
+use crate::netlink::{Netlink, RouteKind, RouteTo, interface_index};
 use crate::network::{GATEWAY, Network};
 
 /// What the interface is called inside an instance.
@@ -81,8 +81,14 @@ pub(crate) fn connect(names: &Names, network: &Network, address: Ipv4Addr, netns
     set("ipv4/conf/NAME/rp_filter", "1")?;
     let interface = interface_index(&names.host)?;
     netlink.add_neighbour(interface, address, inside_mac(address))?;
-    let route =
-        RouteTo { to: address, prefix: 32, interface, via: None, source: Some(network.host_address()), local: false };
+    let route = RouteTo {
+        to: address,
+        prefix: 32,
+        interface,
+        via: None,
+        source: Some(network.host_address()),
+        kind: RouteKind::Unicast,
+    };
     netlink.add_route(route)
 }
 
@@ -94,7 +100,7 @@ pub(crate) fn configure_inside(address: Ipv4Addr) -> io::Result<()> {
     netlink.add_address(interface, address)?;
     netlink.bring_up(interface)?;
     netlink.add_neighbour(interface, GATEWAY, HOST_MAC)?;
-    let route = RouteTo { to: GATEWAY, prefix: 32, interface, via: None, source: None, local: false };
+    let route = RouteTo { to: GATEWAY, prefix: 32, interface, via: None, source: None, kind: RouteKind::Unicast };
     netlink.add_route(route)?;
     netlink.add_route(RouteTo { to: Ipv4Addr::UNSPECIFIED, prefix: 0, via: Some(GATEWAY), ..route })
 }
@@ -107,23 +113,27 @@ pub(crate) fn disconnect(names: &Names) -> io::Result<()> {
     }
 }
 
-/// The route that makes all virtual addresses the host's own.
-fn services_route(network: &Network) -> RouteTo {
+/// The routes of a network as a whole: virtual addresses are the host's own, and what belongs to no instance is
+/// refused. Without the second, what is sent to an instance that has just ended would leave by the host's default route.
+fn network_routes(network: &Network) -> [RouteTo; 2] {
     let (to, prefix) = network.services();
-    RouteTo { to, prefix, interface: LOOPBACK, via: None, source: None, local: true }
+    let services = RouteTo { to, prefix, interface: LOOPBACK, via: None, source: None, kind: RouteKind::Local };
+    [services, RouteTo { prefix: network.prefix(), kind: RouteKind::Unreachable, ..services }]
 }
 
-/// Makes the virtual addresses of services the host's own.
-pub(crate) fn open_services(network: &Network) -> io::Result<()> {
-    Netlink::open()?.add_route(services_route(network))
+/// Lays the routes of a network as a whole.
+pub(crate) fn open_network(network: &Network) -> io::Result<()> {
+    let netlink = Netlink::open()?;
+    network_routes(network).into_iter().try_for_each(|route| netlink.add_route(route))
 }
 
-/// Takes the virtual addresses away again.
-pub(crate) fn close_services(network: &Network) -> io::Result<()> {
-    match Netlink::open()?.delete_route(services_route(network)) {
+/// Takes the routes of a network as a whole away again.
+pub(crate) fn close_network(network: &Network) -> io::Result<()> {
+    let netlink = Netlink::open()?;
+    network_routes(network).into_iter().try_for_each(|route| match netlink.delete_route(route) {
         Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Ok(()),
         result => result,
-    }
+    })
 }
 
 #[cfg(test)]

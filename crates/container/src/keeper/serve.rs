@@ -59,7 +59,7 @@ pub fn run(options: KeeperOptions) -> io::Result<()> {
         std::fs::set_permissions(data.join(dir), std::os::unix::fs::PermissionsExt::from_mode(0o700))?;
     }
     let network = network(&data)?;
-    veth::open_services(&network)?;
+    veth::open_network(&network)?;
     // Creating an instance is mostly kernel work; more at once than there are processors only makes each slower.
     let starts = std::thread::available_parallelism().map_or(2, |n| n.get().max(2));
     let keeper = Keeper::new(data, options.basalt, network, starts);
@@ -168,7 +168,7 @@ async fn converse(keeper: Shared, stream: UnixStream, down: mpsc::UnboundedSende
 async fn take_down(keeper: &Shared, roles: &[RoleCommand]) -> io::Result<()> {
     roles::stop_all(keeper, roles).await?;
     firewall::remove(&keeper.network)?;
-    veth::close_services(&keeper.network)?;
+    veth::close_network(&keeper.network)?;
     Cgroup::of_data(keeper.network.tag()).remove()?;
     crate::network::release(&keeper.network)?;
     let run = keeper.data.join("run");
