@@ -1,5 +1,7 @@
 //! What an instance can see, reach and do: asserted from inside. Needs root.
 
+#![allow(clippy::disallowed_methods)] // Tests run programs.
+
 mod common;
 
 use std::collections::BTreeMap;
@@ -189,5 +191,34 @@ fn an_instance_reaches_only_what_it_may() {
     let mut text = String::new();
     stream.read_to_string(&mut text).unwrap();
     assert!(text.ends_with("\r\n\r\npeer-1-1\n"), "{text}");
+    machine.finish();
+}
+
+#[test]
+fn only_egress_leaves_the_machine() {
+    let machine = Machine::new();
+    // A machine beyond this one: a network namespace that knows no route back to instances.
+    let (name, outside) = (format!("out-{}", machine.tag()), "198.51.100.2");
+    let short = &machine.tag()[..4];
+    sh(&format!(
+        "ip netns add {name}; ip link add o{short} type veth peer name eth0 netns {name}; \
+         ip addr add 198.51.100.1/24 dev o{short}; ip link set o{short} up; \
+         ip -n {name} addr add {outside}/24 dev eth0; ip -n {name} link set eth0 up; ip -n {name} link set lo up"
+    ));
+    let serve = format!("exec ip netns exec {name} busybox httpd -f -p 80 -h /etc");
+    let mut server = std::process::Command::new("sh").arg("-c").arg(serve).spawn().unwrap();
+    std::thread::sleep(Duration::from_millis(300));
+    let ask = |egress: bool| {
+        let ask = format!("echo 'GET /hostname HTTP/1.0\n' | nc -w 2 {outside} 80 2>/dev/null");
+        let script = format!("{ask} | grep -q '200 OK' && echo reached || echo cut off");
+        let mut release = machine.release(&script);
+        release.egress = egress;
+        machine.output(release)
+    };
+    let answers = (ask(false), ask(true));
+    server.kill().unwrap();
+    server.wait().unwrap();
+    sh(&format!("ip netns del {name}; ip link del o{short} 2>/dev/null"));
+    assert_eq!(answers, (vec!["cut off".to_owned()], vec!["reached".to_owned()]));
     machine.finish();
 }
