@@ -15,8 +15,8 @@ pub(crate) fn act(view: &View<'_>) -> Decision {
         instance_todo(view, id, instance, &mut todo);
     }
     for (id, seen) in view.strays() {
-        // What nobody recorded gets no requests; what still has some by an old table keeps them until that is gone.
-        if !(seen.routed && view.seen.router_connected) {
+        // What nobody recorded goes as all others go: once the gateway names it no more and nothing is in flight.
+        if !matches!(seen.life, Life::Running { .. }) || view.seen.cut_off(seen) {
             discard(view, id, seen, &mut todo);
         }
     }
@@ -28,6 +28,10 @@ pub(crate) fn act(view: &View<'_>) -> Decision {
     }
     if let Some(warm) = &view.service.warm {
         todo.wake(warm.until);
+    }
+    // What is only kept warm holds nobody up.
+    if let (None, Some(warm)) = (&view.service.rollout, &view.service.warm) {
+        todo.decision.waiting.retain(|w| w.instance().is_none_or(|id| id.release() != warm.release));
     }
     if !view.seen.backend_connected {
         todo.wait(Waiting::Backend);

@@ -2,6 +2,8 @@
 
 use basalt_model::{Event, Millis, Name, Phase, ReleaseNumber, Rollout, RolloutSpec, Service, Settings, Strategy};
 
+use crate::evolve_service::in_use;
+
 /// What a person may ask of a service.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -48,6 +50,7 @@ pub fn command(name: &Name, service: &Service, at: Millis, command: &Command) ->
     match command {
         Command::Scale { instances } if *instances == service.settings.instances => Ok(Vec::new()),
         Command::Scale { instances } => {
+            scalable(name, service, *instances)?;
             let settings = Settings { instances: *instances, ..service.settings.clone() };
             Ok(vec![Event::ServiceConfigured { service: service_name, settings }])
         }
@@ -98,6 +101,23 @@ pub(crate) fn begin(
         because,
     };
     Event::RolloutStarted { service: name.clone(), rollout: Box::new(rollout) }
+}
+
+/// Checks what a stack file is checked for as well.
+fn scalable(name: &Name, service: &Service, instances: u32) -> Result<(), Refused> {
+    if instances > Settings::MOST_INSTANCES {
+        let what = format!("{instances} instances are more than one service may have");
+        return refuse(what, &format!("ask for at most {}", Settings::MOST_INSTANCES));
+    }
+    let used = service.releases.iter().filter(|(number, _)| in_use(service, **number));
+    let exclusive = used.flat_map(|(_, release)| release.volumes.values()).find(|volume| !volume.shared);
+    match exclusive {
+        Some(volume) if instances > 1 => {
+            let what = format!("instances of `{name}` can't share the exclusive volume `{}`", volume.name);
+            refuse(what, "keep one instance, or declare the volume with `shared = true`")
+        }
+        _ => Ok(()),
+    }
 }
 
 fn promote(name: &Name, rollout: &Rollout) -> Result<Vec<Event>, Refused> {

@@ -53,7 +53,8 @@ pub(crate) fn evolve_job(job: &mut Job, at: Millis, event: &Event) -> Result<(),
             job.state = JobState::Succeeded { at };
         }
         Event::JobAttemptFailed { exit, last, .. } => {
-            running(job)?;
+            let open = matches!(job.state, JobState::Running { .. } | JobState::Pending);
+            ensure(open, || "it has ended already".into())?;
             job.failures = job.failures.saturating_add(1);
             job.retry_at = Some(at + pause(job.failures));
             job.state = if *last { JobState::Failed { exit: exit.clone(), at } } else { JobState::Pending };

@@ -39,6 +39,12 @@ fn next(name: &Name, job: &Job, seen: &Observation<'_>) -> Option<Event> {
         _ if job.removing => clear.then(|| Event::JobRemoved { job: name.clone() }),
         JobState::Pending => {
             let done = |j: &Name| matches!(seen.jobs.get(j), Some(JobState::Succeeded { .. }));
+            let failed = |j: &&Name| matches!(seen.jobs.get(*j), Some(JobState::Failed { .. }));
+            if let Some(before) = job.depends_on.iter().find(failed) {
+                let exit = Exit::CouldNotStart(format!("job `{before}`, which it depends on, failed"));
+                let job = name.clone();
+                return Some(Event::JobAttemptFailed { job, exit, last_lines: Vec::new(), last: true });
+            }
             let paused = job.retry_at.is_some_and(|at| seen.at < at);
             // A new try waits for the end of all older ones: two at once might do the same work twice.
             (clear && !paused && job.depends_on.iter().all(done)).then(|| {
@@ -65,7 +71,9 @@ fn running(
     match current.map(|s| &s.life) {
         Some(Life::Ended { exit, .. }) if exit.is_success() && !stopping => Some(Event::JobSucceeded { job: job_name }),
         Some(Life::Ended { exit, last_lines, .. }) => {
-            let (exit, last_lines) = (exit.clone(), last_lines.clone());
+            let late = stopping && !job.removing;
+            let exit = if late { Exit::TimedOut { after: job.timeout } } else { exit.clone() };
+            let last_lines = last_lines.clone();
             Some(Event::JobAttemptFailed { job: job_name, exit, last_lines, last })
         }
         None if stopping && seen.backend_connected => {

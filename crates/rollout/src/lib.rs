@@ -31,4 +31,4 @@ pub use evolve::evolve;
 pub use job::decide_job;
 pub use observation::{Action, Decision, IllegalEvent, InstanceSeen, Life, Observation, Waiting};
 pub use routes::routes;
-pub use shape::{extra_instances, weights};
+pub use shape::weights;

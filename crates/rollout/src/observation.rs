@@ -42,6 +42,13 @@ pub struct InstanceSeen {
     pub in_flight: u64,
 }
 
+impl Observation<'_> {
+    /// Returns whether the gateway sends an instance nothing and has nothing in flight to it, by its own word.
+    pub fn cut_off(&self, seen: &InstanceSeen) -> bool {
+        self.router_connected && self.routes_in_force && !seen.routed && seen.in_flight == 0
+    }
+}
+
 /// Whether an instance lives.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Life {
@@ -178,6 +185,26 @@ pub enum Waiting {
     Backend,
     /// The gateway can't be reached.
     Router,
+}
+
+impl Waiting {
+    /// Returns the instance that is waited for, if it is one.
+    pub fn instance(&self) -> Option<&InstanceId> {
+        match self {
+            Self::Start { instance, .. }
+            | Self::Health { instance, .. }
+            | Self::Backoff { instance, .. }
+            | Self::Drain { instance, .. }
+            | Self::Stop { instance, .. } => Some(instance),
+            Self::Job { .. }
+            | Self::Routes
+            | Self::Hold { .. }
+            | Self::Approval
+            | Self::Resume
+            | Self::Backend
+            | Self::Router => None,
+        }
+    }
 }
 
 /// An event that does not fit the state: the journal is damaged, or a program error.

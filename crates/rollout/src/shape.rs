@@ -33,12 +33,12 @@ pub(crate) fn shape(service: &Service) -> Shape {
             wanted.extend(old_release(rollout).map(|release| (release, old)));
             wanted.insert(rollout.target, new);
             if let (Strategy::Rolling { .. }, Some(_)) = (&rollout.spec.strategy, old_release(rollout)) {
-                most = Some((rollout.target, n.saturating_add(surge(&rollout.spec.strategy, n))));
+                most = Some((rollout.target, n.saturating_add(rollout.spec.strategy.surge(n))));
             }
         }
     }
     wanted.extend(service.warm.as_ref().map(|warm| (warm.release, n)));
-    Shape { wanted, floor: floor(service), most }
+    Shape { wanted, floor: drain_floor(service), most }
 }
 
 /// Returns the share of the service's traffic that each release is to get.
@@ -103,12 +103,12 @@ fn counts(service: &Service, rollout: &Rollout) -> (u32, u32) {
         (Phase::Starting, Strategy::Canary { .. }) => (n, at_step(service, rollout, 0)),
         (Phase::Starting, Strategy::Rolling { .. }) => {
             // With room for more, the new comes before the old goes; without, what may be missing goes first.
-            let (surge, missing) = (surge(strategy, n), missing(strategy, n));
+            let (surge, missing) = (strategy.surge(n), strategy.missing(n));
             if surge > 0 { (n, surge.min(n)) } else { (n - missing, missing) }
         }
         (Phase::Starting, Strategy::Recreate) => (0, if none_of(Some(old)) { n } else { 0 }),
         (Phase::Moving { moved }, _) => {
-            let (surge, missing) = (surge(strategy, n), missing(strategy, n));
+            let (surge, missing) = (strategy.surge(n), strategy.missing(n));
             let ahead = moved.saturating_add(missing);
             (n.saturating_sub(ahead), ahead.saturating_add(surge).min(n))
         }
@@ -121,20 +121,17 @@ fn counts(service: &Service, rollout: &Rollout) -> (u32, u32) {
     }
 }
 
-/// Returns how many instances a rolling update may have above the wanted number: at least one if none may be missing,
-/// since nothing could move otherwise.
-fn surge(strategy: &Strategy, n: u32) -> u32 {
-    let Strategy::Rolling { max_surge, .. } = strategy else { return 0 };
-    max_surge.of(n).max(u32::from(missing(strategy, n) == 0))
+/// Returns how many healthy instances must be left when a healthy one is drained: while a rollout passes, all of them,
+/// since nothing old goes before something new has proven itself in its place (law 3).
+fn drain_floor(service: &Service) -> u32 {
+    let passes = service.rollout.as_ref().is_some_and(|r| {
+        let strict = matches!(r.spec.strategy, Strategy::BlueGreen | Strategy::Canary { .. });
+        strict && r.baseline.is_some() && !matches!(r.phase, Phase::Returning { .. })
+    });
+    if passes { service.settings.instances } else { floor(service) }
 }
 
-/// Returns how many healthy instances may be missing during a rolling update: never all of them.
-fn missing(strategy: &Strategy, n: u32) -> u32 {
-    let Strategy::Rolling { max_unavailable, .. } = strategy else { return 0 };
-    max_unavailable.of(n).min(n.saturating_sub(1))
-}
-
-/// Returns how many healthy instances must be left when a healthy one is drained.
+/// Returns how many healthy instances are enough to serve.
 ///
 /// Half of the wanted number where a strategy says nothing: with fewer, those that are left would take more than
 /// twice their load, which is worse than to keep what was to go a little longer.
@@ -145,7 +142,7 @@ fn floor(service: &Service) -> u32 {
     }
     match service.rollout.as_ref().map(|r| &r.spec.strategy) {
         Some(Strategy::Recreate) => 0,
-        Some(strategy @ Strategy::Rolling { .. }) => n - missing(strategy, n),
+        Some(strategy @ Strategy::Rolling { .. }) => n - strategy.missing(n),
         _ => n.div_ceil(2),
     }
 }
@@ -198,13 +195,4 @@ fn lend(service: &Service, weights: &mut BTreeMap<ReleaseNumber, Weight>) {
 fn share(part: u32, whole: u32) -> Weight {
     let all = u64::from(Weight::ALL.0);
     Weight((u64::from(part) * all).checked_div(u64::from(whole)).unwrap_or(all) as u32)
-}
-
-/// Returns how many instances a strategy needs above the wanted number while it passes.
-pub fn extra_instances(strategy: &Strategy, instances: u32) -> u32 {
-    match strategy {
-        Strategy::Rolling { .. } => surge(strategy, instances).min(instances),
-        Strategy::BlueGreen | Strategy::Canary { .. } => instances,
-        Strategy::Recreate => 0,
-    }
 }

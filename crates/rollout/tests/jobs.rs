@@ -164,3 +164,29 @@ fn a_rollout_waits_for_its_jobs_and_fails_with_them() {
     check(Some(JobState::Succeeded { at: NOW }), &["rollout_advanced", "instance_requested", "instance_requested"]);
     check(Some(JobState::Failed { exit: Exit::Code(1), at: NOW }), &["rollout_advanced"]);
 }
+
+#[test]
+fn a_job_behind_one_that_failed_is_not_run_and_says_so() {
+    let mut state = declared(3, &["before"]);
+    let failed = JobState::Failed { exit: Exit::Code(7), at: NOW };
+    let decision = ask_job(&state, NOW, &Seen::new(), &BTreeMap::from([(name("before"), failed)]));
+    let [event @ Event::JobAttemptFailed { exit: Exit::CouldNotStart(why), last: true, .. }] = &decision.events[..]
+    else {
+        panic!("{decision:?}")
+    };
+    assert!(why.contains("`before`"), "{why}");
+    evolve(&mut state, NOW, event).unwrap();
+    assert!(matches!(job(&state).state, JobState::Failed { .. }));
+}
+
+#[test]
+fn one_whose_time_is_over_says_so_however_it_ends() {
+    let mut state = declared(0, &[]);
+    settle(&mut state, NOW, &Seen::new());
+    let late = NOW + Millis::seconds(60);
+    let running = seen(1, Life::Running { pid: 1, since: NOW });
+    assert_eq!(settle(&mut state, late, &running).0, ["job_stop_requested"]);
+    settle(&mut state, late, &seen(1, ended(0)));
+    let JobState::Failed { exit, .. } = &job(&state).state else { panic!("{:?}", job(&state)) };
+    assert_eq!(exit.to_string(), "did not end within 1m");
+}

@@ -121,7 +121,7 @@ fn matched(web: &Service, mut seen: Seen, strays: u64) -> Seen {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 1000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn weights_add_up(web in any_service()) {

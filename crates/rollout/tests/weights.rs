@@ -148,6 +148,7 @@ fn commands_say_what_to_do_instead() {
     check(&warm, back_to(None), Ok(&["rollout_started"]));
     check(&plain, Command::Scale { instances: 2 }, Ok(&[]));
     check(&plain, Command::Scale { instances: 3 }, Ok(&["service_configured"]));
+    check(&plain, Command::Scale { instances: u32::MAX }, Err("more than one service may have"));
     check(&holding, Command::Pause, Ok(&["rollout_paused"]));
     check(&holding, Command::Resume, Ok(&[]));
     check(&holding, Command::Promote, Ok(&["rollout_advanced"]));
