@@ -51,7 +51,8 @@ pub async fn rollback(client: &Client, service: &str, to: Option<u32>, detach: b
     // still under way, and otherwise what serves.
     let now = asked(client.status().await)?;
     let service_now = now.services.iter().find(|s| s.name == service);
-    let target = service_now.and_then(|s| s.rollout.as_ref()).map(|r| r.target).or(to);
+    let goes_to = |r: &basalt_api::RolloutStatus| if r.phase == "returning" { r.baseline } else { Some(r.target) };
+    let target = service_now.and_then(|s| s.rollout.as_ref()).and_then(goes_to).or(to);
     let seq = before.seq.min(now.seq);
     let goal = Goal::of_service(service, target, seq);
     finish(client, &goal, seq, &format!("{service} is rolled back"), out).await
@@ -87,7 +88,7 @@ pub async fn scale(client: &Client, counts: &[String], detach: bool, out: Output
 }
 
 async fn finish(client: &Client, goal: &Goal, seq: u64, done: &str, out: Output) -> Result<Outcome> {
-    let Some(followed) = follow(client, goal, seq, out).await? else { return Ok(Outcome::Done) };
+    let Some(followed) = follow(client, goal, seq, out).await? else { return Ok(Outcome::Interrupted) };
     if out.json() {
         out.document(&followed.status)?;
     } else if followed.failed.is_empty() {

@@ -14,6 +14,8 @@ pub enum Outcome {
     RolledBack,
     /// The stack is invalid; its faults have been shown.
     Invalid,
+    /// A person stopped following (Ctrl-C); what was begun goes on.
+    Interrupted,
 }
 
 impl Outcome {
@@ -24,6 +26,8 @@ impl Outcome {
             Self::ChangesPresent => 2,
             Self::RolledBack => 3,
             Self::Invalid => 4,
+            // 128 + SIGINT, as shells count.
+            Self::Interrupted => 130,
         })
     }
 }

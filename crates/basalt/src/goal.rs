@@ -113,12 +113,16 @@ impl Goal {
     }
 }
 
+/// What is said of what somebody else removed before it was reached.
+const REMOVED: &str = "was removed meanwhile";
+
 type Judged = Option<Result<(), (u32, String)>>;
 
 fn judge_service(service: Option<&ServiceStatus>, aim: Aim) -> Judged {
     let (service, wanted) = match (service, aim) {
         (None, Aim::Gone) => return Some(Ok(())),
-        (None, _) | (Some(_), Aim::Gone) => return None,
+        (None, Aim::Release(number)) => return Some(Err((number, REMOVED.to_owned()))),
+        (None, Aim::Quiet) | (Some(_), Aim::Gone) => return None,
         (Some(service), Aim::Release(number)) => (service, Some(number)),
         (Some(service), Aim::Quiet) => (service, None),
     };
@@ -128,7 +132,10 @@ fn judge_service(service: Option<&ServiceStatus>, aim: Aim) -> Judged {
     let stable = service.stable.as_ref().map(|stable| stable.number);
     match wanted {
         Some(number) if stable != Some(number) => {
-            let last = service.last_rollout.as_ref().filter(|last| last.target == number && last.outcome != "done")?;
+            let last = service.last_rollout.as_ref()?;
+            if last.target != number || last.outcome == "done" {
+                return Some(Err((number, format!("was superseded by #{}", last.target))));
+            }
             let serving = stable.map(|n| format!(", #{n} serves as before")).unwrap_or_default();
             let reason = last.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
             let said = format!("was {}{serving}{reason}", last.outcome.replace('_', " "));
@@ -141,10 +148,14 @@ fn judge_service(service: Option<&ServiceStatus>, aim: Aim) -> Judged {
 fn judge_job(job: Option<&JobStatus>, aim: Aim) -> Judged {
     let (job, wanted) = match (job, aim) {
         (None, Aim::Gone) => return Some(Ok(())),
-        (None, _) | (Some(_), Aim::Gone) => return None,
+        (None, Aim::Release(number)) => return Some(Err((number, REMOVED.to_owned()))),
+        (None, Aim::Quiet) | (Some(_), Aim::Gone) => return None,
         (Some(job), Aim::Release(number)) => (job, Some(number)),
         (Some(job), Aim::Quiet) => (job, None),
     };
+    if let Some(number) = wanted.filter(|number| *number < job.release.number) {
+        return Some(Err((number, format!("was superseded by #{}", job.release.number))));
+    }
     if wanted.is_some_and(|number| number != job.release.number) || job.removing {
         return None;
     }
@@ -221,7 +232,7 @@ mod tests {
         };
         check(Aim::Gone, None, "reached");
         check(Aim::Gone, Some(service(Some(1), None, None)), "open");
-        check(Aim::Release(2), None, "open");
+        check(Aim::Release(2), None, "was removed meanwhile");
         check(Aim::Release(2), Some(service(Some(1), Some(2), None)), "open");
         check(Aim::Release(2), Some(service(Some(2), None, Some((2, "done")))), "reached");
         check(
@@ -235,7 +246,7 @@ mod tests {
             Some(service(Some(3), None, Some((2, "superseded")))),
             "was superseded, #3 serves as before: it died",
         );
-        check(Aim::Release(2), Some(service(Some(1), None, Some((1, "done")))), "open");
+        check(Aim::Release(2), Some(service(Some(1), None, Some((3, "done")))), "was superseded by #3");
         check(Aim::Quiet, Some(service(Some(1), None, None)), "reached");
         let mut waits = service(Some(1), None, None);
         waits["waiting"] = json!(["for something"]);

@@ -68,7 +68,7 @@ async fn perform(
         return told(&plan, None, before, out);
     }
     match follow(client, &goal, before.seq, out).await? {
-        None => Ok(Outcome::Done),
+        None => Ok(Outcome::Interrupted),
         Some(followed) => {
             if !out.json() {
                 say_failed(client, &followed.failed, out).await?;
@@ -138,13 +138,13 @@ pub async fn down(data: &Data, out: Output) -> Result<Outcome> {
         }
         let goal = Goal::of_plan(&plan, before.seq);
         if follow(&client, &goal, before.seq, out).await?.is_none() {
-            return Ok(Outcome::Done);
+            return Ok(Outcome::Interrupted);
         }
     } else if !before.services.is_empty() || !before.jobs.is_empty() {
         // An earlier `down` was interrupted: what it began is followed to its end.
         let goal = Goal::of_removal(&before);
         if follow(&client, &goal, before.seq, out).await?.is_none() {
-            return Ok(Outcome::Done);
+            return Ok(Outcome::Interrupted);
         }
     }
     shutdown(data).await?;

@@ -37,6 +37,9 @@ const ROUNDS: usize = 100;
 /// How long the loop sleeps when nothing asks for it: a missed wake-up costs at most this.
 const LONGEST_SLEEP: Duration = Duration::from_secs(5);
 
+/// Time from SIGTERM to SIGKILL for an instance whose settings are not recorded: the default of `stop_within`.
+const UNRECORDED_STOP: Millis = Millis::seconds(10);
+
 /// Pause before the journal is tried again after a failed append.
 const JOURNAL_RETRY: Millis = Millis(1000);
 
@@ -186,9 +189,9 @@ impl Heart {
         let known = |id: &InstanceId| {
             self.state.services.contains_key(id.service()) || self.state.jobs.contains_key(id.service())
         };
-        verdict
-            .actions
-            .extend(instances.iter().filter(|(id, _)| !known(id)).filter_map(|(id, seen)| discard(id, seen)));
+        verdict.actions.extend(
+            instances.iter().filter(|(id, _)| !known(id)).filter_map(|(id, instance)| discard(id, instance, &seen)),
+        );
         verdict
     }
 
@@ -319,14 +322,17 @@ impl Verdict {
     }
 }
 
-/// Returns what is to be done with an instance of a service that is not recorded: nothing that runs unrecorded stays.
-fn discard(id: &InstanceId, seen: &InstanceSeen) -> Option<Action> {
-    let (instance, generation) = (id.clone(), seen.generation);
-    match seen.life {
-        Life::Absent => None,
-        // Nobody has asked for it, so nobody waits for its good end.
-        Life::Starting | Life::Running { .. } => Some(Action::Stop { instance, generation, within: Millis::ZERO }),
-        Life::Ended { .. } => Some(Action::Forget { instance, generation }),
+/// Returns what is to be done with an instance of a service that is not recorded: nothing that runs unrecorded stays,
+/// and it goes as all others go, once the gateway names it no more and nothing is in flight.
+fn discard(id: &InstanceId, instance: &InstanceSeen, seen: &Observation<'_>) -> Option<Action> {
+    let (id, generation) = (id.clone(), instance.generation);
+    match instance.life {
+        Life::Ended { .. } => Some(Action::Forget { instance: id, generation }),
+        Life::Starting => Some(Action::Stop { instance: id, generation, within: UNRECORDED_STOP }),
+        Life::Running { .. } if seen.cut_off(instance) => {
+            Some(Action::Stop { instance: id, generation, within: UNRECORDED_STOP })
+        }
+        Life::Running { .. } | Life::Absent => None,
     }
 }
 

@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::Millis;
+
 /// How an instance ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -16,6 +18,11 @@ pub enum Exit {
     OutOfMemory,
     /// It could not be started; the text says why.
     CouldNotStart(String),
+    /// It was a job, and was stopped because it had not ended in time.
+    TimedOut {
+        /// The time it had.
+        after: Millis,
+    },
     /// It is gone, and nobody saw how: the machine restarted, or the kernel is older than 6.15 and the keeper was killed.
     Unseen,
 }
@@ -34,6 +41,7 @@ impl fmt::Display for Exit {
             Self::Signal(signal) => write!(f, "ended by signal {signal}{}", signal_name(*signal)),
             Self::OutOfMemory => f.write_str("out of memory: it used more than `limits.memory`"),
             Self::CouldNotStart(why) => write!(f, "could not start: {why}"),
+            Self::TimedOut { after } => write!(f, "did not end within {after}"),
             Self::Unseen => f.write_str("ended while nobody was watching"),
         }
     }

@@ -64,6 +64,29 @@ impl Strategy {
             Self::Recreate => "recreate",
         }
     }
+
+    /// Returns how many instances a rolling update may have above the wanted number `n`: at least one if none may be
+    /// missing, since nothing could move otherwise.
+    pub fn surge(&self, n: u32) -> u32 {
+        let Self::Rolling { max_surge, .. } = self else { return 0 };
+        max_surge.of(n).max(u32::from(self.missing(n) == 0))
+    }
+
+    /// Returns how many healthy instances may be missing from `n` during a rolling update: never all of them.
+    pub fn missing(&self, n: u32) -> u32 {
+        let Self::Rolling { max_unavailable, .. } = self else { return 0 };
+        max_unavailable.of(n).min(n.saturating_sub(1))
+    }
+
+    /// Returns how many instances the strategy needs above the wanted number `n` while it passes.
+    pub fn extra_instances(&self, n: u32) -> u32 {
+        match self {
+            Self::Rolling { .. } => self.surge(n).min(n),
+            // All of the target stand beside all of the baseline before the end.
+            Self::BlueGreen | Self::Canary { .. } => n,
+            Self::Recreate => 0,
+        }
+    }
 }
 
 /// One step of a canary.

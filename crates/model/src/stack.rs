@@ -45,6 +45,11 @@ pub struct Settings {
     pub rollout: RolloutSpec,
 }
 
+impl Settings {
+    /// The most instances of one service: a mistyped number should not fill a machine.
+    pub const MOST_INSTANCES: u32 = 10_000;
+}
+
 impl Default for Settings {
     fn default() -> Self {
         Self {

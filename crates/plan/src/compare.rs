@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use basalt_model::{Digest, JobState, Name, Phase, ReleaseNumber, Service, Settings, State, Strategy, digest_of};
+use basalt_model::{Digest, JobState, Name, Phase, ReleaseNumber, Service, Settings, State, digest_of};
 use serde::{Deserialize, Serialize};
 
 use crate::{Desired, DesiredJob, DesiredService, FieldChange, field_changes};
@@ -103,6 +103,9 @@ pub enum PlanError {
     /// A service or job of that name is still being removed.
     #[error("`{0}` is still being removed; apply again when it is gone")]
     StillRemoving(Name),
+    /// A service wants more instances than one service may have.
+    #[error("`{0}` wants more than {most} instances, the most of one service", most = Settings::MOST_INSTANCES)]
+    TooMany(Name),
     /// A service became a job or the other way round.
     #[error(
         "`{0}` is recorded as the other kind (service, job); remove it in one apply and declare it anew in the next"
@@ -123,6 +126,10 @@ pub fn plan(desired: &Desired, recorded: &State) -> Result<Plan, PlanError> {
     };
     if let Some(name) = desired.services.keys().chain(desired.jobs.keys()).find(|name| removing(name)) {
         return Err(PlanError::StillRemoving(name.clone()));
+    }
+    let too_many = |s: &DesiredService| s.settings.instances > Settings::MOST_INSTANCES;
+    if let Some((name, _)) = desired.services.iter().find(|(_, s)| too_many(s)) {
+        return Err(PlanError::TooMany(name.clone()));
     }
     let swapped = |name: &&Name| {
         desired.services.contains_key(*name) && recorded.jobs.contains_key(*name)
@@ -183,6 +190,7 @@ fn service_change(wanted: &DesiredService, recorded: Option<&Service>) -> Servic
     let number = known.unwrap_or(recorded.last_release + 1);
     let heading = recorded.rollout.as_ref().filter(|r| !matches!(r.phase, Phase::Returning { .. })).map(|r| r.target);
     let current = heading.or(recorded.stable);
+    let finishing = recorded.rollout.as_ref().is_some_and(|r| r.phase == Phase::Finishing);
     let mut fields = match current.and_then(|n| recorded.releases.get(&n)) {
         Some(release) => field_changes(release.as_ref(), wanted.release.as_ref()),
         None => Vec::new(),
@@ -196,11 +204,13 @@ fn service_change(wanted: &DesiredService, recorded: Option<&Service>) -> Servic
                 Change::Configure
             }
         }
-        Some(n) if heading.is_some() && Some(n) == recorded.stable => Change::Abort,
+        // Once all but the end has been reached, the way back is a rollout of its own.
+        Some(n) if Some(n) == recorded.stable && heading.is_some() && !finishing => Change::Abort,
         _ => Change::Update,
     };
     fields.extend(settings);
     let rolls = change == Change::Update;
+    let warm = recorded.warm.as_ref().map_or(0, |_| instances);
     ServiceChange {
         change,
         release: Some(PlannedRelease { number, id, kept: known.is_some() }),
@@ -208,7 +218,7 @@ fn service_change(wanted: &DesiredService, recorded: Option<&Service>) -> Servic
         fields,
         strategy: rolls.then(|| strategy.name().to_owned()),
         instances,
-        extra_instances: if rolls && current.is_some() { extra_instances(strategy, instances) } else { 0 },
+        extra_instances: if rolls && current.is_some() { strategy.extra_instances(instances) + warm } else { 0 },
     }
 }
 
@@ -218,16 +228,6 @@ fn settings_changes(before: &Settings, after: &Settings) -> Vec<FieldChange> {
         change.field.insert_str(0, "settings.");
     }
     changes
-}
-
-/// Returns how many instances a rollout runs at most above the wanted number.
-fn extra_instances(strategy: &Strategy, instances: u32) -> u32 {
-    match strategy {
-        Strategy::Rolling { max_surge, .. } => max_surge.of(instances).min(instances),
-        // All of the target stand beside all of the baseline before the end.
-        Strategy::BlueGreen | Strategy::Canary { .. } => instances,
-        Strategy::Recreate => 0,
-    }
 }
 
 fn job_change(wanted: &DesiredJob, recorded: Option<&basalt_model::Job>) -> JobChange {

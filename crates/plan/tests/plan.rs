@@ -74,6 +74,10 @@ fn one_service() {
     check(desired("debug", blue_green()), Change::Update, 1, true, 4, &["env.LOG"]);
     check(desired("info", settings(5, Strategy::BlueGreen)), Change::Configure, 2, true, 0, &["settings.instances"]);
     check(desired("warn", rolling()), Change::Update, 3, false, 1, &["env.LOG", "settings.rollout.strategy"]);
+    // One instance, none to be missing: the new one comes first, whatever `max_surge` says.
+    let alone = settings(1, Strategy::Rolling { max_surge: Share::Count(0), max_unavailable: Share::Count(1) });
+    let fields = ["env.LOG", "settings.instances", "settings.rollout.strategy"];
+    check(desired("warn", alone), Change::Update, 3, false, 1, &fields);
 }
 
 #[test]
@@ -113,6 +117,9 @@ fn a_rollout_under_way_is_what_counts() {
     assert_eq!(change(&state, "warn"), Change::Unchanged);
     assert_eq!(change(&state, "info"), Change::Abort);
     assert_eq!(change(&state, "error"), Change::Update);
+    // What has all but ended is not given up any more: the way back is a rollout of its own.
+    state.services.get_mut(&name("web")).unwrap().rollout.as_mut().unwrap().phase = Phase::Finishing;
+    assert_eq!(change(&state, "info"), Change::Update);
     let web = state.services.get_mut(&name("web")).unwrap();
     web.rollout.as_mut().unwrap().phase = Phase::Returning { reason: "unhealthy".to_owned(), aborted: false };
     assert_eq!(change(&state, "info"), Change::Unchanged);
@@ -125,6 +132,8 @@ fn refusals() {
     other.stack = name("blog");
     let error = plan(&other, &recorded(Settings::default())).unwrap_err();
     assert_eq!(error, PlanError::OtherStack { running: name("shop"), wanted: name("blog") });
+    let many = settings(Settings::MOST_INSTANCES + 1, Strategy::BlueGreen);
+    assert_eq!(plan(&desired("info", many), &State::default()), Err(PlanError::TooMany(name("web"))));
     let mut state = recorded(Settings::default());
     state.services.get_mut(&name("web")).unwrap().removing = true;
     assert_eq!(plan(&desired("info", Settings::default()), &state), Err(PlanError::StillRemoving(name("web"))));

@@ -4,7 +4,7 @@ mod support;
 
 use std::sync::Arc;
 
-use basalt_model::{Event, Exit, InstanceState, Millis, Phase, Service, Settings, StopReason, Strategy};
+use basalt_model::{Event, Exit, InstanceState, Millis, Phase, Rollout, Service, Settings, StopReason, Strategy};
 use basalt_rollout::{Action, Life, Waiting, evolve};
 use support::*;
 
@@ -177,4 +177,17 @@ fn events_that_do_not_fit_change_nothing() {
         assert_eq!(before, after, "{event:?}");
         assert!(!illegal.why.is_empty());
     }
+}
+
+#[test]
+fn on_the_way_back_from_the_end_nothing_goes_before_something_has_proven_itself() {
+    // All instances of release 1 have been drained already when a person asks for it again.
+    let mut web = service(2);
+    web.instances.clear();
+    add(&mut web, 2, 2);
+    let web = rolling_out(web, Strategy::BlueGreen, Phase::Starting);
+    let back = Rollout { target: 1, ..web.rollout.clone().unwrap() };
+    let web = Service { rollout: Some(back), ..web };
+    let decision = ask(&web, NOW, &all_well(&web));
+    assert_eq!(kinds(&decision), ["instance_requested", "instance_requested"], "law 3");
 }

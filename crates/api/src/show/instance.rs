@@ -88,6 +88,7 @@ pub(super) fn exit_status(exit: &Exit) -> ExitStatus {
         Exit::Signal(signal) => ("signal", None, Some(*signal)),
         Exit::OutOfMemory => ("out_of_memory", None, None),
         Exit::CouldNotStart(_) => ("could_not_start", None, None),
+        Exit::TimedOut { .. } => ("timed_out", None, None),
         Exit::Unseen => ("unseen", None, None),
     };
     ExitStatus { kind: kind.to_owned(), code, signal, text: exit.to_string() }

@@ -17,9 +17,6 @@ use crate::suggest::did_you_mean;
 use crate::units;
 use crate::value::{Kind, Value};
 
-/// The most instances of one service: a mistyped number should not fill a machine.
-const MOST_INSTANCES: u32 = 10_000;
-
 /// Decodes a `service` block.
 pub(super) fn service(mut reader: Reader, name: &Name, places: &mut Places) -> ServiceSpec {
     let (image, mut release) = release(&mut reader, ReleaseKind::Service, name, places);
@@ -30,7 +27,7 @@ pub(super) fn service(mut reader: Reader, name: &Name, places: &mut Places) -> S
     release.routes = routes(&mut reader, name, &release.ports, places);
     let default = Settings::default();
     let mut settings = Settings {
-        instances: reader.get("instances", read::integer(0..=MOST_INSTANCES)).unwrap_or(default.instances),
+        instances: reader.get("instances", read::integer(0..=Settings::MOST_INSTANCES)).unwrap_or(default.instances),
         drain: reader.get("drain", units::duration).unwrap_or(default.drain),
         stop_within: reader.get("stop_within", units::duration).unwrap_or(default.stop_within),
         depends_on: names(&mut reader, "depends_on", Kind::Job).into_iter().map(|(job, _)| job).collect(),
