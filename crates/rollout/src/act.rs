@@ -18,6 +18,8 @@ pub(crate) fn act(view: &View<'_>) -> Decision {
         // What nobody recorded goes as all others go: once the gateway names it no more and nothing is in flight.
         if !matches!(seen.life, Life::Running { .. }) || view.seen.cut_off(seen) {
             discard(view, id, seen, &mut todo);
+        } else {
+            todo.wait(if view.seen.router_connected { Waiting::Routes } else { Waiting::Router });
         }
     }
     if let Some(rollout) = &view.service.rollout {

@@ -4,8 +4,10 @@ mod support;
 
 use std::sync::Arc;
 
-use basalt_model::{Event, Exit, InstanceState, Millis, Phase, Rollout, Service, Settings, StopReason, Strategy};
-use basalt_rollout::{Action, Life, Waiting, evolve};
+use basalt_model::{
+    Event, Exit, InstanceState, Millis, Phase, Rollout, Service, Settings, Share, StopReason, Strategy,
+};
+use basalt_rollout::{Action, Command, Life, Waiting, command, evolve};
 use support::*;
 
 #[test]
@@ -122,6 +124,57 @@ fn a_drained_instance_is_stopped_once_nothing_reaches_it() {
     check(true, true, false, 2, NOW + drain, Some(2));
     check(true, true, true, 2, NOW + drain, None);
     check(false, true, false, 2, NOW + drain, None);
+}
+
+#[test]
+fn a_newer_start_than_recorded_is_drift() {
+    let web = service(1);
+    let mut seen = all_well(&web);
+    seen.get_mut(&id(1, 1)).unwrap().generation = 40;
+    let decision = ask(&web, NOW, &seen);
+    let requested = Event::InstanceRequested { instance: id(1, 1), generation: 41 };
+    assert!(decision.events.contains(&requested), "{decision:?}");
+    let web = after(&web, NOW, &decision.events);
+    assert!(matches!(ask(&web, NOW, &seen).actions[..], [Action::Stop { generation: 40, .. }]));
+}
+
+#[test]
+fn a_stray_that_is_named_is_not_stopped_yet() {
+    let web = service(1);
+    let mut seen = all_well(&web);
+    seen.insert(id(2, 9), running(7, None));
+    let decision = ask(&web, NOW, &seen);
+    assert!(decision.actions.is_empty());
+    assert_eq!(decision.waiting, [Waiting::Routes]);
+}
+
+#[test]
+fn weights_move_on_once_those_before_are_in_force() {
+    let rolling = Strategy::Rolling { max_surge: Share::Count(1), max_unavailable: Share::Count(0) };
+    let mut web = service(4);
+    add(&mut web, 2, 2);
+    let web = rolling_out(web, rolling, Phase::Moving { moved: 1 });
+    let seen = all_well(&web);
+    let moves = |in_force| {
+        let decision = ask_with(&web, NOW, &seen, |o| o.routes_in_force = in_force);
+        kinds(&decision).contains(&"rollout_advanced")
+    };
+    assert!(moves(true));
+    assert!(!moves(false));
+}
+
+#[test]
+fn what_served_before_is_remembered() {
+    let mut web = service(1);
+    add(&mut web, 2, 1);
+    web.instances.remove(&id(1, 1));
+    let web = rolling_out(web, Strategy::BlueGreen, Phase::Finishing);
+    let decision = ask(&web, NOW, &all_well(&web));
+    assert_eq!(kinds(&decision), ["rollout_finished"]);
+    let web = after(&web, NOW, &decision.events);
+    assert_eq!((web.stable, web.previous), (Some(2), Some(1)));
+    let back = command(&name("web"), &web, NOW, &Command::Rollback { to: None }).unwrap();
+    assert!(matches!(&back[..], [Event::RolloutStarted { rollout, .. }] if rollout.target == 1));
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! The laws, checked by number at every event, action and turn.
 
-use basalt_model::{Event, InstanceId, InstanceState, JobState, Service, Strategy, Weight};
+use basalt_model::{
+    Event, InstanceId, InstanceState, JobState, Name, Outcome, Phase, ReleaseNumber, Service, Strategy, Weight,
+};
 use basalt_rollout::{Action, weights};
 
 use super::world::World;
@@ -10,6 +12,22 @@ pub(crate) fn before_event(world: &World, event: &Event) -> Result<(), String> {
     match event {
         Event::InstanceDrained { instance, .. } => law_3(world, instance),
         Event::InstanceStopRequested { instance, .. } => law_4(world, instance, "a stop is decided"),
+        Event::RolloutAdvanced { service, phase: Phase::Holding } => {
+            let Some(rollout) = world.state.services.get(service).and_then(|s| s.rollout.as_ref()) else {
+                return Ok(());
+            };
+            serves(world, service, Some(rollout.target), "gets all traffic")
+        }
+        Event::RolloutFinished { service, outcome: Outcome::Done } => {
+            let Some(recorded) = world.state.services.get(service) else { return Ok(()) };
+            let target = recorded.rollout.as_ref().map(|r| r.target);
+            let warm = recorded.warm.as_ref().map(|w| w.release);
+            let old = recorded.instances.keys().find(|id| ![target, warm].contains(&Some(id.release())));
+            match old {
+                Some(id) => Err(world.told(&format!("{service} is called done while {id} is there"))),
+                None => serves(world, service, target, "is called done"),
+            }
+        }
         Event::InstanceRequested { instance, generation } => {
             let before = world.backend.started.get(instance).copied().unwrap_or(0);
             let grows = *generation > before;
@@ -18,6 +36,18 @@ pub(crate) fn before_event(world: &World, event: &Event) -> Result<(), String> {
                 .ok_or_else(|| world.told(&format!("{instance}: generation {generation} after {before}")))
         }
         _ => Ok(()),
+    }
+}
+
+/// Law 3: a release gets all traffic, and is called done, only once all its instances have proven themselves.
+fn serves(world: &World, name: &Name, release: Option<ReleaseNumber>, what: &str) -> Result<(), String> {
+    let service = &world.state.services[name];
+    let proven = service.instances.iter().filter(|(id, i)| Some(id.release()) == release && i.healthy_at.is_some());
+    let (is, wanted) = (proven.count() as u32, service.settings.instances);
+    if is < wanted {
+        Err(world.told(&format!("law 3: release {release:?} {what} with {is} of {wanted}")))
+    } else {
+        Ok(())
     }
 }
 
@@ -67,7 +97,7 @@ fn law_4(world: &World, id: &InstanceId, what: &str) -> Result<(), String> {
     });
     // Once its stop is decided, it may follow at any time.
     let decided = drained.is_some_and(|(i, _)| matches!(i.state, InstanceState::Stopping { .. }));
-    if world.router.in_flight(world.now, id) > 0 && !over && !decided {
+    if world.router.flies_to(world.now, id, running.address) && !over && !decided {
         return Err(world.told(&format!("law 4: {id}: {what} while a request is in flight")));
     }
     Ok(())

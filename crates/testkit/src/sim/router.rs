@@ -21,8 +21,8 @@ pub struct SimRouter {
     pub table: Arc<RouteTable>,
     pending: Option<(Millis, Arc<RouteTable>)>,
     named: BTreeMap<InstanceId, (Generation, Millis)>,
-    /// Until when instances that are no longer named still have a request.
-    pub flights: BTreeMap<InstanceId, Millis>,
+    /// Where and until when instances that are no longer named still have a request.
+    pub flights: BTreeMap<InstanceId, (Option<Ipv4Addr>, Millis)>,
 }
 
 impl SimRouter {
@@ -37,7 +37,7 @@ impl SimRouter {
 
     /// Puts what is due in force; `flight` says how long the last request of an instance takes.
     pub fn tick(&mut self, at: Millis, mut flight: impl FnMut() -> Millis) {
-        self.flights.retain(|_, until| *until > at);
+        self.flights.retain(|_, (_, until)| *until > at);
         let Some((_, table)) = self.pending.take_if(|(due, _)| *due <= at) else { return };
         let mut named = BTreeMap::new();
         for (id, route) in table.services.values().flat_map(|s| s.releases.values()).flat_map(|r| &r.instances) {
@@ -45,7 +45,7 @@ impl SimRouter {
             named.insert(id.clone(), before.copied().unwrap_or((route.generation, at)));
         }
         for id in self.named.keys().filter(|id| !named.contains_key(*id)) {
-            self.flights.insert(id.clone(), at + flight());
+            self.flights.insert(id.clone(), (self.address(id), at + flight()));
         }
         self.named = named;
         self.table = table;
@@ -83,13 +83,18 @@ impl SimRouter {
 
     /// Returns requests under way to an instance that is no longer named.
     pub fn in_flight(&self, at: Millis, id: &InstanceId) -> u64 {
-        u64::from(self.flights.get(id).is_some_and(|until| *until > at))
+        u64::from(self.flights.get(id).is_some_and(|(_, until)| *until > at))
+    }
+
+    /// Returns whether a request is under way to an address of an instance.
+    pub fn flies_to(&self, at: Millis, id: &InstanceId, address: Ipv4Addr) -> bool {
+        self.flights.get(id).is_some_and(|(to, until)| *to == Some(address) && *until > at)
     }
 
     /// Returns when something changes next.
     pub fn next_change(&self, after: Millis, backend: &SimBackend) -> Option<Millis> {
         let due = self.pending.as_ref().map(|(due, _)| (*due).max(after + Millis(1)));
-        let flights = self.flights.values().copied();
+        let flights = self.flights.values().map(|(_, until)| *until);
         let first = self.named.values().map(|(_, since)| *since + FIRST_VERDICT);
         let later = self.named.keys().filter_map(|id| backend.instances.get(id));
         let verdicts = later.flat_map(|i| [i.sick_from, i.sick_until]).flatten().map(|at| at + VERDICT);
