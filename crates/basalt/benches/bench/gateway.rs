@@ -66,7 +66,7 @@ pub fn throughput() -> Vec<Row> {
             "≤ 1.0 ×",
         ));
     }
-    basalt.down();
+    basalt.stop();
     rows
 }
 

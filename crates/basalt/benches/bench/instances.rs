@@ -30,7 +30,7 @@ pub fn replace() -> Vec<Row> {
         })
     });
     let ours = median(ours.collect());
-    basalt.down();
+    basalt.stop();
 
     let docker = Docker::start();
     let address: SocketAddr = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
@@ -61,7 +61,7 @@ pub fn many() -> Vec<Row> {
     // What start-up has left to do is not idleness.
     std::thread::sleep(Duration::from_secs(5));
     let (our_memory, our_cpu) = (resident(controller), cpu(&[controller], Duration::from_secs(10)));
-    basalt.down();
+    basalt.stop();
 
     let docker = Docker::start();
     let theirs = millis(|| {

@@ -41,12 +41,20 @@ fn main() {
         eprintln!("help: there are {}", GROUPS.map(|(group, _)| group).join(", "));
         std::process::exit(4);
     }
-    let mut rows = Vec::new();
+    // A group that can't be measured here does not take the others' figures with it.
+    let (mut rows, mut failed) = (Vec::new(), Vec::new());
     for (group, measure) in GROUPS {
         if asked.is_empty() || asked.iter().any(|name| name == group) {
             eprintln!("measuring: {group}");
-            rows.extend(measure());
+            match std::panic::catch_unwind(measure) {
+                Ok(measured) => rows.extend(measured),
+                Err(_) => failed.push(group),
+            }
         }
     }
     print!("{}", table::table(&rows));
+    if !failed.is_empty() {
+        eprintln!("error: not measured: {}", failed.join(", "));
+        std::process::exit(1);
+    }
 }

@@ -42,7 +42,7 @@ fn basalts() -> f64 {
         let [asked, started] = [&asked["at"], &instance["started_at"]].map(milliseconds);
         times.push(started - asked);
     }
-    basalt.down();
+    basalt.stop();
     median(times)
 }
 

@@ -25,7 +25,7 @@ pub fn update() -> Vec<Row> {
         let report = load.finish();
         rows.push(Row::alone(&format!("{name} update of 10 instances under load"), "ms", took, "≤ 2 s"));
         rows.push(Row::alone(&format!("… failed of {} requests", report.sent()), "", report.failed as f64, "0"));
-        basalt.down();
+        basalt.stop();
     }
     rows.extend(rollback());
     rows
@@ -69,7 +69,7 @@ fn rollback() -> Vec<Row> {
         })
         .collect();
     let report = load.finish();
-    basalt.down();
+    basalt.stop();
     vec![
         Row::alone(
             "rollback on warm instances: to all traffic on the old, p99 of 20",

@@ -37,9 +37,9 @@ impl Machine {
         self.0.intersection(&other.0).cloned().collect()
     }
 
-    /// Returns this without what bears the mark of another data directory, whose Basalt may come and go meanwhile.
+    /// Returns this without what bears the mark of another data directory or of Docker, which may come and go meanwhile.
     pub fn without_others(mut self, mark: &str) -> Self {
-        self.0.retain(|line| marks(line).all(|found| found == mark));
+        self.0.retain(|line| marks(line).all(|found| found == mark) && !line.contains("docker"));
         self
     }
 }
