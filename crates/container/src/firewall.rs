@@ -18,8 +18,11 @@ fn table(network: &Network) -> String {
 /// - An instance reaches a socket of the host only if that is bound to a virtual address it may reach: a server of the
 ///   host that listens on all addresses has no part in it (`socket wildcard 0`).
 /// - From instance to instance nothing is forwarded: they meet at the gateway.
-/// - Only instances with egress reach addresses beyond the host, and no network of Basalt.
+/// - Only instances with egress reach addresses beyond the host, but no network of Basalt, and no link-local address:
+///   there clouds give out the machine's own credentials.
+/// - Virtual addresses answer the host and its instances, and nobody who comes by a network card.
 fn rules(network: &Network) -> String {
+    let (services, prefix_length) = network.services();
     let (table, links) = (table(network), format!("\"{}*\"", prefix(network.tag())));
     format!(
         "table inet {table}
@@ -29,6 +32,7 @@ table inet {table} {{
   set egress {{ type ipv4_addr; }}
   chain input {{
     type filter hook input priority filter; policy accept;
+    iifname != \"lo\" iifname != {links} ip daddr {services}/{prefix_length} drop
     iifname != {links} accept
     ct state established,related accept
     ip saddr . ip daddr @reaches meta l4proto tcp socket wildcard 0 accept
@@ -39,7 +43,7 @@ table inet {table} {{
     oifname {links} ct state established,related accept
     oifname {links} drop
     iifname != {links} accept
-    ip daddr 10.64.0.0/10 drop
+    ip daddr {{ 10.64.0.0/10, 169.254.0.0/16 }} drop
     ip saddr @egress accept
     drop
   }}

@@ -47,6 +47,9 @@ impl Tally {
     }
 }
 
+/// The verb under which the binary calls [`main`].
+pub const VERB: &str = "probe-instance";
+
 /// Runs the command inside the instance and ends as it ends. To be called before any thread is started.
 pub fn main() -> ExitCode {
     sys::die_with_parent();

@@ -239,6 +239,15 @@ pub(crate) fn hide_process() {
     unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0) };
 }
 
+/// Allows as many open files as the machine grants: an instance takes about four, and the usual 1,024 are soon gone.
+pub(crate) fn raise_file_limit() {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    let raised = rustix::process::Rlimit { current: limit.maximum, ..limit };
+    if let Err(error) = rustix::process::setrlimit(rustix::process::Resource::Nofile, raised) {
+        tracing::warn!("can't raise the limit of open files: {error}");
+    }
+}
+
 /// Makes this process the parent of orphans among its descendants.
 pub(crate) fn adopt_orphans() -> io::Result<()> {
     // SAFETY: prctl(2) with plain numbers.

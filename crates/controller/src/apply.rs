@@ -85,7 +85,7 @@ impl Draft {
         };
         let service = name.clone();
         if change.change == Change::Create {
-            let slot = self.free_slot();
+            let slot = self.free_slot()?;
             self.push(Event::ServiceCreated { service: name.clone(), slot, settings: wanted.settings.clone() })?;
         } else if self.state.services.get(name).is_some_and(|s| s.settings != wanted.settings) {
             self.push(Event::ServiceConfigured { service: name.clone(), settings: wanted.settings.clone() })?;
@@ -108,9 +108,11 @@ impl Draft {
         }
     }
 
-    /// Returns the lowest slot that no service has.
-    fn free_slot(&self) -> u16 {
+    /// Returns the first slot that no service has, from where the last one was given.
+    fn free_slot(&self) -> Result<u16, ControllerError> {
         let taken: BTreeSet<u16> = self.state.services.values().map(|s| s.slot).collect();
-        (0..u16::MAX).find(|slot| !taken.contains(slot)).unwrap_or(u16::MAX)
+        let next = self.state.next_slot;
+        let mut slots = (next..State::SLOTS).chain(0..next);
+        slots.find(|slot| !taken.contains(slot)).ok_or(ControllerError::NoSlot)
     }
 }

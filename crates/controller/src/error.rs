@@ -28,6 +28,9 @@ pub enum ControllerError {
     /// The command does not fit where the service stands.
     #[error(transparent)]
     Refused(#[from] Refused),
+    /// There are as many services as there are virtual addresses.
+    #[error("there are no more than {most} services in one data directory; give the others one of their own with --data", most = basalt_model::State::SLOTS)]
+    NoSlot,
     /// The journal can't be used.
     #[error("the journal can't be used")]
     Journal(#[from] JournalError),

@@ -35,6 +35,8 @@ const PAUSE: Duration = Duration::from_millis(5);
 #[derive(Debug)]
 pub(crate) struct Downstream {
     stream: TcpStream,
+    /// Whether anything has been written.
+    wrote: bool,
     gathered: BytesMut,
     http2: bool,
     digest: Arc<SocketDigest>,
@@ -52,7 +54,7 @@ impl Downstream {
         // Nothing else has had the digest yet, so both are empty.
         let _ = digest.peer_addr.set(Some(PingoraAddress::Inet(peer)));
         let _ = digest.local_addr.set(Some(PingoraAddress::Inet(local)));
-        Ok(Self { stream, gathered: BytesMut::new(), http2, digest: Arc::new(digest) })
+        Ok(Self { stream, wrote: false, gathered: BytesMut::new(), http2, digest: Arc::new(digest) })
     }
 
     fn poll_write_gathered(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -106,7 +108,10 @@ impl AsyncRead for Downstream {
 impl AsyncWrite for Downstream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         if self.gathered.len() + buf.len() <= GATHERED {
-            for part in without_signature(buf) {
+            // Only the first thing written can be such an answer: a body is never that.
+            let parts = if self.wrote { [buf, b"".as_slice()] } else { without_signature(buf) };
+            self.wrote = true;
+            for part in parts {
                 self.gathered.extend_from_slice(part);
             }
             return Poll::Ready(Ok(buf.len()));

@@ -29,6 +29,11 @@ impl SqliteJournal {
     /// # Errors
     /// If the file can't be used, was written by a newer version, or its chain is broken.
     pub fn open(path: &Path) -> Result<Self, JournalError> {
+        close_to_others(path).map_err(|error| JournalError {
+            what: "the journal can't be opened".to_owned(),
+            path: path.display().to_string(),
+            source: Some(error.into()),
+        })?;
         let connection = Connection::open(path).map_err(wrap(path, "the journal can't be opened"))?;
         let setup = "PRAGMA journal_mode = WAL;
             PRAGMA synchronous = FULL;
@@ -186,6 +191,13 @@ impl SqliteJournal {
     }
 }
 
+/// Makes the file its owner's alone: config files and environments are in it. What SQLite puts beside it takes its mode.
+fn close_to_others(path: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+    let file = std::fs::OpenOptions::new().create(true).append(true).mode(0o600).open(path)?;
+    file.set_permissions(std::fs::Permissions::from_mode(0o600))
+}
+
 /// Returns a function that wraps a SQLite error.
 fn wrap(path: &Path, what: &str) -> impl Fn(rusqlite::Error) -> JournalError + use<> {
     let (path, what) = (path.display().to_string(), what.to_owned());
@@ -216,6 +228,19 @@ mod tests {
         assert_eq!(journal.read(3, 10).unwrap(), []);
         assert_eq!(journal.read(99, 10).unwrap(), []);
         assert_eq!(SqliteJournal::open_reader(&path).unwrap().read(0, 10).unwrap(), all);
+    }
+
+    #[test]
+    fn it_is_its_owners_alone() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("journal.db");
+        let mut journal = SqliteJournal::open(&path).unwrap();
+        journal.append(Millis(5), &[applied("a")]).unwrap();
+        for name in ["journal.db", "journal.db-wal", "journal.db-shm"] {
+            let mode = std::fs::metadata(dir.path().join(name)).unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, 0o600, "{name}");
+        }
     }
 
     #[test]

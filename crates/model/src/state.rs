@@ -18,6 +18,10 @@ pub struct State {
     pub services: BTreeMap<Name, Service>,
     /// By name.
     pub jobs: BTreeMap<Name, Job>,
+    /// The slot behind the one given last: slots are used again as late as can be, since the firewall of an instance may
+    /// still name the virtual address of a service that is gone.
+    #[serde(default)]
+    pub next_slot: u16,
     /// The highest generation given under each name whose service or job has been removed: should the name come back,
     /// generations go on from there.
     pub generations: BTreeMap<Name, Generation>,
@@ -57,6 +61,11 @@ pub struct Service {
     pub failed_at: Option<Millis>,
     /// Whether the service is being removed.
     pub removing: bool,
+}
+
+impl State {
+    /// How many slots there are: the virtual addresses of a /20, less that of the network and that of the host.
+    pub const SLOTS: u16 = (1 << 12) - 2;
 }
 
 impl Service {

@@ -33,6 +33,7 @@ fn apply(state: &mut State, at: Millis, event: &Event) -> Result<(), String> {
             let generation = state.generations.remove(service).unwrap_or(0);
             let created = Service { generation, ..Service::new(*slot, settings.clone()) };
             state.services.insert(service.clone(), created);
+            state.next_slot = slot.saturating_add(1) % State::SLOTS;
         }
         Event::ServiceRemoved { service } => {
             let recorded = find(&mut state.services, service)?;

@@ -56,9 +56,10 @@ impl From<ControllerError> for Refusal {
                 let failure = Failure { error: refused.what.clone(), help: Some(refused.help.clone()) };
                 Self { status: StatusCode::CONFLICT, failure }
             }
-            ControllerError::Plan(_) | ControllerError::Moved | ControllerError::NothingApplied => {
-                Self::new(StatusCode::CONFLICT, error.to_string())
-            }
+            ControllerError::Plan(_)
+            | ControllerError::Moved
+            | ControllerError::NoSlot
+            | ControllerError::NothingApplied => Self::new(StatusCode::CONFLICT, error.to_string()),
             ControllerError::Stopping => Self::stopping(),
             ControllerError::Journal(_) | ControllerError::Illegal(_) => Self::internal(&error),
         }

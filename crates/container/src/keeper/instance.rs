@@ -307,7 +307,7 @@ async fn check(keeper: Shared, id: InstanceId, init: u32, probe: Probe) {
 }
 
 async fn check_once(keeper: &Shared, order: &ProbeOrder) -> Result<(), String> {
-    let mut helper = Helper::start(&keeper.basalt, "probe-instance", order).map_err(|e| e.to_string())?;
+    let mut helper = Helper::start(&keeper.basalt, crate::probe::VERB, order).map_err(|e| e.to_string())?;
     let timeout = order.probe.health.timeout;
     match tokio::time::timeout(Duration::from_millis(timeout.0), helper.finish()).await {
         Ok(Ok((status, _))) if status.success() => Ok(()),

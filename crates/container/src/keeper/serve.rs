@@ -20,8 +20,9 @@ use crate::protocol::{FromKeeper, ToKeeper, fdstore_socket, keeper_socket};
 use crate::supervise::claim_role;
 use crate::{firewall, sys, veth};
 
-/// How often orphans that nobody waits for are reaped: there are hardly any (helpers that were killed).
-const REAP_EVERY: Duration = Duration::from_secs(30);
+/// How often orphans that nobody waits for are reaped: programs of checks that took too long, which count as processes
+/// of their instance until then.
+const REAP_EVERY: Duration = Duration::from_secs(3);
 
 /// What a keeper is told.
 #[derive(Debug, Clone)]
@@ -51,6 +52,7 @@ pub fn run(options: KeeperOptions) -> io::Result<()> {
     let _guard = claim_role(&options.data, "keeper").map_err(io::Error::other)?;
     let data = std::fs::canonicalize(&options.data)?;
     sys::adopt_orphans()?;
+    sys::raise_file_limit();
     for dir in ["logs", "run/instances"] {
         std::fs::create_dir_all(data.join(dir))?;
     }

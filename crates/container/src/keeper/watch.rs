@@ -72,7 +72,13 @@ impl Helper {
     pub(crate) fn start<T: serde::Serialize>(basalt: &Path, verb: &str, order: &T) -> io::Result<Self> {
         let text = serde_json::to_vec(order)?;
         let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
-        let child = Command::new(basalt).arg(verb).stdin(Stdio::piped()).stdout(Stdio::from(write)).spawn();
+        let mut command = Command::new(basalt);
+        command.arg(verb).stdin(Stdio::piped()).stdout(Stdio::from(write));
+        if verb == crate::probe::VERB {
+            // It becomes a program of the image, which must not hold a descriptor of the keeper's log.
+            command.stderr(Stdio::null());
+        }
+        let child = command.spawn();
         let mut child =
             child.map_err(|e| io::Error::new(e.kind(), format!("could not run `{}`: {e}", basalt.display())))?;
         let pidfd = watchable(sys::pidfd(child.id())?)?;
