@@ -63,7 +63,8 @@ impl Drop for Docker {
         }
         output(&format!("kill {}", self.daemon.id()));
         let _ = self.daemon.wait();
-        // What it leaves: its cgroups.
+        // What it leaves: a mounted network namespace, and its cgroups.
+        output(&format!("umount {}/exec/netns/default", self.folder.path().display()));
         for controller in std::fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten() {
             let _ = std::fs::remove_dir(controller.path().join("docker"));
         }
