@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use basalt_controller::{Controller, ControllerError, Parts, View};
 use basalt_model::{
-    Digest, Event, Exit, Health, ImageConfig, InstanceId, Kind, Limits, Millis, Name, Outcome, Release, RolloutSpec,
-    RouteTable, Settings, Strategy,
+    Digest, Event, Exit, ImageConfig, InstanceId, Kind, Millis, Name, Outcome, Release, RolloutSpec, RouteTable,
+    Settings, Strategy,
 };
 use basalt_plan::{Desired, DesiredJob, DesiredService};
 use basalt_rollout::Command;
@@ -188,23 +188,8 @@ fn name(text: &str) -> Name {
 
 fn release(kind: Kind, version: &str) -> Arc<Release> {
     Arc::new(Release {
-        kind,
-        image: Digest::from_bytes([1; 32]),
-        command: None,
         env: BTreeMap::from([("VERSION".to_owned(), version.to_owned())]),
-        user: None,
-        workdir: None,
-        ports: BTreeMap::new(),
-        configs: BTreeMap::new(),
-        secrets: BTreeMap::new(),
-        scratch: Vec::new(),
-        volumes: BTreeMap::new(),
-        limits: Limits::default(),
-        capabilities: Vec::new(),
-        egress: false,
-        connects_to: Vec::new(),
-        health: Health::default(),
-        routes: Vec::new(),
+        ..Release::new(kind, Digest::from_bytes([1; 32]))
     })
 }
 

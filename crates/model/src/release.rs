@@ -51,6 +51,29 @@ pub struct Release {
 }
 
 impl Release {
+    /// Returns the release that runs an image as it is: everything else is at its default.
+    pub fn new(kind: Kind, image: Digest) -> Self {
+        Self {
+            kind,
+            image,
+            command: None,
+            env: BTreeMap::new(),
+            user: None,
+            workdir: None,
+            ports: BTreeMap::new(),
+            configs: BTreeMap::new(),
+            secrets: BTreeMap::new(),
+            scratch: Vec::new(),
+            volumes: BTreeMap::new(),
+            limits: Limits::default(),
+            capabilities: Vec::new(),
+            egress: false,
+            connects_to: Vec::new(),
+            health: Health::default(),
+            routes: Vec::new(),
+        }
+    }
+
     /// Returns the id: the SHA-256 of the canonical bytes.
     pub fn id(&self) -> Digest {
         digest_of(self)

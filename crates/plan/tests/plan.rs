@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use basalt_model::{
-    Digest, Health, Kind, Limits, Millis, Name, Phase, Release, Rollout, RolloutSpec, Service, Settings, Share, State,
-    Strategy,
+    Digest, Kind, Millis, Name, Phase, Release, Rollout, RolloutSpec, Service, Settings, Share, State, Strategy,
 };
 use basalt_plan::{Change, Desired, DesiredService, PlanError, plan, plan_down, state_digest};
 
@@ -15,23 +14,8 @@ fn name(text: &str) -> Name {
 
 fn release(log: &str) -> Arc<Release> {
     Arc::new(Release {
-        kind: Kind::Service,
-        image: Digest::from_bytes([1; 32]),
-        command: None,
         env: BTreeMap::from([("LOG".to_owned(), log.to_owned())]),
-        user: None,
-        workdir: None,
-        ports: BTreeMap::new(),
-        configs: BTreeMap::new(),
-        secrets: BTreeMap::new(),
-        scratch: Vec::new(),
-        volumes: BTreeMap::new(),
-        limits: Limits::default(),
-        capabilities: Vec::new(),
-        egress: false,
-        connects_to: Vec::new(),
-        health: Health::default(),
-        routes: Vec::new(),
+        ..Release::new(Kind::Service, Digest::from_bytes([1; 32]))
     })
 }
 

@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use basalt_api::{Client, Hooks, LogFilter, LogLine, LogLines, LogSource, LogStream, ServerInfo, serve};
 use basalt_controller::{Controller, Parts};
 use basalt_model::{
-    Digest, Event, Exit, Health, ImageConfig, Kind, Limits, Millis, Name, Release, RolloutSpec, RouteTable, Settings,
-    Strategy, digest_of,
+    Digest, Event, Exit, ImageConfig, Kind, Millis, Name, Release, RolloutSpec, RouteTable, Settings, Strategy,
+    digest_of,
 };
 use basalt_plan::{Desired, DesiredService};
 use basalt_seam::{
@@ -206,23 +206,8 @@ pub fn name(text: &str) -> Name {
 /// The stack `shop` with two instances of `web` that say this version.
 pub fn desired(version: &str) -> Desired {
     let release = Release {
-        kind: Kind::Service,
-        image: Digest::from_bytes([1; 32]),
-        command: None,
         env: BTreeMap::from([("VERSION".to_owned(), version.to_owned())]),
-        user: None,
-        workdir: None,
-        ports: BTreeMap::new(),
-        configs: BTreeMap::new(),
-        secrets: BTreeMap::new(),
-        scratch: Vec::new(),
-        volumes: BTreeMap::new(),
-        limits: Limits::default(),
-        capabilities: Vec::new(),
-        egress: false,
-        connects_to: Vec::new(),
-        health: Health::default(),
-        routes: Vec::new(),
+        ..Release::new(Kind::Service, Digest::from_bytes([1; 32]))
     };
     let rollout = RolloutSpec { strategy: Strategy::BlueGreen, ..RolloutSpec::default() };
     let settings = Settings { instances: 2, rollout, ..Settings::default() };

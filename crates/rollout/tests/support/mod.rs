@@ -6,9 +6,8 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use basalt_model::{
-    Digest, Event, Health, HealthCheck, Instance, InstanceId, InstanceState, JobState, Kind, Limits, Millis, Name,
-    Phase, Port, Protocol, Release, ReleaseNumber, Rollout, RolloutSpec, Route, Service, Settings, State, Strategy,
-    Volume,
+    Digest, Event, Health, HealthCheck, Instance, InstanceId, InstanceState, JobState, Kind, Millis, Name, Phase, Port,
+    Protocol, Release, ReleaseNumber, Rollout, RolloutSpec, Route, Service, Settings, State, Strategy, Volume,
 };
 use basalt_rollout::{Decision, InstanceSeen, Life, Observation, decide, evolve, start_rollout};
 
@@ -24,23 +23,11 @@ pub fn id(release: ReleaseNumber, ordinal: u32) -> InstanceId {
 
 pub fn release(number: ReleaseNumber) -> Release {
     Release {
-        kind: Kind::Service,
-        image: Digest::from_bytes([0; 32]),
-        command: None,
         env: BTreeMap::from([("NUMBER".into(), number.to_string())]),
-        user: None,
-        workdir: None,
         ports: BTreeMap::from([(name("http"), Port { container: 8080, protocol: Protocol::Http })]),
-        configs: BTreeMap::new(),
-        secrets: BTreeMap::new(),
-        scratch: Vec::new(),
-        volumes: BTreeMap::new(),
-        limits: Limits::default(),
-        capabilities: Vec::new(),
-        egress: false,
-        connects_to: Vec::new(),
         health: Health { check: HealthCheck::Http { path: "/".into(), port: name("http") }, ..Health::default() },
         routes: vec![Route { host: None, path: format!("/{number}"), port: name("http") }],
+        ..Release::new(Kind::Service, Digest::from_bytes([0; 32]))
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use basalt_model::{
-    CanaryStep, Digest, Event, Health, HealthCheck, Kind, Limits, Millis, Name, Outcome, Port, Protocol, Release,
+    CanaryStep, Digest, Event, Health, HealthCheck, Kind, Millis, Name, Outcome, Port, Protocol, Release,
     ReleaseNumber, RolloutSpec, Route, Settings, Share, Strategy, Weight,
 };
 use basalt_rollout::start_rollout;
@@ -21,23 +21,11 @@ pub fn name(text: &str) -> Name {
 /// Returns a release of a service that differs from others by its number.
 pub fn release(number: ReleaseNumber, check: HealthCheck) -> Release {
     Release {
-        kind: Kind::Service,
-        image: Digest::from_bytes([0; 32]),
-        command: None,
         env: BTreeMap::from([("NUMBER".into(), number.to_string())]),
-        user: None,
-        workdir: None,
         ports: BTreeMap::from([(name("http"), Port { container: 8080, protocol: Protocol::Http })]),
-        configs: BTreeMap::new(),
-        secrets: BTreeMap::new(),
-        scratch: Vec::new(),
-        volumes: BTreeMap::new(),
-        limits: Limits::default(),
-        capabilities: Vec::new(),
-        egress: false,
-        connects_to: Vec::new(),
         health: Health { check, start_within: Millis::seconds(5), ..Health::default() },
         routes: vec![Route { host: None, path: "/".into(), port: name("http") }],
+        ..Release::new(Kind::Service, Digest::from_bytes([0; 32]))
     }
 }
 
