@@ -95,7 +95,7 @@ impl Goal {
         let mut failed = Vec::new();
         for (name, aim) in &self.services {
             let service = status.services.iter().find(|s| s.name == *name);
-            match judge_service(service, *aim) {
+            match judge_service(service, *aim).or_else(|| stays(status, service?, *aim)) {
                 None => return Verdict::Open,
                 Some(Ok(())) => {}
                 Some(Err((release, what))) => failed.push(Failed { name: name.clone(), release, what }),
@@ -145,6 +145,15 @@ fn judge_service(service: Option<&ServiceStatus>, aim: Aim) -> Judged {
     }
 }
 
+/// Judges what was to be removed and stays, because what calls it has come to rest where it does.
+fn stays(status: &Status, service: &ServiceStatus, aim: Aim) -> Judged {
+    let caller = status.services.iter().find(|s| service.called_by.as_ref() == Some(&s.name))?;
+    let rests = aim == Aim::Gone && caller.rollout.is_none() && !caller.removing;
+    let release = |s: &ServiceStatus| s.stable.as_ref().map_or(0, |stable| stable.number);
+    let what = || format!("stays, since {}#{} calls it", caller.name, release(caller));
+    rests.then(|| Err((release(service), what())))
+}
+
 fn judge_job(job: Option<&JobStatus>, aim: Aim) -> Judged {
     let (job, wanted) = match (job, aim) {
         (None, Aim::Gone) => return Some(Ok(())),
@@ -190,7 +199,7 @@ mod tests {
                 "at": "2026-07-30T11:00:00Z"
             })),
             "warm": null, "wanted": 0, "healthy": 0, "traffic": [], "routes": [], "instances": [], "waiting": [],
-            "removing": false
+            "removing": false, "called_by": null
         })
     }
 
@@ -254,6 +263,23 @@ mod tests {
         let mut short = service(Some(1), None, None);
         short["wanted"] = json!(1);
         check(Aim::Quiet, Some(short), "open");
+    }
+
+    #[test]
+    fn what_is_still_called_is_not_gone() {
+        let check = |web: Option<u32>, expected: Option<&str>| {
+            let mut api = service(Some(3), None, None);
+            api["name"] = json!("api");
+            (api["removing"], api["called_by"]) = (json!(true), json!("web"));
+            let services = BTreeMap::from([("api".to_owned(), Aim::Gone)]);
+            let goal = Goal { after: None, services, jobs: BTreeMap::new() };
+            let status = status(11, &[api, service(Some(1), web, None)], &[]);
+            let failed = expected.map(|what| Failed { name: "api".into(), release: 3, what: what.into() });
+            let expected = failed.map_or(Verdict::Open, |failed| Verdict::Failed(vec![failed]));
+            assert_eq!(goal.judge(&status), expected);
+        };
+        check(Some(2), None);
+        check(None, Some("stays, since web#1 calls it"));
     }
 
     #[test]

@@ -87,7 +87,7 @@ impl Draft {
         if change.change == Change::Create {
             let slot = self.free_slot()?;
             self.push(Event::ServiceCreated { service: name.clone(), slot, settings: wanted.settings.clone() })?;
-        } else if self.state.services.get(name).is_some_and(|s| s.settings != wanted.settings) {
+        } else if self.state.services.get(name).is_some_and(|s| s.removing || s.settings != wanted.settings) {
             self.push(Event::ServiceConfigured { service: name.clone(), settings: wanted.settings.clone() })?;
         }
         match change.change {

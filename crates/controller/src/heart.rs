@@ -5,10 +5,11 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use basalt_model::{Digest, Event, InstanceId, JobState, Millis, Name, RouteTable, State};
+use basalt_model::{Digest, Event, InstanceId, JobState, Millis, Name, State};
 use basalt_plan::{Desired, Plan, plan, plan_down, state_digest};
 use basalt_rollout::{
-    Action, Command, InstanceSeen, Life, Observation, Waiting, command, decide, decide_job, evolve, routes,
+    Action, Command, InForce, InstanceSeen, Life, Observation, SentRoutes, Waiting, callers, command, decide,
+    decide_job, evolve, routes,
 };
 use basalt_seam::{Backend, BackendSeen, Clock, Depot, Journal, Router, RouterSeen, Secrets};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
@@ -54,8 +55,8 @@ pub(crate) struct Heart {
     seq: u64,
     /// The backend's last true snapshot; `connected` says whether it is true now.
     backend_seen: BackendSeen,
-    /// The newest table; `None` until backend and router have both been reached once.
-    table: Option<Arc<RouteTable>>,
+    /// What was sent to the router last; `None` until backend and router have both been reached once.
+    sent: Option<SentRoutes>,
     problems: BTreeMap<&'static str, String>,
 }
 
@@ -82,7 +83,7 @@ impl Heart {
             state: Arc::new(state),
             seq,
             backend_seen: BackendSeen::default(),
-            table: None,
+            sent: None,
             problems: BTreeMap::new(),
         };
         heart.turn();
@@ -167,7 +168,7 @@ impl Heart {
         at: Millis,
         instances: &BTreeMap<InstanceId, InstanceSeen>,
         router: &RouterSeen,
-        in_force: bool,
+        routes_in_force: InForce,
     ) -> Verdict {
         let jobs: BTreeMap<Name, JobState> =
             self.state.jobs.iter().map(|(n, j)| (n.clone(), j.state.clone())).collect();
@@ -175,9 +176,10 @@ impl Heart {
             at,
             backend_connected: self.backend_seen.connected,
             router_connected: router.connected,
-            routes_in_force: in_force,
+            routes_in_force,
             instances,
             jobs: &jobs,
+            callers: &callers(&self.state),
         };
         let mut verdict = Verdict::default();
         for (name, job) in &self.state.jobs {
@@ -195,12 +197,11 @@ impl Heart {
         verdict
     }
 
-    /// Returns whether the table that follows from what is recorded and seen now is in force at the router.
-    fn routes_in_force(&self, instances: &BTreeMap<InstanceId, InstanceSeen>, router: &RouterSeen) -> bool {
-        let acknowledged = |table: &&Arc<RouteTable>| router.connected && router.version == table.version;
-        match self.table.as_ref().filter(acknowledged) {
-            Some(table) => table.services == routes(&self.state, instances, &self.performer.address),
-            None => false,
+    /// Returns which of the routes that follow from what is recorded and seen now are in force at the router.
+    fn routes_in_force(&self, instances: &BTreeMap<InstanceId, InstanceSeen>, router: &RouterSeen) -> InForce {
+        match self.sent.as_ref().filter(|_| router.connected) {
+            Some(sent) => sent.in_force(router.version, &routes(&self.state, instances, &self.performer.address)),
+            None => InForce::default(),
         }
     }
 
@@ -208,16 +209,13 @@ impl Heart {
     fn send_routes(&mut self, instances: &BTreeMap<InstanceId, InstanceSeen>, router: &RouterSeen) {
         // Before both have been reached once, a table would be made of what is not seen: it would take traffic away.
         let reached = router.connected && self.backend_seen.connected;
-        if self.table.is_none() && !reached {
+        if self.sent.is_none() && !reached {
             return;
         }
         let services = routes(&self.state, instances, &self.performer.address);
-        let last = self.table.as_ref().map_or(router.version, |table| table.version.max(router.version));
-        let current = self.table.as_ref().is_some_and(|t| t.services == services && t.version >= router.version);
-        if !current {
-            let table = Arc::new(RouteTable { version: last + 1, services });
-            self.router.set(table.clone());
-            self.table = Some(table);
+        if let Some(next) = SentRoutes::next(self.sent.as_ref(), router.version, services) {
+            self.router.set(next.table().clone());
+            self.sent = Some(next);
         }
     }
 
@@ -241,7 +239,7 @@ impl Heart {
         waiting: BTreeMap<Name, Vec<Waiting>>,
     ) {
         let problems = self.problems.values().cloned().chain(router.problems.iter().cloned()).collect();
-        let routes_in_force = self.routes_in_force(&instances, &router);
+        let routes_in_force = self.routes_in_force(&instances, &router).all();
         let view = View {
             at,
             seq: self.seq,
@@ -250,7 +248,7 @@ impl Heart {
             waiting,
             backend_connected: self.backend_seen.connected,
             router,
-            routes_version: self.table.as_ref().map_or(0, |table| table.version),
+            routes_version: self.sent.as_ref().map_or(0, |sent| sent.table().version),
             routes_in_force,
             problems,
         };
@@ -329,7 +327,7 @@ fn discard(id: &InstanceId, instance: &InstanceSeen, seen: &Observation<'_>) -> 
     match instance.life {
         Life::Ended { .. } => Some(Action::Forget { instance: id, generation }),
         Life::Starting => Some(Action::Stop { instance: id, generation, within: UNRECORDED_STOP }),
-        Life::Running { .. } if seen.cut_off(instance) => {
+        Life::Running { .. } if seen.cut_off(&id, instance) => {
             Some(Action::Stop { instance: id, generation, within: UNRECORDED_STOP })
         }
         Life::Running { .. } | Life::Absent => None,

@@ -213,11 +213,6 @@ pub enum Event {
         /// Whether it was the last try.
         last: bool,
     },
-    /// A failed job is to be tried again from the start, because the stack was applied again.
-    JobReset {
-        /// The job.
-        job: Name,
-    },
     /// A job is no longer declared.
     JobRetired {
         /// The job.
@@ -296,7 +291,6 @@ impl Event {
             Self::JobStopRequested { .. } => "job_stop_requested",
             Self::JobSucceeded { .. } => "job_succeeded",
             Self::JobAttemptFailed { .. } => "job_attempt_failed",
-            Self::JobReset { .. } => "job_reset",
             Self::JobRetired { .. } => "job_retired",
             Self::JobRemoved { .. } => "job_removed",
         }
@@ -331,7 +325,6 @@ impl Event {
             | Self::JobStopRequested { job }
             | Self::JobSucceeded { job }
             | Self::JobAttemptFailed { job, .. }
-            | Self::JobReset { job }
             | Self::JobRetired { job }
             | Self::JobRemoved { job } => job.to_string(),
         }

@@ -74,6 +74,11 @@ impl Release {
         }
     }
 
+    /// Returns a volume that only one instance may have at a time, if there is one.
+    pub fn exclusive_volume(&self) -> Option<&Volume> {
+        self.volumes.values().find(|volume| !volume.shared)
+    }
+
     /// Returns the id: the SHA-256 of the canonical bytes.
     pub fn id(&self) -> Digest {
         digest_of(self)

@@ -178,7 +178,7 @@ pub struct Job {
     pub state: JobState,
     /// The highest generation given to its instance so far.
     pub generation: Generation,
-    /// Tries that failed since it was declared or reset.
+    /// Tries that failed since it was declared.
     pub failures: u32,
     /// When it is tried again after a failure.
     pub retry_at: Option<Millis>,

@@ -100,9 +100,6 @@ pub enum PlanError {
         /// The stack that was given.
         wanted: Name,
     },
-    /// A service or job of that name is still being removed.
-    #[error("`{0}` is still being removed; apply again when it is gone")]
-    StillRemoving(Name),
     /// A service wants more instances than one service may have.
     #[error("`{0}` wants more than {most} instances, the most of one service", most = Settings::MOST_INSTANCES)]
     TooMany(Name),
@@ -120,12 +117,6 @@ pub enum PlanError {
 pub fn plan(desired: &Desired, recorded: &State) -> Result<Plan, PlanError> {
     if let Some(running) = recorded.stack.as_ref().filter(|running| **running != desired.stack) {
         return Err(PlanError::OtherStack { running: running.clone(), wanted: desired.stack.clone() });
-    }
-    let removing = |name: &Name| {
-        recorded.services.get(name).is_some_and(|s| s.removing) || recorded.jobs.get(name).is_some_and(|j| j.removing)
-    };
-    if let Some(name) = desired.services.keys().chain(desired.jobs.keys()).find(|name| removing(name)) {
-        return Err(PlanError::StillRemoving(name.clone()));
     }
     let too_many = |s: &DesiredService| s.settings.instances > Settings::MOST_INSTANCES;
     if let Some((name, _)) = desired.services.iter().find(|(_, s)| too_many(s)) {
@@ -198,11 +189,8 @@ fn service_change(wanted: &DesiredService, recorded: Option<&Service>) -> Servic
     let settings = settings_changes(&recorded.settings, &wanted.settings);
     let change = match known {
         Some(n) if Some(n) == current => {
-            if settings.is_empty() {
-                Change::Unchanged
-            } else {
-                Change::Configure
-            }
+            // What is declared again before it is gone stays, as it is.
+            if settings.is_empty() && !recorded.removing { Change::Unchanged } else { Change::Configure }
         }
         // Once all but the end has been reached, the way back is a rollout of its own.
         Some(n) if Some(n) == recorded.stable && heading.is_some() && !finishing => Change::Abort,
@@ -242,7 +230,8 @@ fn job_change(wanted: &DesiredJob, recorded: Option<&basalt_model::Job>) -> JobC
     let same = recorded.release.id() == id;
     let fields = field_changes(recorded.release.as_ref(), wanted.release.as_ref());
     // Retries and time-out matter to the next run alone, so a change of theirs waits for it.
-    let run_again = !same || matches!(recorded.state, JobState::Failed { .. });
+    // What is declared again before it is gone is as good as new.
+    let run_again = !same || recorded.removing || matches!(recorded.state, JobState::Failed { .. });
     let change = if run_again { Change::Update } else { Change::Unchanged };
     let number = if same { recorded.number } else { recorded.number + 1 };
     JobChange { change, release: Some(PlannedRelease { number, id, kept: same }), fields }

@@ -118,9 +118,14 @@ fn refusals() {
     assert_eq!(error, PlanError::OtherStack { running: name("shop"), wanted: name("blog") });
     let many = settings(Settings::MOST_INSTANCES + 1, Strategy::BlueGreen);
     assert_eq!(plan(&desired("info", many), &State::default()), Err(PlanError::TooMany(name("web"))));
+}
+
+#[test]
+fn what_is_declared_again_before_it_is_gone_stays() {
     let mut state = recorded(Settings::default());
     state.services.get_mut(&name("web")).unwrap().removing = true;
-    assert_eq!(plan(&desired("info", Settings::default()), &state), Err(PlanError::StillRemoving(name("web"))));
+    let change = |log| plan(&desired(log, Settings::default()), &state).unwrap().services[&name("web")].change;
+    assert_eq!((change("info"), change("debug")), (Change::Configure, Change::Update));
 }
 
 #[test]

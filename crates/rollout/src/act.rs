@@ -16,7 +16,7 @@ pub(crate) fn act(view: &View<'_>) -> Decision {
     }
     for (id, seen) in view.strays() {
         // What nobody recorded goes as all others go: once the gateway names it no more and nothing is in flight.
-        if !matches!(seen.life, Life::Running { .. }) || view.seen.cut_off(seen) {
+        if !matches!(seen.life, Life::Running { .. }) || view.seen.cut_off(id, seen) {
             discard(view, id, seen, &mut todo);
         } else {
             todo.wait(if view.seen.router_connected { Waiting::Routes } else { Waiting::Router });
@@ -34,6 +34,9 @@ pub(crate) fn act(view: &View<'_>) -> Decision {
     // What is only kept warm holds nobody up.
     if let (None, Some(warm)) = (&view.service.rollout, &view.service.warm) {
         todo.decision.waiting.retain(|w| w.instance().is_none_or(|id| id.release() != warm.release));
+    }
+    if let Some(caller) = view.caller() {
+        todo.wait(Waiting::Caller { service: caller.service.clone(), release: caller.release });
     }
     if !view.seen.backend_connected {
         todo.wait(Waiting::Backend);

@@ -110,7 +110,7 @@ fn scalable(name: &Name, service: &Service, instances: u32) -> Result<(), Refuse
         return refuse(what, &format!("ask for at most {}", Settings::MOST_INSTANCES));
     }
     let used = service.releases.iter().filter(|(number, _)| in_use(service, **number));
-    let exclusive = used.flat_map(|(_, release)| release.volumes.values()).find(|volume| !volume.shared);
+    let exclusive = used.map(|(_, release)| release).find_map(|release| release.exclusive_volume());
     match exclusive {
         Some(volume) if instances > 1 => {
             let what = format!("instances of `{name}` can't share the exclusive volume `{}`", volume.name);
@@ -174,8 +174,16 @@ fn rollback(name: &Name, service: &Service, at: Millis, to: Option<ReleaseNumber
         _ => {}
     }
     let wanted = &service.settings.rollout;
+    let exclusive = |number: &ReleaseNumber| service.releases.get(number).and_then(|r| r.exclusive_volume());
+    if let Some(volume) = exclusive(&target).filter(|_| service.settings.instances > 1) {
+        let what = format!("instances of `{name}#{target}` can't share the exclusive volume `{}`", volume.name);
+        return refuse(what, &format!("keep one instance first: `basalt scale {name} 1`"));
+    }
     // Where old and new can't be there together, that holds on the way back too.
-    let strategy = if wanted.strategy == Strategy::Recreate { Strategy::Recreate } else { Strategy::BlueGreen };
+    let mut used = service.releases.keys().filter(|number| in_use(service, **number));
+    let apart = exclusive(&target).is_some() && used.any(|number| exclusive(number).is_some());
+    let recreate = apart || wanted.strategy == Strategy::Recreate;
+    let strategy = if recreate { Strategy::Recreate } else { Strategy::BlueGreen };
     let spec = RolloutSpec { strategy, hold: Millis::ZERO, ..wanted.clone() };
     Ok(vec![begin(name, service, at, target, spec, Phase::Starting, None)])
 }

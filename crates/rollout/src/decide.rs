@@ -24,7 +24,7 @@ pub fn decide(name: &Name, service: &Service, seen: &Observation<'_>) -> Decisio
     let mut events: Vec<Event> = Vec::new();
     for _ in 0..ROUNDS {
         let service = draft.as_ref().unwrap_or(service);
-        let view = View { name, service, seen, in_force: seen.routes_in_force && events.is_empty() };
+        let view = View { name, service, seen, in_force: seen.routes_in_force.of(name) && events.is_empty() };
         let next = step(&view);
         if next.is_empty() {
             break;
@@ -44,7 +44,7 @@ pub fn decide(name: &Name, service: &Service, seen: &Observation<'_>) -> Decisio
         }
     }
     if events.is_empty() {
-        act(&View { name, service, seen, in_force: seen.routes_in_force })
+        act(&View { name, service, seen, in_force: seen.routes_in_force.of(name) })
     } else {
         Decision { events, ..Decision::default() }
     }

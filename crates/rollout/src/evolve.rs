@@ -80,7 +80,6 @@ fn apply(state: &mut State, at: Millis, event: &Event) -> Result<(), String> {
         | Event::JobStopRequested { job }
         | Event::JobSucceeded { job }
         | Event::JobAttemptFailed { job, .. }
-        | Event::JobReset { job }
         | Event::JobRetired { job } => evolve_job(find(&mut state.jobs, job)?, at, event)?,
     }
     Ok(())

@@ -59,12 +59,6 @@ pub(crate) fn evolve_job(job: &mut Job, at: Millis, event: &Event) -> Result<(),
             job.retry_at = Some(at + pause(job.failures));
             job.state = if *last { JobState::Failed { exit: exit.clone(), at } } else { JobState::Pending };
         }
-        Event::JobReset { .. } => {
-            ensure(matches!(job.state, JobState::Failed { .. }), || "it has not failed".into())?;
-            job.state = JobState::Pending;
-            job.failures = 0;
-            job.retry_at = None;
-        }
         Event::JobRetired { .. } => {
             ensure(!job.removing, || "it has been retired already".into())?;
             job.removing = true;

@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 mod act;
+mod callers;
 mod command;
 mod decide;
 mod evolve;
@@ -22,13 +23,16 @@ mod observation;
 mod pause;
 mod reconcile;
 mod routes;
+mod sent;
 mod shape;
 mod view;
 
+pub use callers::{Caller, callers};
 pub use command::{Command, Refused, command, start_rollout};
 pub use decide::decide;
 pub use evolve::evolve;
 pub use job::decide_job;
 pub use observation::{Action, Decision, IllegalEvent, InstanceSeen, Life, Observation, Waiting};
 pub use routes::routes;
+pub use sent::{InForce, SentRoutes};
 pub use shape::weights;

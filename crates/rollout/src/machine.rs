@@ -23,7 +23,7 @@ pub(crate) fn advance(view: &View<'_>) -> Vec<Event> {
 
 fn next(view: &View<'_>) -> Option<Event> {
     let service = view.name.clone();
-    if view.service.removing {
+    if view.leaves() {
         let gone = view.service.instances.is_empty() && view.cleared(&[]) && view.strays().next().is_none();
         return gone.then_some(Event::ServiceRemoved { service });
     }

@@ -3,8 +3,11 @@
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
-use basalt_model::{Event, Exit, Generation, InstanceId, JobState, Millis, Name};
+use basalt_model::{Event, Exit, Generation, InstanceId, JobState, Millis, Name, ReleaseNumber};
 use serde::{Deserialize, Serialize};
+
+use crate::callers::Caller;
+use crate::sent::InForce;
 
 /// Everything the machine may know about the world, at one moment.
 #[derive(Debug, Clone)]
@@ -15,12 +18,14 @@ pub struct Observation<'a> {
     pub backend_connected: bool,
     /// Whether the router's part is true now.
     pub router_connected: bool,
-    /// Whether the table that follows from what is recorded and seen now is the one in force at the router.
-    pub routes_in_force: bool,
+    /// Which services' routes, as they follow from what is recorded and seen now, are in force at the router.
+    pub routes_in_force: InForce,
     /// What is seen of instances: everything the backend has, and everything the router names or still has requests for.
     pub instances: &'a BTreeMap<InstanceId, InstanceSeen>,
     /// Where the jobs of the stack stand.
     pub jobs: &'a BTreeMap<Name, JobState>,
+    /// Who still calls the services that are being removed; see [`callers`](crate::callers()).
+    pub callers: &'a BTreeMap<Name, Caller>,
 }
 
 /// What is seen of one instance.
@@ -44,8 +49,8 @@ pub struct InstanceSeen {
 
 impl Observation<'_> {
     /// Returns whether the gateway sends an instance nothing and has nothing in flight to it, by its own word.
-    pub fn cut_off(&self, seen: &InstanceSeen) -> bool {
-        self.router_connected && self.routes_in_force && !seen.routed && seen.in_flight == 0
+    pub fn cut_off(&self, id: &InstanceId, seen: &InstanceSeen) -> bool {
+        self.router_connected && self.routes_in_force.of(id.service()) && !seen.routed && seen.in_flight == 0
     }
 }
 
@@ -181,6 +186,13 @@ pub enum Waiting {
     Approval,
     /// A person must resume the rollout.
     Resume,
+    /// A service that is no longer declared stays as long as a release in use calls it.
+    Caller {
+        /// The service that calls it.
+        service: Name,
+        /// Its release.
+        release: ReleaseNumber,
+    },
     /// The keeper can't be reached.
     Backend,
     /// The gateway can't be reached.
@@ -197,6 +209,7 @@ impl Waiting {
             | Self::Drain { instance, .. }
             | Self::Stop { instance, .. } => Some(instance),
             Self::Job { .. }
+            | Self::Caller { .. }
             | Self::Routes
             | Self::Hold { .. }
             | Self::Approval

@@ -12,7 +12,7 @@ const REPLACED_AT_ONCE: u32 = 4;
 
 /// Returns what brings the recorded instances closer to the shape.
 pub(crate) fn reconcile(view: &View<'_>) -> Vec<Event> {
-    let shape = shape(view.service);
+    let shape = shape(view.service, view.leaves());
     let mut releases: Vec<ReleaseNumber> = shape.wanted.keys().copied().collect();
     releases.extend(view.service.instances.keys().map(InstanceId::release));
     releases.sort_unstable();
@@ -74,7 +74,7 @@ impl Balance {
 
 /// Returns the instances of a release that are to be replaced because they fail.
 fn failed(view: &View<'_>, release: ReleaseNumber) -> Vec<Event> {
-    if !view.replaces(release) || view.service.removing {
+    if !view.replaces(release) || view.leaves() {
         return Vec::new();
     }
     let under_way = view.of(release).filter(|(_, i)| i.failed_at.is_some() && i.healthy_at.is_some()).count();
@@ -143,7 +143,7 @@ fn worth(view: &View<'_>, id: &InstanceId, instance: &Instance) -> u8 {
 
 fn surplus_reason(view: &View<'_>, release: ReleaseNumber, wanted: u32) -> StopReason {
     match &view.service.rollout {
-        _ if view.service.removing => StopReason::Removed,
+        _ if view.leaves() => StopReason::Removed,
         Some(r) if matches!(r.phase, Phase::Returning { .. }) && r.target == release => StopReason::RolledBack,
         Some(r) if r.target == release || wanted >= view.service.settings.instances => StopReason::ScaledDown,
         Some(_) => StopReason::Replaced,
@@ -159,7 +159,7 @@ fn requests(view: &View<'_>, release: ReleaseNumber, wanted: u32, balance: &mut 
     let mut ids: Vec<InstanceId> = again.map(|(id, _)| id.clone()).collect();
     let lives = view.of(release).filter(|(_, i)| live(i)).count() as u32;
     let mut missing = wanted.saturating_add(extra(view, release, wanted)).saturating_sub(lives);
-    if replaced_from(view).is_some() {
+    if replaced_from(view).is_some() || view.volume_taken(release) {
         missing = 0;
     }
     if let Some((_, room)) = balance.room.as_mut().filter(|(bounded, _)| *bounded == release) {

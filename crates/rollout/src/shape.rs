@@ -19,8 +19,9 @@ pub(crate) struct Shape {
 }
 
 /// Returns the shape that follows from what is recorded.
-pub(crate) fn shape(service: &Service) -> Shape {
-    if service.removing {
+/// A service that `leaves` should have nothing.
+pub(crate) fn shape(service: &Service, leaves: bool) -> Shape {
+    if leaves {
         return Shape::default();
     }
     let n = service.settings.instances;

@@ -5,6 +5,7 @@ use basalt_model::{
     Strategy,
 };
 
+use crate::callers::Caller;
 use crate::observation::{InstanceSeen, Life, Observation};
 use crate::shape::{live, old_release};
 
@@ -18,6 +19,16 @@ pub(crate) struct View<'a> {
 }
 
 impl<'a> View<'a> {
+    /// Returns who still calls the service, if it is being removed: until then it stays as it is.
+    pub fn caller(&self) -> Option<&'a Caller> {
+        self.seen.callers.get(self.name).filter(|_| self.service.removing)
+    }
+
+    /// Returns whether the service leaves: it is being removed, and nobody calls it any more.
+    pub fn leaves(&self) -> bool {
+        self.service.removing && self.caller().is_none()
+    }
+
     pub fn at(&self) -> Millis {
         self.seen.at
     }
@@ -138,9 +149,18 @@ impl<'a> View<'a> {
 
     /// Returns whether two instances of the release can be there at once.
     pub fn overlaps(&self, release: ReleaseNumber) -> bool {
-        let exclusive = |r: &basalt_model::Release| r.volumes.values().any(|v| !v.shared);
-        self.service.settings.rollout.strategy != Strategy::Recreate
-            && !self.service.releases.get(&release).is_some_and(|r| exclusive(r))
+        let exclusive = self.service.releases.get(&release).is_some_and(|r| r.exclusive_volume().is_some());
+        self.service.settings.rollout.strategy != Strategy::Recreate && !exclusive
+    }
+
+    /// Returns whether the release has a volume for one instance alone, and one that may have it is there still.
+    pub fn volume_taken(&self, release: ReleaseNumber) -> bool {
+        let exclusive =
+            |n: ReleaseNumber| self.service.releases.get(&n).is_some_and(|r| r.exclusive_volume().is_some());
+        let alive = |s: &InstanceSeen| !matches!(s.life, Life::Ended { .. });
+        exclusive(release)
+            && (self.service.instances.keys().any(|id| exclusive(id.release()))
+                || self.strays().any(|(id, s)| exclusive(id.release()) && alive(s)))
     }
 
     /// Returns whether a release serves as wanted and alone: so many healthy, routed instances, and none of any other

@@ -43,8 +43,15 @@ fn ended(code: i32) -> Life {
 }
 
 fn ask_job(state: &State, at: Millis, instances: &Seen, jobs: &BTreeMap<Name, JobState>) -> Decision {
-    let (backend_connected, router_connected, routes_in_force) = (true, true, true);
-    let seen = Observation { at, backend_connected, router_connected, routes_in_force, instances, jobs };
+    let seen = Observation {
+        at,
+        backend_connected: true,
+        router_connected: true,
+        routes_in_force: in_force(true),
+        instances,
+        jobs,
+        callers: &BTreeMap::new(),
+    };
     decide_job(&name("migrate"), job(state), &seen)
 }
 
@@ -93,7 +100,16 @@ fn a_failed_try_is_followed_by_another_while_there_are_some() {
     let (kinds, _) = settle(&mut state, NOW, &seen(3, ended(1)));
     assert_eq!(kinds, ["job_attempt_failed"]);
     assert!(matches!(job(&state).state, JobState::Failed { exit: Exit::Code(1), .. }));
-    evolve(&mut state, NOW, &Event::JobReset { job: name("migrate") }).unwrap();
+    // Declared again, it is as good as new.
+    let again = Event::JobCreated {
+        job: name("migrate"),
+        number: 1,
+        release: job(&state).release.clone(),
+        retries: 2,
+        timeout: Millis::seconds(60),
+        depends_on: Vec::new(),
+    };
+    evolve(&mut state, NOW, &again).unwrap();
     assert_eq!(settle(&mut state, NOW, &Seen::new()).0, ["job_started"]);
     assert_eq!(job(&state).generation, 4);
 }
@@ -149,9 +165,10 @@ fn a_rollout_waits_for_its_jobs_and_fails_with_them() {
             at: NOW,
             backend_connected: true,
             router_connected: true,
-            routes_in_force: true,
+            routes_in_force: in_force(true),
             instances: &well,
             jobs: &jobs,
+            callers: &BTreeMap::new(),
         };
         let decision = basalt_rollout::decide(&name("web"), &web, &seen);
         assert_eq!(kinds(&decision), expected);

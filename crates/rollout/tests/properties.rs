@@ -141,8 +141,9 @@ proptest! {
         let seen = matched(&web, seen, strays);
         let at = NOW + Millis(later);
         let ask = |web: &Service| ask_with(web, at, &seen, |o| {
-            [o.backend_connected, o.router_connected, o.routes_in_force] = flags;
-            o.routes_in_force &= o.router_connected;
+            let routed;
+            [o.backend_connected, o.router_connected, routed] = flags;
+            o.routes_in_force = in_force(routed && o.router_connected);
         });
         let mut state = state(web);
         for round in 0.. {

@@ -108,7 +108,9 @@ fn a_drained_instance_is_stopped_once_nothing_reaches_it() {
         let mut seen = seen.clone();
         let leaving = seen.get_mut(&id(1, 2)).unwrap();
         (leaving.routed, leaving.in_flight) = (routed, in_flight);
-        let decision = ask_with(&web, at, &seen, |o| (o.routes_in_force, o.router_connected) = (in_force, reached));
+        let decision = ask_with(&web, at, &seen, |o| {
+            (o.routes_in_force, o.router_connected) = (support::in_force(in_force), reached);
+        });
         let cut = decision.events.iter().find_map(|e| match e {
             Event::InstanceStopRequested { cut, .. } => Some(*cut),
             _ => None,
@@ -156,7 +158,7 @@ fn weights_move_on_once_those_before_are_in_force() {
     let web = rolling_out(web, rolling, Phase::Moving { moved: 1 });
     let seen = all_well(&web);
     let moves = |in_force| {
-        let decision = ask_with(&web, NOW, &seen, |o| o.routes_in_force = in_force);
+        let decision = ask_with(&web, NOW, &seen, |o| o.routes_in_force = support::in_force(in_force));
         kinds(&decision).contains(&"rollout_advanced")
     };
     assert!(moves(true));

@@ -10,5 +10,5 @@ mod world;
 pub use backend::{Fate, SimBackend, SimInstance};
 pub use rng::Rng;
 pub use router::SimRouter;
-pub use scenario::{any_fate, any_spec, http, name, release};
+pub use scenario::{any_fate, any_spec, for_seeds, http, name, release};
 pub use world::World;

@@ -5,28 +5,7 @@ use basalt_model::{
     Weight,
 };
 use basalt_rollout::Command;
-use basalt_testkit::sim::{Fate, Rng, World, any_fate, any_spec, http, name};
-
-/// Runs a scenario for many seeds; a seed that fails is named. `BASALT_SIM_SEEDS=FIRST..LAST` runs others instead.
-fn for_seeds(seeds: std::ops::Range<u64>, scenario: impl Fn(&mut World) -> Result<(), String>) {
-    let asked = std::env::var("BASALT_SIM_SEEDS").ok();
-    let range = asked.as_deref().and_then(|text| text.split_once("..")).map(|(first, last)| {
-        first.parse().expect("BASALT_SIM_SEEDS starts with a number")..last.parse().expect("and ends with one")
-    });
-    for seed in range.unwrap_or(seeds) {
-        let mut world = World::new(seed);
-        if let Err(what) = scenario(&mut world) {
-            let last = &world.journal[world.journal.len().saturating_sub(30)..];
-            let events: Vec<String> = last.iter().map(|(at, e)| format!("{} {e:?}", at.0)).collect();
-            panic!(
-                "{what}\nlast events:\n{}\nstate: {:#?}\ndecisions: {:#?}",
-                events.join("\n"),
-                world.state.services.values().map(|s| (&s.stable, &s.rollout, &s.instances)).collect::<Vec<_>>(),
-                world.decisions
-            );
-        }
-    }
-}
+use basalt_testkit::sim::{Fate, Rng, World, any_fate, any_spec, for_seeds, http, name};
 
 fn settings(instances: u32) -> Settings {
     Settings { instances, drain: Millis::seconds(3), ..Settings::default() }

@@ -60,6 +60,9 @@ pub struct ServiceStatus {
     pub waiting: Vec<String>,
     /// Whether it is being removed.
     pub removing: bool,
+    /// The service that still calls it and so keeps it from being removed; null when there is none.
+    #[serde(default)]
+    pub called_by: Option<String>,
 }
 
 /// A release, by number and id.

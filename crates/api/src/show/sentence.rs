@@ -31,6 +31,7 @@ pub fn sentence(of: &Name, waiting: &Waiting, now: Millis) -> String {
         Waiting::Hold { until } => format!("it is watched; goes on {}", ahead(*until, now)),
         Waiting::Approval => format!("a person must promote it: `basalt promote {of}`"),
         Waiting::Resume => format!("a person has paused it; `basalt resume {of}` lets it go on"),
+        Waiting::Caller { service, release } => format!("it stays as long as {service}#{release} calls it"),
         Waiting::Backend => "the keeper can't be reached".to_owned(),
         Waiting::Router => "the gateway can't be reached".to_owned(),
     }
@@ -121,6 +122,7 @@ mod tests {
         check(Waiting::Hold { until: Millis(220_000) }, "it is watched; goes on in 2m 00s");
         check(Waiting::Approval, "a person must promote it: `basalt promote web`");
         check(Waiting::Resume, "a person has paused it; `basalt resume web` lets it go on");
+        check(Waiting::Caller { service: "shop".parse().unwrap(), release: 2 }, "it stays as long as shop#2 calls it");
         check(Waiting::Backend, "the keeper can't be reached");
         check(Waiting::Router, "the gateway can't be reached");
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use basalt_controller::View;
 use basalt_model::{InstanceId, Millis, Name, Outcome, Phase, ReleaseNumber, Rollout, Service, Strategy};
-use basalt_rollout::Life;
+use basalt_rollout::{Life, Waiting};
 
 use super::instance::instance_status;
 use super::sentence::sentence;
@@ -36,6 +36,7 @@ pub(super) fn service_status(view: &View, name: &Name, service: &Service) -> Ser
         instances,
         waiting,
         removing: service.removing,
+        called_by: called_by(view, name),
     }
 }
 
@@ -43,6 +44,14 @@ pub(super) fn service_status(view: &View, name: &Name, service: &Service) -> Ser
 pub(super) fn sentences(view: &View, name: &Name) -> Vec<String> {
     let waiting = view.waiting.get(name).map(Vec::as_slice).unwrap_or_default();
     waiting.iter().map(|waiting| sentence(name, waiting, view.at)).collect()
+}
+
+/// Returns the service that keeps this one from being removed.
+fn called_by(view: &View, name: &Name) -> Option<String> {
+    view.waiting.get(name)?.iter().find_map(|waiting| match waiting {
+        Waiting::Caller { service, .. } => Some(service.to_string()),
+        _ => None,
+    })
 }
 
 /// Returns every instance that is recorded, and every other one that is still seen alive.

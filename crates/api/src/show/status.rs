@@ -111,6 +111,7 @@ mod tests {
             "instances": null,
             "waiting": ["it is watched; goes on in 1m 30s"],
             "removing": false,
+            "called_by": null,
         });
         assert_eq!(web, expected);
     }

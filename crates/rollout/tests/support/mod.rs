@@ -9,7 +9,7 @@ use basalt_model::{
     Digest, Event, Health, HealthCheck, Instance, InstanceId, InstanceState, JobState, Kind, Millis, Name, Phase, Port,
     Protocol, Release, ReleaseNumber, Rollout, RolloutSpec, Route, Service, Settings, State, Strategy, Volume,
 };
-use basalt_rollout::{Decision, InstanceSeen, Life, Observation, decide, evolve, start_rollout};
+use basalt_rollout::{Decision, InForce, InstanceSeen, Life, Observation, decide, evolve, start_rollout};
 
 pub const NOW: Millis = Millis(1_000_000);
 
@@ -97,6 +97,11 @@ pub fn all_well(service: &Service) -> BTreeMap<InstanceId, InstanceSeen> {
     service.instances.iter().map(|(id, i)| (id.clone(), running(i.generation, Some(true)))).collect()
 }
 
+/// What is in force if all is, or nothing.
+pub fn in_force(all: bool) -> InForce {
+    if all { InForce::everywhere() } else { InForce::default() }
+}
+
 pub fn ask(service: &Service, at: Millis, seen: &BTreeMap<InstanceId, InstanceSeen>) -> Decision {
     ask_with(service, at, seen, |_| {})
 }
@@ -112,9 +117,10 @@ pub fn ask_with(
         at,
         backend_connected: true,
         router_connected: true,
-        routes_in_force: true,
+        routes_in_force: InForce::everywhere(),
         instances,
         jobs: &jobs,
+        callers: &BTreeMap::new(),
     };
     change(&mut seen);
     decide(&name("web"), service, &seen)

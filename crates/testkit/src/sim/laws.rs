@@ -1,7 +1,8 @@
 //! The laws, checked by number at every event, action and turn.
 
 use basalt_model::{
-    Event, InstanceId, InstanceState, JobState, Name, Outcome, Phase, ReleaseNumber, Service, Strategy, Weight,
+    Event, InstanceId, InstanceState, JobState, Name, Outcome, Phase, ReleaseNumber, Service, StopReason, Strategy,
+    Weight,
 };
 use basalt_rollout::{Action, weights};
 
@@ -10,6 +11,7 @@ use super::world::World;
 /// Checks an event against what is there.
 pub(crate) fn before_event(world: &World, event: &Event) -> Result<(), String> {
     match event {
+        Event::InstanceDrained { instance, reason: StopReason::Removed } => still_called(world, instance.service()),
         Event::InstanceDrained { instance, .. } => law_3(world, instance),
         Event::InstanceStopRequested { instance, .. } => law_4(world, instance, "a stop is decided"),
         Event::RolloutAdvanced { service, phase: Phase::Holding } => {
@@ -103,6 +105,42 @@ fn law_4(world: &World, id: &InstanceId, what: &str) -> Result<(), String> {
     Ok(())
 }
 
+/// Law 3: what is removed stays as long as a release calls it that serves or may serve again.
+fn still_called(world: &World, name: &Name) -> Result<(), String> {
+    for (caller, service) in world.state.services.iter().filter(|(_, service)| !service.removing) {
+        let rollout = service.rollout.as_ref();
+        let numbers = [service.stable, rollout.and_then(|r| r.baseline), rollout.map(|r| r.target)];
+        let calls = |n: ReleaseNumber| service.releases[&n].connects_to.contains(name);
+        if let Some(number) = numbers.into_iter().flatten().find(|n| calls(*n)) {
+            return Err(world.told(&format!("law 3: {name} is taken away while {caller}#{number} calls it")));
+        }
+    }
+    Ok(())
+}
+
+/// What only one instance may have at a time, only one has.
+fn alone(world: &World, id: &InstanceId) -> Result<(), String> {
+    let Some(service) = world.state.services.get(id.service()) else { return Ok(()) };
+    let exclusive = |n| service.releases.get(&n).is_some_and(|r| r.volumes.values().any(|v| !v.shared));
+    let runs = |o: &InstanceId| world.backend.instances.get(o).is_some_and(|i| i.runs(world.now));
+    let other = service.instances.keys().find(|o| *o != id && exclusive(o.release()) && runs(o));
+    match other.filter(|_| exclusive(id.release())) {
+        Some(other) => Err(world.told(&format!("{id} is started while {other} has the exclusive volume"))),
+        None => Ok(()),
+    }
+}
+
+/// A rollout starts nothing before its jobs have ended well.
+fn jobs_first(world: &World, id: &InstanceId) -> Result<(), String> {
+    let Some(service) = world.state.services.get(id.service()) else { return Ok(()) };
+    let target = service.rollout.as_ref().is_some_and(|r| r.target == id.release() && r.baseline != Some(r.target));
+    let done = |job: &Name| matches!(world.state.jobs.get(job).map(|j| &j.state), Some(JobState::Succeeded { .. }));
+    match service.settings.depends_on.iter().find(|job| target && !done(job)) {
+        Some(job) => Err(world.told(&format!("{id} is started before job {job} has ended well"))),
+        None => Ok(()),
+    }
+}
+
 /// Checks an action: laws 4 and 5.
 pub(crate) fn before_action(world: &World, action: &Action) -> Result<(), String> {
     let unrecorded = |id: &InstanceId| Err(world.told(&format!("law 5: {action:?} of {id} is not recorded")));
@@ -112,7 +150,11 @@ pub(crate) fn before_action(world: &World, action: &Action) -> Result<(), String
             let meant = service.is_some_and(|i| i.state == InstanceState::Wanted && i.generation == *generation);
             let job = world.state.jobs.get(instance.service()).map(|j| &j.state);
             let tried = matches!(job, Some(JobState::Running { generation: g, .. }) if g == generation);
-            if meant || tried { Ok(()) } else { unrecorded(instance) }
+            if !meant && !tried {
+                return unrecorded(instance);
+            }
+            alone(world, instance)?;
+            jobs_first(world, instance)
         }
         Action::Stop { instance, generation, .. } => {
             let service = world.state.services.get(instance.service()).and_then(|s| s.instances.get(instance));

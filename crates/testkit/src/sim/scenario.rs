@@ -73,6 +73,30 @@ pub fn any_fate(rng: &mut Rng) -> Fate {
     }
 }
 
+/// Runs a scenario for many seeds; a seed that fails is named. `BASALT_SIM_SEEDS=FIRST..LAST` runs others instead.
+///
+/// # Panics
+/// If a scenario fails.
+pub fn for_seeds(seeds: std::ops::Range<u64>, scenario: impl Fn(&mut World) -> Result<(), String>) {
+    let asked = std::env::var("BASALT_SIM_SEEDS").ok();
+    let range = asked.as_deref().and_then(|text| text.split_once("..")).map(|(first, last)| {
+        first.parse().expect("BASALT_SIM_SEEDS starts with a number")..last.parse().expect("and ends with one")
+    });
+    for seed in range.unwrap_or(seeds) {
+        let mut world = World::new(seed);
+        if let Err(what) = scenario(&mut world) {
+            let last = &world.journal[world.journal.len().saturating_sub(30)..];
+            let events: Vec<String> = last.iter().map(|(at, e)| format!("{} {e:?}", at.0)).collect();
+            panic!(
+                "{what}\nlast events:\n{}\nstate: {:#?}\ndecisions: {:#?}",
+                events.join("\n"),
+                world.state.services.values().map(|s| (&s.stable, &s.rollout, &s.instances)).collect::<Vec<_>>(),
+                world.decisions
+            );
+        }
+    }
+}
+
 impl World {
     /// Declares a service.
     ///
@@ -95,7 +119,22 @@ impl World {
         check: HealthCheck,
     ) -> Result<ReleaseNumber, String> {
         let number = self.state.services[service].last_release + 1;
-        let release = Arc::new(release(number, check));
+        self.deploy_release(service, spec, fate, release(number, check))
+    }
+
+    /// Begins to pass to a release with a fate; returns its number.
+    ///
+    /// # Errors
+    /// If a law is broken.
+    pub fn deploy_release(
+        &mut self,
+        service: &Name,
+        spec: RolloutSpec,
+        fate: Fate,
+        release: Release,
+    ) -> Result<ReleaseNumber, String> {
+        let number = self.state.services[service].last_release + 1;
+        let release = Arc::new(release);
         self.fates.insert((service.clone(), number), fate);
         self.record(&[Event::ReleaseCreated { service: service.clone(), number, release }])?;
         let event = start_rollout(service, &self.state.services[service], self.now, number, spec);

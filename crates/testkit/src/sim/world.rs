@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
-use std::sync::Arc;
 
-use basalt_model::{Event, HealthCheck, InstanceId, JobState, Millis, Name, ReleaseNumber, RouteTable, State};
+use basalt_model::{Event, HealthCheck, InstanceId, JobState, Millis, Name, ReleaseNumber, State};
 use basalt_rollout::{
-    Action, Command, Decision, InstanceSeen, Life, Observation, command, decide, decide_job, evolve, routes,
+    Action, Command, Decision, InForce, InstanceSeen, Life, Observation, SentRoutes, callers, command, decide,
+    decide_job, evolve, routes,
 };
 
 use super::backend::{Fate, SimBackend};
@@ -49,7 +49,7 @@ pub struct World {
     pub cut_at: Option<usize>,
     /// The last decision about each service.
     pub decisions: BTreeMap<Name, Decision>,
-    table: Option<Arc<RouteTable>>,
+    sent: Option<SentRoutes>,
     last_seen: BTreeMap<InstanceId, InstanceSeen>,
     wake_at: Option<Millis>,
 }
@@ -73,7 +73,7 @@ impl World {
             twice: false,
             cut_at: None,
             decisions: BTreeMap::new(),
-            table: None,
+            sent: None,
             last_seen: BTreeMap::new(),
             wake_at: None,
         }
@@ -119,7 +119,7 @@ impl World {
         if state != self.state {
             return Err(self.told("the journal gives another state than the one that was live (law 5)"));
         }
-        self.table = None;
+        self.sent = None;
         self.last_seen = BTreeMap::new();
         self.cut_at = None;
         Ok(())
@@ -159,6 +159,7 @@ impl World {
                 routes_in_force: self.in_force(&seen),
                 instances: &seen,
                 jobs: &jobs,
+                callers: &callers(&self.state),
             };
             let on_jobs = self.state.jobs.iter().map(|(n, j)| (n.clone(), decide_job(n, j, &observation)));
             let on_services = self.state.services.iter().map(|(n, s)| (n.clone(), decide(n, s, &observation)));
@@ -260,27 +261,24 @@ impl World {
             && self.router.next_change(self.now, &self.backend).is_none()
     }
 
-    fn in_force(&self, seen: &BTreeMap<InstanceId, InstanceSeen>) -> bool {
-        let acknowledged = |t: &&Arc<RouteTable>| self.router_up && self.router.table.version == t.version;
-        let table = self.table.as_ref().filter(acknowledged);
-        table.is_some_and(|t| t.services == routes(&self.state, seen, &address))
+    fn in_force(&self, seen: &BTreeMap<InstanceId, InstanceSeen>) -> InForce {
+        let sent = self.sent.as_ref().filter(|_| self.router_up);
+        let routes = || routes(&self.state, seen, &address);
+        sent.map(|sent| sent.in_force(self.router.table.version, &routes())).unwrap_or_default()
     }
 
     fn send_routes(&mut self, seen: &BTreeMap<InstanceId, InstanceSeen>) {
-        if !self.router_up || self.table.is_none() && !self.backend_up {
+        if !self.router_up || self.sent.is_none() && !self.backend_up {
             return;
         }
         let services = routes(&self.state, seen, &address);
-        let newest = self.router.table.version;
-        let last = self.table.as_ref().map_or(newest + 1, |t| t.version.max(newest));
-        let current = self.table.as_ref().is_some_and(|t| t.services == services && t.version >= newest);
-        if !current {
-            self.table = Some(Arc::new(RouteTable { version: last + 1, services }));
+        if let Some(next) = SentRoutes::next(self.sent.as_ref(), self.router.table.version, services) {
+            self.sent = Some(next);
         }
         // What was lost on the way is sent again; a router takes each version once.
-        if let Some(table) = self.table.clone() {
+        if let Some(sent) = &self.sent {
             let delay = Millis(self.rng.below(self.delay.0 + 1));
-            self.router.set(self.now, delay, table);
+            self.router.set(self.now, delay, sent.table().clone());
         }
     }
 
