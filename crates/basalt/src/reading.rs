@@ -85,7 +85,7 @@ pub async fn diff(client: &Client, service: &str, from: Option<u32>, to: Option<
     Ok(Outcome::Done)
 }
 
-/// Returns the two releases that are meant: the newer one is the target or the stable one, the older the one before it.
+/// Returns the two releases that are meant: to the target or the stable one, from the stable one or the one before it.
 fn pair<'a>(
     service: &str,
     releases: &'a [ReleaseView],
@@ -108,14 +108,13 @@ fn pair<'a>(
         Some(number) => numbered(number)?,
         None => newest().ok_or_else(none)?,
     };
-    let before = |r: &&ReleaseView| r.number != to.number && (r.stable || r.number < to.number);
     let from = match from {
         Some(number) => numbered(number)?,
+        // After a rollback the newer one is what was left behind.
         None => releases
             .iter()
-            .rev()
-            .filter(before)
-            .max_by_key(|r| (r.stable, r.number))
+            .filter(|r| r.number != to.number)
+            .max_by_key(|r| (r.stable, r.number < to.number, r.number))
             .ok_or_else(|| CliError::invalid(format!("`{service}#{}` is the only release kept", to.number)))?,
     };
     Ok((from, to))

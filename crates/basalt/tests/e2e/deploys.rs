@@ -102,6 +102,29 @@ fn a_service_that_is_no_longer_declared_is_removed() {
 }
 
 #[test]
+fn what_the_returning_release_calls_is_still_there() {
+    let other = "service \"other\" {\n image = image.app\n port \"http\" { container = 8080 }\n}\n";
+    let calls = "connects_to = [service.other]";
+    let one = Stack::new("one", "").instances(1).stack(other).service(calls);
+    let mut basalt = Basalt::new();
+    basalt.up(&one).expect(0);
+    let served_by = basalt.instances_of("other")[0]["id"].clone();
+    // One apply takes `other` away and fails: the release that serves as before still needs it (law 3).
+    let broken = Stack::new("two", "").instances(1).env("CRASH", "7");
+    let failed = basalt.up(&broken).expect(3);
+    assert!(failed.text().contains("stays, since app#1 calls it"), "{}", failed.text());
+    let (status, body) = basalt.get("/call?other:8080/");
+    assert_eq!(status, 200, "{body}");
+    // Declared again it stays, as it is.
+    basalt.up(&one).expect(0);
+    assert_eq!(basalt.service("other")["removing"], false);
+    assert_eq!(basalt.instances_of("other")[0]["id"], served_by);
+    basalt.up(&Stack::new("two", "").instances(1)).expect(0);
+    assert!(basalt.service("other").is_null());
+    basalt.down();
+}
+
+#[test]
 fn a_saved_plan_is_refused_once_the_state_has_moved_on() {
     let mut basalt = Basalt::new();
     basalt.up(&Stack::new("one", "").instances(1)).expect(0);
