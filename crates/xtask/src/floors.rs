@@ -3,7 +3,7 @@
 use crate::workspace::Workspace;
 
 /// The floor of each crate. A crate imports only from floors below its own.
-const FLOORS: [(&str, u32); 17] = [
+const FLOORS: [(&str, u32); 18] = [
     ("basalt-model", 0),
     ("basalt-stackfile", 1),
     ("basalt-plan", 1),
@@ -14,6 +14,7 @@ const FLOORS: [(&str, u32); 17] = [
     ("basalt-gateway", 3),
     ("basalt-journal", 3),
     ("basalt-depot", 3),
+    ("basalt-registry", 3),
     ("basalt-trust", 3),
     ("basalt-kubernetes", 3),
     ("basalt-machines", 3),
