@@ -1,38 +1,42 @@
 //! The short-lived child that creates one instance (`basalt create-instance`).
 //!
-//! libcontainer forks, and mounts have to be made in a private namespace: both need a process of their own with a
-//! single thread. It reads its order from standard input, secrets included, and answers on standard output.
+//! It makes namespaces and mounts in them, and so needs a process of its own with a single thread. On standard input it
+//! reads a [`Place`], one line, and prepares it; later its [`CreateOrder`], secrets included, to the end. It answers on
+//! standard output. The keeper has some of these waiting for their order, so that starting an instance does not take
+//! the time that preparing takes.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::fs::OpenOptions;
+use std::io::{self, BufRead, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use libcontainer::container::Container;
-use libcontainer::container::builder::ContainerBuilder;
-use libcontainer::syscall::syscall::SyscallType;
-use rustix::thread::{LinkNameSpaceType, ThreadNameSpaceType};
+use rustix::fs::{AtFlags, Gid, Uid};
 
 use crate::cgroup::Cgroup;
-use crate::init::Init;
-use crate::order::{CreateAnswer, CreateOrder};
-use crate::root::{PRIVATE, Root, Sources, at, make_dir, user_namespace};
-use crate::runtime_spec::{Facts, command, environment, spec, workdir};
-use crate::sys::{self, Side};
+use crate::inside::{FromInit, Orders};
+use crate::order::{CreateAnswer, CreateOrder, Place};
+use crate::place::{Prepared, prepare};
+use crate::process::{command, environment, workdir};
+use crate::root::{PRIVATE, Root, Sources, at, clone_mount, make_dir};
+use crate::sys;
 use crate::user::{self, User};
-use crate::{firewall, veth};
+use crate::{firewall, probe};
 
 type AnyError = Box<dyn std::error::Error + Send + Sync>;
 
+/// The verb under which the binary calls [`main`].
+pub const VERB: &str = "create-instance";
+
+/// How much a scratch directory may hold where the release has no limit of memory, which bounds it otherwise: the same
+/// on every machine, and less than what servers have.
+const SCRATCH_SIZE: u64 = 1 << 30;
+
 /// Creates and starts one instance. To be called before any thread is started.
 pub fn main() -> ExitCode {
-    sys::die_with_parent();
-    let answer = sys::close_on_exec_from(3)
-        .map_err(AnyError::from)
-        .and_then(|()| create())
-        .unwrap_or_else(|error| CreateAnswer::Failed(chain(error.as_ref())));
+    let answer = answer().unwrap_or_else(|error| Some(CreateAnswer::Failed(chain(error.as_ref()))));
+    let Some(answer) = answer else { return ExitCode::SUCCESS };
     let text = serde_json::to_vec(&answer).unwrap_or_default();
     match io::stdout().write_all(&text) {
         Ok(()) => ExitCode::SUCCESS,
@@ -40,8 +44,53 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// Returns an error with its causes, each once: libcontainer's errors repeat what they are caused by.
-fn chain(error: &dyn std::error::Error) -> String {
+/// Prepares, waits and creates. `None` if no order came.
+fn answer() -> Result<Option<CreateAnswer>, AnyError> {
+    let mut input = io::stdin().lock();
+    let mut line = String::new();
+    input.read_line(&mut line)?;
+    let place: Place = serde_json::from_str(&line)?;
+    sys::die_with_parent(place.keeper);
+    // Nothing of this process may be seen from inside an instance: neither its memory nor the program on the host.
+    sys::hide_process();
+    sys::close_on_exec_from(3)?;
+    let mut steps = Steps::start();
+    let prepared = prepare(&place);
+    steps.done("place");
+    let mut order = Vec::new();
+    input.read_to_end(&mut order)?;
+    if order.is_empty() {
+        return Ok(None);
+    }
+    steps.wait();
+    let order: CreateOrder = serde_json::from_slice(&order)?;
+    create(&place, prepared?, &order, steps).map(Some)
+}
+
+/// How long each step took.
+struct Steps {
+    at: std::time::Instant,
+    done: Vec<(String, u64)>,
+}
+
+#[allow(clippy::disallowed_methods)] // Times for people who wonder what takes long; nothing is decided by them.
+impl Steps {
+    fn start() -> Self {
+        Self { at: std::time::Instant::now(), done: Vec::new() }
+    }
+
+    fn wait(&mut self) {
+        self.at = std::time::Instant::now();
+    }
+
+    fn done(&mut self, step: &str) {
+        self.done.push((step.to_owned(), u64::try_from(self.at.elapsed().as_micros()).unwrap_or(u64::MAX)));
+        self.wait();
+    }
+}
+
+/// Returns an error with its causes, each once.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
@@ -55,143 +104,73 @@ fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-fn create() -> Result<CreateAnswer, AnyError> {
-    let mut order = Vec::new();
-    io::stdin().read_to_end(&mut order)?;
-    let order: CreateOrder = serde_json::from_slice(&order)?;
-    let (start, mut warnings) = (&order.start, Vec::new());
+fn create(place: &Place, prepared: Prepared, order: &CreateOrder, mut steps: Steps) -> Result<CreateAnswer, AnyError> {
+    let Prepared { init, mut channel, userns, warnings } = prepared;
+    let start = &order.start;
     let id = start.id.to_string();
-    if command(&start.release, &start.image).is_empty() {
+    let args = command(&start.release, &start.image);
+    if args.is_empty() {
         return Err("neither the release nor its image says what to run; give the service a `command`".into());
     }
+    place.cgroup().limit(&start.release.limits).map_err(at("could not limit it"))?;
 
     // Everything on the host is opened before the private tmpfs hides some of it.
-    let volumes = open_volumes(&order)?;
-    let sources = Sources::open(&start.image, &volumes)?;
+    let sources = Sources::open(&start.image, &open_volumes(order)?)?;
     let output = |name: &str| {
         OpenOptions::new().read(true).write(true).custom_flags(libc::O_NONBLOCK).open(order.run_dir().join(name))
     };
     let (stdout, stderr) = (output("stdout")?, output("stderr")?);
     let exit =
         OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(order.run_dir().join("exit"))?;
-    let userns = user_namespace(order.first_id())?;
-    let host_users = File::open("/proc/self/ns/net")?;
+    firewall::admit(&place.network, &order.admission(place.address))?;
+    steps.done("host");
 
     let root = Root::mount(sources, userns.as_fd())?;
+    steps.done("root");
     let text = start.release.user.as_deref().unwrap_or(&start.image.config.user);
-    let user = user::resolve(text, &Root::read("/etc/passwd")?, &Root::read("/etc/group")?)?;
-    own_volumes(&root, order.first_id(), &user)?;
-    let files = write_files(&order, &user)?;
+    let user = user::resolve(text, &root.read("/etc/passwd")?, &root.read("/etc/group")?)?;
+    let first = place.first_id();
+    own_volumes(&root, first, &user)?;
+    let files = write_files(place, order, &user)?;
     for stream in [&stdout, &stderr] {
         // Programs open `/dev/stdout` anew, so the pipe has to be theirs.
-        std::os::unix::fs::fchown(stream, Some(order.first_id() + user.uid), Some(order.first_id() + user.gid))?;
+        std::os::unix::fs::fchown(stream, Some(first + user.uid), Some(first + user.gid))?;
         rustix::fs::fcntl_setfl(stream, rustix::fs::OFlags::empty())?;
     }
+    steps.done("files");
 
-    let cgroup = Cgroup::of_data(order.network.tag()).below(&id);
-    let facts = Facts {
-        id: &id,
-        release: &start.release,
-        image: &start.image,
-        user: &user,
-        root: Root::path(),
-        userns: format!("/proc/self/fd/{}", userns.as_raw_fd()).into(),
-        cgroup: cgroup.path(),
-        cgroup2: Path::new("/sys/fs/cgroup/cgroup.controllers").exists(),
-        files: &files,
-        volumes: &root.volumes,
-        open_files: rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum.unwrap_or(u64::MAX),
-    };
-    let bundle = Path::new(PRIVATE).join("bundle");
-    make_dir(&bundle)?;
-    std::fs::write(bundle.join("config.json"), serde_json::to_vec(&spec(&facts))?)?;
-
+    let given: Vec<(String, OwnedFd)> = root.volumes.into_iter().chain(files).collect();
     let env = environment(&id, &start.release, &start.image, &user);
-    let (report_read, report_write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
-    let init = Init { report: report_write.as_raw_fd(), exit: exit.as_raw_fd(), env: env.clone() };
-    let container = ContainerBuilder::new(id.clone(), SyscallType::default())
-        .with_root_path(Path::new(PRIVATE).join("state"))?
-        .with_executor(init)
-        .with_stdin(File::open("/dev/null")?)
-        .with_stdout(stdout)
-        .with_stderr(stderr)
-        .as_init(&bundle)
-        .with_systemd(false)
-        .build()?;
-    drop((exit, userns));
-    let process = container.pid().ok_or("the instance ended while it was created")?.as_raw() as u32;
-    let started = start_created(&order, container, process, host_users.into(), &mut warnings);
-    drop(report_write);
-    if let Err(error) = started {
-        kill(process);
-        return Err(error);
+    let size = start.release.limits.memory.map_or(SCRATCH_SIZE, |memory| memory.0);
+    let orders = Orders {
+        hostname: id,
+        args: args.to_vec(),
+        env: env.clone(),
+        cwd: workdir(&start.release, &start.image).to_owned(),
+        user: user.clone(),
+        capabilities: probe::capability_bits(&start.release.capabilities),
+        scratch: start.release.scratch.iter().map(|to| (to.clone(), size)).collect(),
+        given: given.iter().map(|(to, _)| to.clone()).collect(),
+        cgroup2: Cgroup::is_version_2(),
+    };
+    let mut descriptors: Vec<BorrowedFd<'_>> = vec![root.tree.as_fd(), stdout.as_fd(), stderr.as_fd(), exit.as_fd()];
+    descriptors.extend(given.iter().map(|(_, mount)| mount.as_fd()));
+    channel.send(&orders, &descriptors)?;
+    match channel.receive()? {
+        None => {}
+        Some((FromInit::Failed(why), _)) => return Err(why.into()),
+        Some((FromInit::Ready { .. }, _)) => return Err("its init does not understand its orders".into()),
     }
-    let mut refusal = String::new();
-    File::from(report_read).read_to_string(&mut refusal)?;
-    if !refusal.is_empty() {
-        return Err(refusal.into());
-    }
+    steps.done("inside");
     Ok(CreateAnswer::Running {
-        init: process,
-        pid: program_of(process).unwrap_or(process),
+        init,
+        pid: program_of(init).unwrap_or(init),
         user,
         env,
-        cwd: workdir(&start.release, &start.image).to_owned(),
+        cwd: orders.cwd,
         warnings,
+        steps: steps.done,
     })
-}
-
-/// Does what has to be done between creation and start: network, and the ban on executing memory files.
-fn start_created(
-    order: &CreateOrder,
-    mut container: Container,
-    process: u32,
-    host: OwnedFd,
-    warnings: &mut Vec<String>,
-) -> Result<(), AnyError> {
-    let netns = File::open(format!("/proc/{process}/ns/net"))?;
-    let names = veth::Names::new(order.network.tag(), order.index);
-    veth::connect(&names, &order.network, order.address, netns.as_fd()).map_err(at("could not link it to the host"))?;
-    firewall::admit(order)?;
-
-    let network_only = Some(LinkNameSpaceType::Network);
-    rustix::thread::move_into_link_name_space(netns.as_fd(), network_only)
-        .map_err(at("could not enter its network"))?;
-    veth::configure_inside(order.address).map_err(at("could not set up its network"))?;
-    std::fs::write("/proc/sys/net/ipv4/ip_unprivileged_port_start", "0")
-        .map_err(at("could not open low ports to it"))?;
-    rustix::thread::move_into_link_name_space(host.as_fd(), network_only)?;
-
-    if let Err(error) = ban_memory_programs(process) {
-        warnings.push(format!(
-            "programs in memory files (memfd) can be executed, kernels from 6.3 on can forbid it: {error}"
-        ));
-    }
-    container.start()?;
-    Ok(())
-}
-
-/// Writes `vm.memfd_noexec=2` for the pid namespace of the instance: the value belongs to the writer's namespace.
-fn ban_memory_programs(process: u32) -> io::Result<()> {
-    let pidfd = sys::pidfd(process)?;
-    rustix::thread::move_into_thread_name_spaces(pidfd.as_fd(), ThreadNameSpaceType::PROCESS_ID)?;
-    match sys::fork(0)? {
-        Side::Child => match std::fs::write("/proc/sys/vm/memfd_noexec", "2") {
-            Ok(()) => sys::exit_now(0),
-            Err(error) => sys::exit_now(error.raw_os_error().unwrap_or(libc::EIO)),
-        },
-        Side::Parent(pid) => match libc::WEXITSTATUS(sys::wait(pid)?) {
-            0 => Ok(()),
-            code => Err(io::Error::from_raw_os_error(code)),
-        },
-    }
-}
-
-fn kill(process: u32) {
-    if let Ok(pidfd) = sys::pidfd(process) {
-        // Fails only if it has ended already.
-        let _ = sys::signal(&pidfd, libc::SIGKILL);
-    }
 }
 
 /// Returns the only child of an init: the instance's own program.
@@ -217,20 +196,23 @@ fn open_volumes(order: &CreateOrder) -> Result<Vec<(String, PathBuf)>, AnyError>
 
 /// Gives volumes that are new (empty, and still root's) to the instance's user. Owners are seen through the mapped mount.
 fn own_volumes(root: &Root, first: u32, user: &User) -> Result<(), AnyError> {
-    for (_, path) in &root.volumes {
-        let owner = std::fs::metadata(path)?.uid();
-        if user.uid != 0 && owner == first && std::fs::read_dir(path)?.next().is_none() {
-            chown(path, Some(first + user.uid), Some(first + user.gid))?;
+    for (to, mount) in &root.volumes {
+        let failed = || format!("could not give the volume for `{to}` to its user");
+        let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(mount));
+        let owner = std::fs::metadata(&path).map_err(at(failed()))?.uid();
+        if user.uid != 0 && owner == first && std::fs::read_dir(&path).map_err(at(failed()))?.next().is_none() {
+            let (uid, gid) = (Uid::from_raw(first + user.uid), Gid::from_raw(first + user.gid));
+            rustix::fs::chownat(mount, "", Some(uid), Some(gid), AtFlags::EMPTY_PATH).map_err(at(failed()))?;
         }
     }
     Ok(())
 }
 
-/// Writes configs, secrets and the files about names into the private tmpfs.
-fn write_files(order: &CreateOrder, user: &User) -> Result<Vec<(String, PathBuf)>, AnyError> {
+/// Writes configs, secrets and the files about names into the private tmpfs; returns a read-only mount of each.
+fn write_files(place: &Place, order: &CreateOrder, user: &User) -> Result<Vec<(String, OwnedFd)>, AnyError> {
     let start = &order.start;
     let id = start.id.to_string();
-    let mut hosts = format!("127.0.0.1 localhost\n::1 localhost\n{} {id}\n", order.address);
+    let mut hosts = format!("127.0.0.1 localhost\n::1 localhost\n{} {id}\n", place.address);
     for (name, address) in &start.hosts {
         hosts.push_str(&format!("{address} {name}\n"));
     }
@@ -250,9 +232,12 @@ fn write_files(order: &CreateOrder, user: &User) -> Result<Vec<(String, PathBuf)
     for (n, (to, content, mode)) in wanted.into_iter().enumerate() {
         let path = dir.join(n.to_string());
         OpenOptions::new().create_new(true).write(true).mode(0o600).open(&path)?.write_all(content)?;
-        chown(&path, Some(order.first_id() + user.uid), Some(order.first_id() + user.gid))?;
+        chown(&path, Some(place.first_id() + user.uid), Some(place.first_id() + user.gid))?;
         std::fs::set_permissions(&path, PermissionsExt::from_mode(mode & 0o7777))?;
-        files.push((to.to_owned(), path));
+        let mount = clone_mount(&path)?;
+        let set = sys::MOUNT_READ_ONLY | sys::MOUNT_NO_SUID | sys::MOUNT_NO_DEV | sys::MOUNT_NO_EXEC;
+        sys::set_mount(mount.as_fd(), set, None).map_err(at(format!("could not write-protect `{to}`")))?;
+        files.push((to.to_owned(), mount));
     }
     Ok(files)
 }

@@ -5,7 +5,6 @@ use std::net::Ipv4Addr;
 use std::process::{Command, Stdio};
 
 use crate::network::Network;
-use crate::order::CreateOrder;
 use crate::veth::prefix;
 
 /// Returns the table's name.
@@ -101,12 +100,8 @@ impl Admission {
 }
 
 /// Opens what an instance may reach.
-pub(crate) fn admit(order: &CreateOrder) -> io::Result<()> {
-    let admission = order.admission();
-    if admission.egress {
-        std::fs::write("/proc/sys/net/ipv4/ip_forward", "1")?;
-    }
-    match admission.commands(&order.network, "add") {
+pub(crate) fn admit(network: &Network, admission: &Admission) -> io::Result<()> {
+    match admission.commands(network, "add") {
         commands if commands.is_empty() => Ok(()),
         commands => nft(&commands),
     }

@@ -4,22 +4,28 @@
 //! This crate knows nothing of rollouts, routes or journals.
 
 mod cgroup;
+mod channel;
 mod client;
 pub mod create;
+mod erofs;
 mod firewall;
+mod forwarding;
 mod init;
+mod inside;
 pub mod keeper;
 pub mod logs;
 mod netlink;
 pub mod network;
 mod order;
+mod place;
 pub mod probe;
+mod process;
 mod protocol;
 mod root;
-mod runtime_spec;
 mod seccomp;
 pub mod supervise;
 mod sys;
+mod tree;
 mod user;
 mod veth;
 

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
 use std::net::Ipv4Addr;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -76,6 +77,9 @@ impl Network {
 /// Where data directories of this machine say which network they have, until the next boot: one file per number.
 const CLAIMS: &str = "/run/basalt/networks";
 
+/// Held by whoever reads or changes claims.
+const LOCK: &str = "/run/basalt/networks.lock";
+
 /// Returns the network of a data directory. The first call chooses one that no route of the host leads to and no other
 /// data directory has, and records it in `DATA/network.json`.
 ///
@@ -83,9 +87,8 @@ const CLAIMS: &str = "/run/basalt/networks";
 /// If the record can't be read or written, or all networks are taken.
 pub fn network(data: &Path) -> io::Result<Network> {
     let data = std::fs::canonicalize(data)?;
+    let _lock = lock()?;
     std::fs::create_dir_all(CLAIMS)?;
-    let lock = File::create(Path::new(CLAIMS).with_extension("lock"))?;
-    lock.lock()?;
     if let Some(network) = recorded(&data)?
         && claim(network.number, &data)?
     {
@@ -107,9 +110,38 @@ pub fn network(data: &Path) -> io::Result<Network> {
     Err(io::Error::other("every network of 10.64.0.0/10 is in use on this machine; free one of its /16 networks"))
 }
 
-/// Gives a network's claim back: the data directory may get another when it comes up again.
+/// Gives a network's claim back: the data directory may get another when it comes up again. With the last claim of the
+/// machine, the places where claims are go too.
 pub(crate) fn release(network: &Network) -> io::Result<()> {
-    std::fs::remove_file(Path::new(CLAIMS).join(network.number.to_string()))
+    let _lock = lock()?;
+    std::fs::remove_file(Path::new(CLAIMS).join(network.number.to_string()))?;
+    if std::fs::remove_dir(CLAIMS).is_ok() {
+        std::fs::remove_file(LOCK)?;
+        // Stays if anything else is in it.
+        let _ = std::fs::remove_dir(Path::new(LOCK).parent().unwrap_or(Path::new(LOCK)));
+    }
+    Ok(())
+}
+
+/// Waits until no other process of the machine is at the claims; what is returned keeps them away.
+pub(crate) fn lock() -> io::Result<File> {
+    loop {
+        if let Some(dir) = Path::new(LOCK).parent() {
+            std::fs::create_dir_all(dir)?;
+        }
+        let file = match File::create(LOCK) {
+            Ok(file) => file,
+            // The directory has just been removed.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(error),
+        };
+        file.lock()?;
+        // Who had it before may have removed it.
+        match std::fs::metadata(LOCK) {
+            Ok(there) if there.ino() == file.metadata()?.ino() => return Ok(file),
+            _ => {}
+        }
+    }
 }
 
 fn recorded(data: &Path) -> io::Result<Option<Network>> {

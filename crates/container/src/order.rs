@@ -6,22 +6,60 @@ use std::path::{Path, PathBuf};
 use basalt_seam::StartInstance;
 use serde::{Deserialize, Serialize};
 
+use crate::cgroup::Cgroup;
 use crate::firewall::Admission;
 use crate::network::Network;
 use crate::user::IDS;
+use crate::veth::Names;
 
-/// Everything that is needed to create an instance. Goes over a pipe: it holds secrets in clear.
+/// A place for an instance: all that does not depend on what runs in it, so that it can be prepared before that is known.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Place {
+    /// The process of the keeper; whoever works for it ends with it.
+    pub(crate) keeper: u32,
+    /// The network of the data directory.
+    pub(crate) network: Network,
+    /// Decides the range of user ids, the cgroup and the name of the interface.
+    pub(crate) index: u32,
+    /// The address.
+    pub(crate) address: Ipv4Addr,
+}
+
+impl Place {
+    /// Returns the first of the host's user ids that the instance's are mapped to.
+    pub(crate) fn first_id(&self) -> u32 {
+        first_id(self.network.number(), self.index)
+    }
+
+    /// Returns its cgroup.
+    pub(crate) fn cgroup(&self) -> Cgroup {
+        Cgroup::of_place(self.network.tag(), self.index)
+    }
+
+    /// Returns the names of its link.
+    pub(crate) fn link(&self) -> Names {
+        Names::new(self.network.tag(), self.index)
+    }
+}
+
+/// What is to run in a place. Goes over a pipe: it holds secrets in clear.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct CreateOrder {
     pub(crate) start: StartInstance,
     /// The data directory.
     pub(crate) data: PathBuf,
-    /// The network of the data directory.
-    pub(crate) network: Network,
-    /// The instance's place: decides its range of user ids and the name of its interface.
-    pub(crate) index: u32,
-    /// Its address.
-    pub(crate) address: Ipv4Addr,
+}
+
+impl CreateOrder {
+    /// Returns what the instance may reach.
+    pub(crate) fn admission(&self, address: Ipv4Addr) -> Admission {
+        Admission { address, reaches: self.start.reaches.clone(), egress: self.start.release.egress }
+    }
+
+    /// Returns where the keeper keeps what it knows of the instance.
+    pub(crate) fn run_dir(&self) -> PathBuf {
+        instance_dir(&self.data, &self.start.id.to_string())
+    }
 }
 
 /// What the child answers on its standard output.
@@ -42,6 +80,8 @@ pub(crate) enum CreateAnswer {
         cwd: String,
         /// What could not be had and was done without, for people.
         warnings: Vec<String>,
+        /// How long each step took, in microseconds.
+        steps: Vec<(String, u64)>,
     },
     /// It does not; the text says why.
     Failed(String),
@@ -56,23 +96,6 @@ const ID_RANGES: u64 = (u32::MAX as u64 - FIRST_ID) / IDS as u64;
 
 /// How many ranges lie between the first ones of two data directories of a machine.
 const RANGES_PER_NETWORK: u64 = ID_RANGES / 64;
-
-impl CreateOrder {
-    /// Returns the first of the host's user ids that the instance's are mapped to.
-    pub(crate) fn first_id(&self) -> u32 {
-        first_id(self.network.number(), self.index)
-    }
-
-    /// Returns what the instance may reach.
-    pub(crate) fn admission(&self) -> Admission {
-        Admission { address: self.address, reaches: self.start.reaches.clone(), egress: self.start.release.egress }
-    }
-
-    /// Returns where the keeper keeps what it knows of the instance.
-    pub(crate) fn run_dir(&self) -> PathBuf {
-        instance_dir(&self.data, &self.start.id.to_string())
-    }
-}
 
 /// Returns where the keeper keeps what it knows of an instance.
 pub(crate) fn instance_dir(data: &Path, id: &str) -> PathBuf {

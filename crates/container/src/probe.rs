@@ -4,7 +4,9 @@ use std::ffi::CString;
 use std::io::{self, Read};
 use std::os::fd::AsFd;
 use std::process::ExitCode;
+use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::thread::ThreadNameSpaceType;
 use serde::{Deserialize, Serialize};
 
@@ -20,6 +22,8 @@ pub(crate) struct ProbeOrder {
     /// The instance's cgroup.
     pub(crate) cgroup: String,
     pub(crate) probe: Probe,
+    /// The process of the keeper.
+    pub(crate) keeper: u32,
 }
 
 /// Counts successes and failures in a row.
@@ -47,15 +51,20 @@ impl Tally {
     }
 }
 
+/// The status with which the child ends when the command took too long: what timeout(1) uses.
+pub(crate) const TOO_LONG: u8 = 124;
+
 /// The verb under which the binary calls [`main`].
 pub const VERB: &str = "probe-instance";
 
 /// Runs the command inside the instance and ends as it ends. To be called before any thread is started.
 pub fn main() -> ExitCode {
-    sys::die_with_parent();
     match run() {
-        Ok(status) if libc::WIFEXITED(status) => ExitCode::from(u8::try_from(libc::WEXITSTATUS(status)).unwrap_or(1)),
-        Ok(status) => ExitCode::from(u8::try_from(128 + libc::WTERMSIG(status)).unwrap_or(1)),
+        Ok(None) => ExitCode::from(TOO_LONG),
+        Ok(Some(status)) if libc::WIFEXITED(status) => {
+            ExitCode::from(u8::try_from(libc::WEXITSTATUS(status)).unwrap_or(1))
+        }
+        Ok(Some(status)) => ExitCode::from(u8::try_from(128 + libc::WTERMSIG(status)).unwrap_or(1)),
         Err(error) => {
             println!("could not run the check: {error}");
             ExitCode::FAILURE
@@ -63,10 +72,12 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn run() -> io::Result<i32> {
+/// Returns how the command ended; `None` if it was killed because it took too long.
+fn run() -> io::Result<Option<i32>> {
     let mut text = Vec::new();
     io::stdin().read_to_end(&mut text)?;
     let order: ProbeOrder = serde_json::from_slice(&text)?;
+    sys::die_with_parent(order.keeper);
     let strings = |list: &[String]| -> io::Result<Vec<CString>> {
         list.iter().map(|s| CString::new(s.as_str()).map_err(io::Error::other)).collect()
     };
@@ -86,9 +97,12 @@ fn run() -> io::Result<i32> {
         | ThreadNameSpaceType::CONTROL_GROUP;
     rustix::thread::move_into_thread_name_spaces(init.as_fd(), all)?;
     match sys::fork(0)? {
-        Side::Parent(pid) => sys::wait(pid),
+        Side::Parent(pid) => wait(pid, Duration::from_millis(order.probe.health.timeout.0)),
         Side::Child => {
-            sys::die_with_parent();
+            // Its parent is outside its pid namespace.
+            sys::die_with_parent(0);
+            // What it starts is killed with it if it takes too long.
+            sys::new_group();
             let enter = || -> io::Result<()> {
                 if let Some(path) = order.probe.env.iter().find_map(|v| v.strip_prefix("PATH=")) {
                     sys::set_path(path);
@@ -98,7 +112,9 @@ fn run() -> io::Result<i32> {
                 let capabilities = capability_bits(&order.probe.capabilities);
                 sys::become_user(user.uid, user.gid, &user.groups, capabilities)?;
                 sys::filter_calls(&filter)?;
-                sys::die_with_parent();
+                // A change of user has undone it.
+                sys::die_with_parent(0);
+                sys::default_signals();
                 Err(sys::exec(&args, &env))
             };
             if let Err(error) = enter() {
@@ -109,8 +125,22 @@ fn run() -> io::Result<i32> {
     }
 }
 
+/// Waits for the command's end, or ends it with all of its group.
+fn wait(pid: i32, within: Duration) -> io::Result<Option<i32>> {
+    let pidfd = sys::pidfd(pid as u32)?;
+    let mut ready = [PollFd::new(&pidfd, PollFlags::IN)];
+    let within = Timespec::try_from(within).map_err(io::Error::other)?;
+    if poll(&mut ready, Some(&within))? > 0 {
+        return sys::wait(pid).map(Some);
+    }
+    sys::kill_group(pid);
+    // It may not have come as far as having a group.
+    let _ = sys::signal(&pidfd, libc::SIGKILL);
+    sys::wait(pid).map(|_| None)
+}
+
 /// Returns the bits of capabilities by name, as the kernel numbers them (capabilities(7)).
-fn capability_bits(names: &[String]) -> u64 {
+pub(crate) fn capability_bits(names: &[String]) -> u64 {
     const NAMES: [&str; 41] = [
         "CHOWN",
         "DAC_OVERRIDE",

@@ -4,7 +4,7 @@
 
 use std::fs::{DirBuilder, File};
 use std::io::{self, Read};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
@@ -15,8 +15,8 @@ use rustix::mount::{
     fsconfig_set_string, fsmount, fsopen, move_mount, open_tree,
 };
 
-use crate::sys::{self, Side};
 use crate::user::IDS;
+use crate::{erofs, sys};
 
 /// Where the private tmpfs is: a directory that every Linux system has (FHS 3.0) and everybody may pass through.
 pub(crate) const PRIVATE: &str = "/run";
@@ -62,92 +62,65 @@ impl Sources {
     }
 }
 
-fn open_dir(path: &Path) -> Result<OwnedFd, RootError> {
-    rustix::fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-        .map_err(at(format!("could not open directory `{}`", path.display())))
+/// Writes the map of a new user namespace: ids 0 to 65535 are the host's from `first` on. `process` is in it.
+pub(crate) fn map_ids(process: i32, first: u32) -> io::Result<()> {
+    let map = format!("0 {first} {IDS}");
+    std::fs::write(format!("/proc/{process}/uid_map"), &map)?;
+    std::fs::write(format!("/proc/{process}/gid_map"), &map)
 }
 
-/// Makes a user namespace that maps ids 0 to 65535 to the host's from `first` on.
-pub(crate) fn user_namespace(first: u32) -> Result<OwnedFd, RootError> {
-    let failed = "could not make a user namespace";
-    match sys::fork(libc::CLONE_NEWUSER).map_err(at(failed))? {
-        Side::Child => sys::pause_for_ever(),
-        Side::Parent(pid) => {
-            let make = || {
-                let map = format!("0 {first} {IDS}");
-                std::fs::write(format!("/proc/{pid}/uid_map"), &map)?;
-                std::fs::write(format!("/proc/{pid}/gid_map"), &map)?;
-                File::open(format!("/proc/{pid}/ns/user"))
-            };
-            let made = make();
-            let child = sys::pidfd(pid as u32).and_then(|child| sys::signal(child, libc::SIGKILL));
-            child.and_then(|()| sys::wait(pid)).map_err(at(failed))?;
-            Ok(made.map_err(at(failed))?.into())
-        }
-    }
-}
-
-/// A mounted root.
+/// A root that is attached nowhere yet.
 #[derive(Debug)]
 pub(crate) struct Root {
-    /// Mounts for volumes: path in the instance, path in the private tmpfs.
-    pub(crate) volumes: Vec<(String, PathBuf)>,
+    /// The root itself.
+    pub(crate) tree: OwnedFd,
+    /// Mounts for volumes: path in the instance, and the mount.
+    pub(crate) volumes: Vec<(String, OwnedFd)>,
 }
 
 impl Root {
-    /// Leaves the host's mount namespace and mounts the root of an instance at [`Root::path`].
+    /// Leaves the host's mount namespace, covers [`PRIVATE`] with a tmpfs and mounts the root of an instance.
     pub(crate) fn mount(sources: Sources, userns: BorrowedFd<'_>) -> Result<Self, RootError> {
         nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).map_err(at("could not make a mount namespace"))?;
         rustix::mount::mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
             .map_err(at("could not make the mount namespace private"))?;
         let fixed = sys::MOUNT_READ_ONLY | sys::MOUNT_NO_SUID | sys::MOUNT_NO_DEV;
 
-        let source = format!("/proc/self/fd/{}", sources.erofs.as_raw_fd());
-        let erofs =
-            new_mount("erofs", &[("source", &source)], true).map_err(at("could not mount the image (EROFS)"))?;
+        let erofs = erofs::mount(sources.erofs.as_fd()).map_err(at("could not mount the image (EROFS)"))?;
         sys::set_mount(erofs.as_fd(), fixed, Some(userns)).map_err(at("could not map the owners of the image"))?;
         let objects = sources.objects;
         sys::set_mount(objects.as_fd(), fixed, Some(userns)).map_err(at("could not map the owners of the objects"))?;
-        let mut volumes = Vec::new();
-        for (to, mount) in sources.volumes {
+        for (to, mount) in &sources.volumes {
             let set = sys::MOUNT_NO_EXEC | sys::MOUNT_NO_SUID | sys::MOUNT_NO_DEV;
             sys::set_mount(mount.as_fd(), set, Some(userns))
                 .map_err(at(format!("could not map the owners of the volume for `{to}`")))?;
-            volumes.push((to, mount));
         }
 
         let private = new_mount("tmpfs", &[("size", PRIVATE_SIZE), ("mode", "0755")], false);
         let private = private.map_err(at("could not mount a tmpfs"))?;
-        attach(&private, Path::new(PRIVATE))?;
-        let place = |name: &str, mount: &OwnedFd| {
+        attach(private.as_fd(), Path::new(PRIVATE))?;
+        for (name, mount) in [("image", &erofs), ("objects", &objects)] {
             let path = Path::new(PRIVATE).join(name);
             make_dir(&path)?;
-            attach(mount, &path).map(|()| path)
-        };
-        place("image", &erofs)?;
-        place("objects", &objects)?;
-        let layers = format!("{PRIVATE}/image::{PRIVATE}/objects");
-        let options = [("source", "basalt"), ("lowerdir", layers.as_str()), ("metacopy", "on"), ("redirect_dir", "on")];
-        let root = new_mount("overlay", &options, true).map_err(at("could not mount the root (overlay)"))?;
-        sys::set_mount(root.as_fd(), fixed, None).map_err(at("could not make the root read-only"))?;
-        place("root", &root)?;
-        let volumes = volumes.into_iter().enumerate();
-        let volumes = volumes.map(|(n, (to, mount))| Ok((to, place(&format!("volume-{n}"), &mount)?)));
-        Ok(Self { volumes: volumes.collect::<Result<_, _>>()? })
-    }
-
-    /// Returns where the root is mounted.
-    pub(crate) fn path() -> PathBuf {
-        Path::new(PRIVATE).join("root")
+            attach(mount.as_fd(), &path)?;
+        }
+        let tree = overlay("::")
+            .or_else(|error| match error {
+                // Before 6.5 a layer of contents alone is one like any other; the image hides its directories.
+                rustix::io::Errno::INVAL => overlay(":"),
+                error => Err(error),
+            })
+            .map_err(at("could not mount the root (overlay)"))?;
+        sys::set_mount(tree.as_fd(), fixed, None).map_err(at("could not make the root read-only"))?;
+        Ok(Self { tree, volumes: sources.volumes })
     }
 
     /// Reads a small file of the root, following links only beneath it. Absent is empty.
-    pub(crate) fn read(path: &str) -> Result<String, RootError> {
+    pub(crate) fn read(&self, path: &str) -> Result<String, RootError> {
         let failed = || format!("could not read `{path}` of the image");
-        let root = open_dir(&Self::path())?;
         let how = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
         let relative = path.trim_start_matches('/');
-        let file = match rustix::fs::openat2(root, relative, how, Mode::empty(), ResolveFlags::IN_ROOT) {
+        let file = match rustix::fs::openat2(&self.tree, relative, how, Mode::empty(), ResolveFlags::IN_ROOT) {
             Ok(fd) => File::from(fd),
             Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR) => return Ok(String::new()),
             Err(error) => return Err(at(failed())(error)),
@@ -161,12 +134,20 @@ impl Root {
     }
 }
 
+/// Lays the image over its objects; `between` is what overlayfs wants between the two.
+fn overlay(between: &str) -> rustix::io::Result<OwnedFd> {
+    let layers = format!("{PRIVATE}/image{between}{PRIVATE}/objects");
+    let options = [("source", "basalt"), ("lowerdir", layers.as_str()), ("metacopy", "on"), ("redirect_dir", "on")];
+    new_mount("overlay", &options, true)
+}
+
 /// Makes a directory that everybody may pass through.
 pub(crate) fn make_dir(path: &Path) -> Result<(), RootError> {
     DirBuilder::new().mode(0o755).create(path).map_err(at(format!("could not make `{}`", path.display())))
 }
 
-fn new_mount(kind: &str, options: &[(&str, &str)], read_only: bool) -> rustix::io::Result<OwnedFd> {
+/// Makes a file system and a mount of it that is attached nowhere yet.
+pub(crate) fn new_mount(kind: &str, options: &[(&str, &str)], read_only: bool) -> rustix::io::Result<OwnedFd> {
     let fs = fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)?;
     for (key, value) in options {
         fsconfig_set_string(fs.as_fd(), *key, *value)?;
@@ -178,13 +159,14 @@ fn new_mount(kind: &str, options: &[(&str, &str)], read_only: bool) -> rustix::i
     fsmount(fs.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())
 }
 
-/// Makes a mount of a directory that is not attached anywhere yet. Works only in the mount namespace of the directory.
-fn clone_mount(dir: &Path) -> Result<OwnedFd, RootError> {
+/// Makes a mount of a directory or file that is not attached anywhere yet. Works only in the mount namespace of the directory.
+pub(crate) fn clone_mount(dir: &Path) -> Result<OwnedFd, RootError> {
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-    open_tree(CWD, dir, flags).map_err(at(format!("could not mount directory `{}`", dir.display())))
+    open_tree(CWD, dir, flags).map_err(at(format!("could not mount `{}`", dir.display())))
 }
 
-fn attach(mount: &OwnedFd, to: &Path) -> Result<(), RootError> {
+/// Attaches a mount to a path.
+pub(crate) fn attach(mount: BorrowedFd<'_>, to: &Path) -> Result<(), RootError> {
     move_mount(mount, "", CWD, to, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
         .map_err(at(format!("could not attach a mount to `{}`", to.display())))
 }

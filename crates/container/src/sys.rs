@@ -70,14 +70,6 @@ pub(crate) fn reap(pid: i32) {
     unsafe { libc::waitpid(pid, std::ptr::null_mut(), libc::WNOHANG) };
 }
 
-/// Pauses until a signal ends the process.
-pub(crate) fn pause_for_ever() -> ! {
-    loop {
-        // SAFETY: pause(2) has no preconditions.
-        unsafe { libc::pause() };
-    }
-}
-
 /// Closes every descriptor from 3 upwards but `keep`.
 pub(crate) fn close_all_but(keep: RawFd) {
     let close = |first: u32, last: u32| {
@@ -227,10 +219,78 @@ pub(crate) fn become_user(uid: u32, gid: u32, groups: &[u32], capabilities: u64)
     }
 }
 
-/// Makes the kernel kill this process when its parent ends.
-pub(crate) fn die_with_parent() {
+/// Makes the kernel kill this process when its parent ends, and ends it at once if `parent` is its parent no more.
+pub(crate) fn die_with_parent(parent: u32) {
+    // SAFETY: prctl(2) with plain numbers, and getppid(2).
+    let now = unsafe {
+        libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0);
+        libc::getppid()
+    };
+    if now as u32 != parent {
+        exit_now(1);
+    }
+}
+
+/// Lets this process outlive its parent again.
+pub(crate) fn outlive_parent() {
     // SAFETY: prctl(2) with plain numbers.
-    unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0) };
+    unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, 0, 0, 0, 0) };
+}
+
+/// Sets the host name of this process's namespace.
+pub(crate) fn set_host_name(name: &str) -> io::Result<()> {
+    // SAFETY: pointer and length describe `name`.
+    match unsafe { libc::sethostname(name.as_ptr().cast(), name.len()) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Begins a session of its own, without a terminal.
+pub(crate) fn new_session() -> io::Result<()> {
+    // SAFETY: setsid(2) has no preconditions.
+    if unsafe { libc::setsid() } == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Makes the process the first of a group of its own.
+pub(crate) fn new_group() {
+    // SAFETY: setpgid(2) with plain numbers; it can't fail for a process that has just been forked.
+    unsafe { libc::setpgid(0, 0) };
+}
+
+/// Kills all processes of a group.
+pub(crate) fn kill_group(leader: i32) {
+    // SAFETY: kill(2) with plain numbers.
+    unsafe { libc::kill(-leader, libc::SIGKILL) };
+}
+
+/// Gives signals their default meaning and blocks none, as a program expects it.
+pub(crate) fn default_signals() {
+    // SAFETY: an all-zero sigset_t is the empty set on Linux, and SIG_DFL runs no code of ours.
+    unsafe {
+        for number in 1..=64 {
+            libc::signal(number, libc::SIG_DFL);
+        }
+        let none: libc::sigset_t = std::mem::zeroed();
+        libc::sigprocmask(libc::SIG_SETMASK, &none, std::ptr::null_mut());
+    }
+}
+
+/// Takes user and group 0 of a user namespace whose ids have just been mapped.
+pub(crate) fn become_mapped_root() -> io::Result<()> {
+    let check = |result: libc::c_long| if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) };
+    // SAFETY: plain system calls on this process, which has a single thread.
+    unsafe {
+        check(libc::setgroups(0, std::ptr::null()).into())?;
+        check(libc::syscall(libc::SYS_setresgid, 0, 0, 0))?;
+        check(libc::syscall(libc::SYS_setresuid, 0, 0, 0))
+    }
+}
+
+/// Puts a descriptor in the place of a standard stream.
+pub(crate) fn replace_stream(fd: BorrowedFd<'_>, stream: RawFd) -> io::Result<()> {
+    // SAFETY: only 0, 1 and 2 are replaced, which no value owns.
+    if unsafe { libc::dup2(fd.as_raw_fd(), stream) } == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 /// Hides the process's memory, descriptors and program from every process without power over the host's user namespace.
@@ -335,4 +395,52 @@ pub(crate) fn filter_calls(program: &[libc::sock_filter]) -> io::Result<()> {
         libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, &filter as *const libc::sock_fprog)
     };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Returns the number of a loop device that is free, made if need be (loop(4)).
+pub(crate) fn free_loop(control: BorrowedFd<'_>) -> io::Result<u32> {
+    const LOOP_CTL_GET_FREE: libc::c_ulong = 0x4C82;
+    // SAFETY: the request takes no argument.
+    match unsafe { libc::ioctl(control.as_raw_fd(), LOOP_CTL_GET_FREE as _) } {
+        -1 => Err(io::Error::last_os_error()),
+        number => Ok(number as u32),
+    }
+}
+
+/// What `LOOP_CONFIGURE` takes: `struct loop_config` with its `struct loop_info64` (linux/loop.h, 5.8).
+#[repr(C)]
+struct LoopConfig {
+    file: u32,
+    block_size: u32,
+    /// Device, inode, rdevice, offset, size limit.
+    numbers: [u64; 5],
+    /// Number, encryption's type and key size.
+    more: [u32; 3],
+    flags: u32,
+    /// File and crypt name, key.
+    names: [u8; 160],
+    init: [u64; 2],
+    reserved: [u64; 8],
+}
+
+/// Puts a file behind a loop device: read-only, and freed when nobody uses the device any more.
+pub(crate) fn set_up_loop(device: BorrowedFd<'_>, file: BorrowedFd<'_>) -> io::Result<()> {
+    const LOOP_CONFIGURE: libc::c_ulong = 0x4C0A;
+    const READ_ONLY: u32 = 1;
+    const AUTOCLEAR: u32 = 4;
+    let config = LoopConfig {
+        file: file.as_raw_fd() as u32,
+        block_size: 0,
+        numbers: [0; 5],
+        more: [0; 3],
+        flags: READ_ONLY | AUTOCLEAR,
+        names: [0; 160],
+        init: [0; 2],
+        reserved: [0; 8],
+    };
+    // SAFETY: `config` has the kernel's layout and is only read.
+    match unsafe { libc::ioctl(device.as_raw_fd(), LOOP_CONFIGURE as _, &config as *const LoopConfig) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
 }

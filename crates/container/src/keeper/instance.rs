@@ -12,9 +12,11 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::watch::Receiver;
 
 use super::record::{Probe, Process, Record, Stage, boot_id, start_ticks};
+use super::spare::{self, Spare};
 use super::state::Shared;
 use super::watch::{Collector, Helper, ended, now, sleep_until, wait_status, watchable};
 use crate::cgroup::Cgroup;
+use crate::forwarding;
 use crate::order::{CreateAnswer, CreateOrder, instance_dir};
 use crate::probe::{self, ProbeOrder};
 use crate::{logs, sys, veth};
@@ -27,6 +29,12 @@ const CGROUP_PAUSE: Duration = Duration::from_millis(2);
 
 /// How often that is tried: two seconds in all.
 const CGROUP_TRIES: u32 = 1000;
+
+/// Between attempts to look for an instance's process while the machine is short of something.
+const FIND_PAUSE: Duration = Duration::from_millis(100);
+
+/// How much longer than its time-out a check may take in all: starting and ending it takes milliseconds.
+const CHECK_GRACE: Duration = Duration::from_secs(5);
 
 /// When an instance is asked to end.
 type Stop = Receiver<Option<Millis>>;
@@ -42,6 +50,7 @@ pub(crate) async fn start(keeper: Shared, start: Box<StartInstance>, stop: Stop)
         create(&keeper, start).await
     };
     drop(permit);
+    spare::refill(&keeper);
     match created {
         Ok((record, collector)) => live(keeper, record, Some(collector), stop).await,
         Err(why) => {
@@ -54,33 +63,46 @@ pub(crate) async fn start(keeper: Shared, start: Box<StartInstance>, stop: Stop)
 async fn create(keeper: &Shared, start: Box<StartInstance>) -> Result<(Record, Collector), String> {
     let id = start.id.clone();
     let (generation, health, release) = (start.generation, start.release.health.clone(), start.release.clone());
-    let index = keeper.take_place(&id).ok_or("there are too many instances on this machine")?;
-    let address = keeper.network.instance_address(index).ok_or("there is no address left")?;
-    let order =
-        CreateOrder { start: *start, data: keeper.data.clone(), network: keeper.network.clone(), index, address };
+    let Spare { place, mut helper } = spare::take(keeper).await.map_err(|e| e.to_string())?;
+    keeper.give_place(place.index, &id);
+    let order = CreateOrder { start: *start, data: keeper.data.clone() };
     let mut record = Record {
         id: id.clone(),
         generation,
-        index,
-        address,
-        admission: order.admission(),
+        index: place.index,
+        address: place.address,
+        admission: order.admission(place.address),
         kill_at: None,
         stage: Stage::Starting,
     };
     let prepared =
         prepare(&order, &record).and_then(|dir| Ok((Collector::start(&dir, logs::path(&keeper.data, &id))?, dir)));
-    let (collector, dir) = prepared.map_err(|e| format!("could not prepare it in `{}`: {e}", keeper.data.display()))?;
-    let mut helper = Helper::start(&keeper.basalt, "create-instance", &order).map_err(|e| e.to_string())?;
+    let (collector, dir) = match prepared {
+        Ok(prepared) => prepared,
+        Err(error) => {
+            helper.kill().await;
+            clear(keeper, place.index).await;
+            return Err(format!("could not prepare it in `{}`: {error}", keeper.data.display()));
+        }
+    };
+    if record.admission.egress {
+        keeper.note_egress(&id, true);
+        forwarding::claim(&keeper.network).map_err(|e| format!("could not let it reach beyond the machine: {e}"))?;
+    }
+    let told = helper.tell(&order);
     drop(order);
     let answer = match tokio::time::timeout(CREATE_WITHIN, helper.finish()).await {
-        Ok(answer) => answer.map_err(|e| e.to_string())?.1,
+        // What it says of itself is worth more than that it could not be told anything.
+        Ok(Ok((_, answer))) if !answer.is_empty() => answer,
+        Ok(answer) => told.and(answer).map_err(|e| format!("the process that creates it could not do so: {e}"))?.1,
         Err(_) => {
             helper.kill().await;
             return Err(format!("creating it took more than {} s", CREATE_WITHIN.as_secs()));
         }
     };
     match serde_json::from_slice(&answer) {
-        Ok(CreateAnswer::Running { init, pid, user, env, cwd, warnings }) => {
+        Ok(CreateAnswer::Running { init, pid, user, env, cwd, warnings, steps }) => {
+            tracing::debug!(%id, ?steps, "created an instance; steps in microseconds");
             for warning in warnings {
                 tracing::warn!(%id, %warning, "an instance runs without something");
             }
@@ -136,7 +158,16 @@ pub(crate) async fn adopt(keeper: Shared, record: Record, stop: Stop) {
 async fn live(keeper: Shared, mut record: Record, collector: Option<Collector>, mut stop: Stop) {
     let id = record.id.clone();
     let Stage::Running(process) = record.stage.clone() else { return };
-    let watched = find(&process);
+    let watched = loop {
+        match find(&process) {
+            Ok(found) => break found,
+            // It is there or not, but this can't be seen now: too many open files, or no memory.
+            Err(error) => {
+                tracing::warn!(%id, %error, "can't watch an instance yet");
+                tokio::time::sleep(FIND_PAUSE).await;
+            }
+        }
+    };
     keeper.update(&id, |seen| {
         seen.state = BackendState::Running { pid: process.pid, since: process.since };
         seen.address = Some(record.address);
@@ -144,7 +175,7 @@ async fn live(keeper: Shared, mut record: Record, collector: Option<Collector>, 
     let checks = process
         .probe
         .clone()
-        .map(|probe| tokio::task::spawn_local(check(keeper.clone(), id.clone(), process.init, probe)));
+        .map(|probe| tokio::task::spawn_local(check(keeper.clone(), id.clone(), record.index, process.init, probe)));
     let (mut status, mut killed) = (None, false);
     if let Some(pidfd) = &watched {
         loop {
@@ -180,14 +211,21 @@ async fn live(keeper: Shared, mut record: Record, collector: Option<Collector>, 
 }
 
 /// Returns a pidfd of an instance's init if that still runs.
-fn find(process: &Process) -> Option<AsyncFd<OwnedFd>> {
+///
+/// # Errors
+/// If it can't be said whether it does.
+fn find(process: &Process) -> io::Result<Option<AsyncFd<OwnedFd>>> {
     if process.boot != boot_id() {
-        return None;
+        return Ok(None);
     }
-    let pidfd = sys::pidfd(process.init).ok()?;
+    let pidfd = match sys::pidfd(process.init) {
+        Ok(pidfd) => pidfd,
+        Err(error) if error.raw_os_error() == Some(libc::ESRCH) => return Ok(None),
+        Err(error) => return Err(error),
+    };
     // Zero: it was gone before its start could be read, and only its parent can open a pidfd then.
     let same = process.init_ticks == 0 || start_ticks(process.init) == Some(process.init_ticks);
-    if same { watchable(pidfd).ok() } else { None }
+    if same { watchable(pidfd).map(Some) } else { Ok(None) }
 }
 
 /// Sends SIGTERM to the instance's own program: the init, as process 1, would ignore it.
@@ -207,7 +245,7 @@ fn exit_of(keeper: &Shared, record: &Record, init_status: Option<i32>) -> Exit {
     let id = record.id.to_string();
     let written = std::fs::read_to_string(instance_dir(&keeper.data, &id).join("exit")).ok();
     let status = written.and_then(|text| text.trim().parse().ok()).or(init_status);
-    let kills = Cgroup::of_data(keeper.network.tag()).below(&id).out_of_memory_kills();
+    let kills = Cgroup::of_place(keeper.network.tag(), record.index).out_of_memory_kills();
     decide_exit(status, kills)
 }
 
@@ -233,7 +271,7 @@ async fn end(keeper: &Shared, id: &InstanceId, exit: Exit, known: Option<(Record
     let dir = instance_dir(&keeper.data, &id.to_string());
     let (record, last_lines) = match known {
         Some((record, lines)) => (Some(record), lines),
-        None => (Record::load(&dir), Vec::new()),
+        None => (Record::load(&dir).ok(), Vec::new()),
     };
     clean(keeper, id, record.as_ref()).await;
     let at = now();
@@ -249,9 +287,25 @@ async fn end(keeper: &Shared, id: &InstanceId, exit: Exit, known: Option<(Record
     keeper.start_next(id);
 }
 
-/// Takes away what an instance had on the host: processes, cgroup, link, firewall entries. Its mounts and namespaces went with it.
+/// Takes away what an instance had on the host: its place, and its firewall entries. Its mounts and namespaces went with it.
 async fn clean(keeper: &Shared, id: &InstanceId, record: Option<&Record>) {
-    let cgroup = Cgroup::of_data(keeper.network.tag()).below(&id.to_string());
+    let Some(record) = record else { return };
+    clear(keeper, record.index).await;
+    if let Err(error) = record.admission.revoke(&keeper.network) {
+        tracing::warn!(%id, %error, "could not close the firewall");
+    }
+    keeper.note_egress(id, false);
+    if record.admission.egress
+        && !keeper.others_have_egress(id)
+        && let Err(error) = forwarding::give_up(&keeper.network)
+    {
+        tracing::warn!(%error, "could not turn off the passing on of packets");
+    }
+}
+
+/// Clears a place: ends its processes, and removes its cgroup and its link.
+pub(crate) async fn clear(keeper: &Shared, index: u32) {
+    let cgroup = Cgroup::of_place(keeper.network.tag(), index);
     for attempt in 1..=CGROUP_TRIES {
         for pid in cgroup.processes() {
             // Killed by pidfd, and still one of the cgroup's: so it is none that got the number of a dead one.
@@ -264,16 +318,12 @@ async fn clean(keeper: &Shared, id: &InstanceId, record: Option<&Record>) {
         }
         match cgroup.remove() {
             Ok(()) => break,
-            Err(error) if attempt == CGROUP_TRIES => tracing::warn!(%id, %error, "could not remove a cgroup"),
+            Err(error) if attempt == CGROUP_TRIES => tracing::warn!(index, %error, "could not remove a cgroup"),
             Err(_) => tokio::time::sleep(CGROUP_PAUSE).await,
         }
     }
-    let Some(record) = record else { return };
-    if let Err(error) = veth::disconnect(&veth::Names::new(keeper.network.tag(), record.index)) {
-        tracing::warn!(%id, %error, "could not remove an interface");
-    }
-    if let Err(error) = record.admission.revoke(&keeper.network) {
-        tracing::warn!(%id, %error, "could not close the firewall");
+    if let Err(error) = veth::disconnect(&veth::Names::new(keeper.network.tag(), index)) {
+        tracing::warn!(index, %error, "could not remove an interface");
     }
 }
 
@@ -284,12 +334,13 @@ fn save(keeper: &Shared, record: &Record) {
 }
 
 /// Runs an instance's command check again and again.
-async fn check(keeper: Shared, id: InstanceId, init: u32, probe: Probe) {
+async fn check(keeper: Shared, id: InstanceId, index: u32, init: u32, probe: Probe) {
     let mut tally = probe::Tally::new(probe.health.healthy_after, probe.health.unhealthy_after);
     let order = ProbeOrder {
         init,
-        cgroup: Cgroup::of_data(keeper.network.tag()).below(&id.to_string()).path().to_owned(),
+        cgroup: Cgroup::of_place(keeper.network.tag(), index).path().to_owned(),
         probe: probe.clone(),
+        keeper: std::process::id(),
     };
     loop {
         let outcome = check_once(&keeper, &order).await;
@@ -307,10 +358,13 @@ async fn check(keeper: Shared, id: InstanceId, init: u32, probe: Probe) {
 }
 
 async fn check_once(keeper: &Shared, order: &ProbeOrder) -> Result<(), String> {
-    let mut helper = Helper::start(&keeper.basalt, crate::probe::VERB, order).map_err(|e| e.to_string())?;
+    let mut helper = Helper::start(&keeper.basalt, probe::VERB).map_err(|e| e.to_string())?;
+    helper.tell(order).map_err(|e| e.to_string())?;
     let timeout = order.probe.health.timeout;
-    match tokio::time::timeout(Duration::from_millis(timeout.0), helper.finish()).await {
+    let too_long = || format!("the command took more than {timeout}");
+    match tokio::time::timeout(Duration::from_millis(timeout.0) + CHECK_GRACE, helper.finish()).await {
         Ok(Ok((status, _))) if status.success() => Ok(()),
+        Ok(Ok((status, _))) if status.code() == Some(probe::TOO_LONG.into()) => Err(too_long()),
         Ok(Ok((status, text))) => {
             let text = String::from_utf8_lossy(&text);
             let last = text.lines().last().unwrap_or_default();
@@ -319,7 +373,7 @@ async fn check_once(keeper: &Shared, order: &ProbeOrder) -> Result<(), String> {
         Ok(Err(error)) => Err(error.to_string()),
         Err(_) => {
             helper.kill().await;
-            Err(format!("the command took more than {timeout}"))
+            Err(too_long())
         }
     }
 }

@@ -7,6 +7,7 @@ mod instance;
 pub(crate) mod record;
 mod roles;
 mod serve;
+mod spare;
 mod state;
 mod watch;
 

@@ -67,16 +67,16 @@ pub(crate) struct Probe {
 }
 
 impl Record {
-    /// Writes the record in place of the one before.
+    /// Writes the record in place of the one before. It is not synced: what a power loss takes, no instance outlives.
     pub(crate) fn save(&self, dir: &Path) -> io::Result<()> {
         let new = dir.join("record.new");
         std::fs::write(&new, serde_json::to_vec(self)?)?;
         std::fs::rename(new, dir.join(FILE))
     }
 
-    /// Reads a record; `None` if there is none that can be read (a power loss may cut it off, and then nothing runs any more).
-    pub(crate) fn load(dir: &Path) -> Option<Self> {
-        serde_json::from_slice(&std::fs::read(dir.join(FILE)).ok()?).ok()
+    /// Reads a record.
+    pub(crate) fn load(dir: &Path) -> io::Result<Self> {
+        Ok(serde_json::from_slice(&std::fs::read(dir.join(FILE))?)?)
     }
 }
 

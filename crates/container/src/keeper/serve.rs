@@ -13,16 +13,20 @@ use tokio::task::{LocalSet, spawn_local};
 
 use super::record::{Record, Stage, boot_id};
 use super::state::{Keeper, Shared};
-use super::{instance, roles};
+use super::{instance, roles, spare};
 use crate::cgroup::Cgroup;
 use crate::network::network;
 use crate::protocol::{FromKeeper, ToKeeper, fdstore_socket, keeper_socket};
 use crate::supervise::claim_role;
-use crate::{firewall, sys, veth};
+use crate::{firewall, forwarding, sys, veth};
 
 /// How often orphans that nobody waits for are reaped: programs of checks that took too long, which count as processes
 /// of their instance until then.
 const REAP_EVERY: Duration = Duration::from_secs(3);
+
+/// How many instances are created at once for each processor: most of the time that one takes without a spare place,
+/// the kernel waits and no processor works.
+const STARTS_PER_PROCESSOR: usize = 4;
 
 /// What a keeper is told.
 #[derive(Debug, Clone)]
@@ -62,8 +66,8 @@ pub fn run(options: KeeperOptions) -> io::Result<()> {
     }
     let network = network(&data)?;
     veth::open_network(&network)?;
-    // Creating an instance is mostly kernel work; more at once than there are processors only makes each slower.
-    let starts = std::thread::available_parallelism().map_or(2, |n| n.get().max(2));
+    let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let starts = STARTS_PER_PROCESSOR * processors;
     let keeper = Keeper::new(data, options.basalt, network, starts);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     LocalSet::new().block_on(&runtime, serve(keeper, options.roles))
@@ -71,10 +75,15 @@ pub fn run(options: KeeperOptions) -> io::Result<()> {
 
 async fn serve(keeper: Shared, roles: Vec<RoleCommand>) -> io::Result<()> {
     let records = recorded(&keeper.data)?;
+    sweep(&keeper, &records).await;
     let same_boot = boot_id();
     let live = |r: &&Record| matches!(&r.stage, Stage::Running(p) if p.boot == same_boot);
     let admissions: Vec<_> = records.iter().filter(live).map(|r| r.admission.clone()).collect();
     firewall::install(&keeper.network, &admissions)?;
+    records.iter().filter(live).for_each(|r| keeper.note_egress(&r.id, r.admission.egress));
+    if !admissions.iter().any(|a| a.egress) {
+        forwarding::give_up(&keeper.network)?;
+    }
     for record in records {
         let place = (!matches!(record.stage, Stage::Ended { .. })).then_some(record.index);
         keeper.seen_place(record.index);
@@ -89,6 +98,7 @@ async fn serve(keeper: Shared, roles: Vec<RoleCommand>) -> io::Result<()> {
         spawn_local(roles::keep_running(keeper.clone(), command.clone()));
     }
     spawn_local(reap_orphans());
+    spare::refill(&keeper);
     let (down, mut shutdown) = mpsc::unbounded_channel();
     loop {
         tokio::select! {
@@ -126,16 +136,31 @@ async fn serve(keeper: Shared, roles: Vec<RoleCommand>) -> io::Result<()> {
     }
 }
 
+/// Returns all records that can be read; of what can't be, nothing stays.
 fn recorded(data: &Path) -> io::Result<Vec<Record>> {
     let mut records = Vec::new();
     for entry in std::fs::read_dir(data.join("run/instances"))? {
         let dir = entry?.path();
         match Record::load(&dir) {
-            Some(record) => records.push(record),
-            None => std::fs::remove_dir_all(dir)?,
+            Ok(record) => records.push(record),
+            Err(error) => {
+                // Its instance, if it lives, is ended by its cgroup, and the controller decides anew.
+                tracing::warn!(dir = %dir.display(), %error, "an instance is not known any more");
+                std::fs::remove_dir_all(dir)?;
+            }
         }
     }
     Ok(records)
+}
+
+/// Takes away every place that no record names: spare ones of the keeper before, and instances that nobody would watch.
+async fn sweep(keeper: &Shared, records: &[Record]) {
+    let known: Vec<String> = records.iter().map(|r| r.index.to_string()).collect();
+    for name in Cgroup::of_data(keeper.network.tag()).children() {
+        if let (false, Ok(index)) = (known.contains(&name), name.parse()) {
+            instance::clear(keeper, index).await;
+        }
+    }
 }
 
 /// Listens on a socket that root alone may use; one left by a keeper before is replaced.
@@ -169,6 +194,8 @@ async fn converse(keeper: Shared, stream: UnixStream, down: mpsc::UnboundedSende
 /// Stops the roles and takes everything away that the keeper has set up on the host.
 async fn take_down(keeper: &Shared, roles: &[RoleCommand]) -> io::Result<()> {
     roles::stop_all(keeper, roles).await?;
+    spare::drop_all(keeper).await;
+    forwarding::give_up(&keeper.network)?;
     firewall::remove(&keeper.network)?;
     veth::close_network(&keeper.network)?;
     Cgroup::of_data(keeper.network.tag()).remove()?;

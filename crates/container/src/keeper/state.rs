@@ -1,7 +1,7 @@
 //! What the keeper has in its head: instances, who listens, and which places are taken.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::PathBuf;
 use std::rc::Rc;
 
@@ -10,6 +10,7 @@ use basalt_seam::{BackendInstance, BackendState, InstanceAction, StartInstance};
 use tokio::sync::{Semaphore, mpsc, watch};
 
 use super::instance;
+use super::spare::Spare;
 use crate::network::Network;
 use crate::protocol::FromKeeper;
 
@@ -28,6 +29,7 @@ pub(crate) struct Keeper {
     pub(crate) network: Network,
     /// Bounds how many instances are created at once.
     pub(crate) starts: Semaphore,
+    most_starts: usize,
     inner: RefCell<Inner>,
 }
 
@@ -36,6 +38,11 @@ struct Inner {
     instances: BTreeMap<InstanceId, Entry>,
     listeners: Vec<mpsc::UnboundedSender<FromKeeper>>,
     last_place: u32,
+    /// Places without an instance: spare ones, and those that are being given to one or taken from one.
+    reserved: BTreeSet<u32>,
+    spares: VecDeque<Spare>,
+    /// Instances that may reach addresses beyond the host.
+    egress: BTreeSet<InstanceId>,
     closing: bool,
 }
 
@@ -53,7 +60,8 @@ pub(crate) struct Entry {
 
 impl Keeper {
     pub(crate) fn new(data: PathBuf, basalt: PathBuf, network: Network, starts: usize) -> Shared {
-        Rc::new(Self { data, basalt, network, starts: Semaphore::new(starts), inner: RefCell::default() })
+        let inner = RefCell::default();
+        Rc::new(Self { data, basalt, network, starts: Semaphore::new(starts), most_starts: starts, inner })
     }
 
     /// Takes an action.
@@ -115,14 +123,64 @@ impl Keeper {
         stopped
     }
 
-    /// Takes a free place for an instance.
-    pub(crate) fn take_place(&self, id: &InstanceId) -> Option<u32> {
+    /// Reserves a free place, one that has not been used for as long as possible.
+    pub(crate) fn reserve_place(&self) -> Option<u32> {
         let mut inner = self.inner.borrow_mut();
-        let taken: std::collections::BTreeSet<u32> = inner.instances.values().filter_map(|e| e.place).collect();
+        let mut taken: BTreeSet<u32> = inner.instances.values().filter_map(|e| e.place).collect();
+        taken.extend(&inner.reserved);
         let place = (1..=PLACES).map(|n| (inner.last_place + n) % PLACES).find(|p| !taken.contains(p))?;
         inner.last_place = place;
-        inner.instances.get_mut(id)?.place = Some(place);
+        inner.reserved.insert(place);
         Some(place)
+    }
+
+    /// Gives a reserved place to an instance.
+    pub(crate) fn give_place(&self, place: u32, id: &InstanceId) {
+        let mut inner = self.inner.borrow_mut();
+        inner.reserved.remove(&place);
+        if let Some(entry) = inner.instances.get_mut(id) {
+            entry.place = Some(place);
+        }
+    }
+
+    /// Returns a place that was reserved.
+    pub(crate) fn return_place(&self, place: u32) {
+        self.inner.borrow_mut().reserved.remove(&place);
+    }
+
+    /// Adds a spare place.
+    pub(crate) fn push_spare(&self, spare: Spare) {
+        self.inner.borrow_mut().spares.push_back(spare);
+    }
+
+    /// Takes the spare place that has been there longest.
+    pub(crate) fn pop_spare(&self) -> Option<Spare> {
+        self.inner.borrow_mut().spares.pop_front()
+    }
+
+    /// Returns how many spare places there are.
+    pub(crate) fn spares(&self) -> usize {
+        self.inner.borrow().spares.len()
+    }
+
+    /// Returns whether instances are being started right now.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.starts.available_permits() < self.most_starts
+    }
+
+    /// Returns whether an instance other than this one may reach addresses beyond the host.
+    pub(crate) fn others_have_egress(&self, id: &InstanceId) -> bool {
+        self.inner.borrow().egress.iter().any(|other| other != id)
+    }
+
+    /// Notes whether an instance may reach addresses beyond the host.
+    pub(crate) fn note_egress(&self, id: &InstanceId, egress: bool) {
+        let mut inner = self.inner.borrow_mut();
+        if egress {
+            inner.egress.insert(id.clone())
+        } else {
+            inner.egress.remove(id)
+        };
     }
 
     /// Marks places up to this one as used lately.
@@ -206,4 +264,37 @@ impl Keeper {
 /// Returns an instance that is being started.
 pub(crate) fn starting(generation: Generation) -> BackendInstance {
     BackendInstance { generation, state: BackendState::Starting, address: None, healthy: None, last_probe: None }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_is_used_again_as_late_as_possible() {
+        let dir = tempfile::tempdir().unwrap();
+        let network = crate::network::network(dir.path()).unwrap();
+        let keeper = Keeper::new(dir.path().into(), "basalt".into(), network.clone(), 2);
+        keeper.seen_place(6);
+        let id: InstanceId = "web-1-1".parse().unwrap();
+        let _stop = keeper.enter(&id, starting(1), None);
+        let first = keeper.reserve_place().unwrap();
+        assert_eq!(first, 7, "what was seen before the restart is used last too");
+        keeper.give_place(first, &id);
+        keeper.free_place(&id);
+        for place in (8..PLACES).chain(0..7) {
+            assert_eq!(keeper.reserve_place(), Some(place));
+            keeper.return_place(place);
+        }
+        assert_eq!(keeper.reserve_place(), Some(7), "only after all others");
+        assert_eq!(keeper.reserve_place(), Some(8));
+        keeper.give_place(8, &id);
+        keeper.return_place(7);
+        for _ in 9..PLACES + 7 {
+            keeper.return_place(keeper.reserve_place().unwrap());
+        }
+        assert_eq!(keeper.reserve_place(), Some(7));
+        assert_eq!(keeper.reserve_place(), Some(9), "what is in use is passed over");
+        crate::network::release(&network).unwrap();
+    }
 }

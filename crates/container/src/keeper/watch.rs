@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdin, Command, Stdio};
 use std::time::{Duration, SystemTime};
 
 use basalt_model::Millis;
@@ -58,19 +58,19 @@ pub(crate) async fn wait_status(pidfd: &AsyncFd<OwnedFd>) -> Option<i32> {
     tokio::time::timeout(REAPED_WITHIN, told).await.ok()
 }
 
-/// A short-lived program of Basalt that was given its order.
+/// A short-lived program of Basalt, which reads what it has to do on standard input.
 #[derive(Debug)]
 pub(crate) struct Helper {
     child: Child,
     pidfd: AsyncFd<OwnedFd>,
     output: pipe::Receiver,
+    input: Option<ChildStdin>,
 }
 
 impl Helper {
-    /// Starts `basalt VERB` and gives it its order on standard input.
+    /// Starts `basalt VERB`.
     #[allow(clippy::disallowed_methods)] // The keeper's work is done by helpers with a process of their own.
-    pub(crate) fn start<T: serde::Serialize>(basalt: &Path, verb: &str, order: &T) -> io::Result<Self> {
-        let text = serde_json::to_vec(order)?;
+    pub(crate) fn start(basalt: &Path, verb: &str) -> io::Result<Self> {
         let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
         let mut command = Command::new(basalt);
         command.arg(verb).stdin(Stdio::piped()).stdout(Stdio::from(write));
@@ -82,16 +82,28 @@ impl Helper {
         let mut child =
             child.map_err(|e| io::Error::new(e.kind(), format!("could not run `{}`: {e}", basalt.display())))?;
         let pidfd = watchable(sys::pidfd(child.id())?)?;
-        if let Some(mut stdin) = child.stdin.take() {
-            // The helper reads all of it before it does anything else.
-            stdin.write_all(&text)?;
-        }
         rustix::fs::fcntl_setfl(&read, rustix::fs::OFlags::NONBLOCK)?;
-        Ok(Self { child, pidfd, output: pipe::Receiver::from_owned_fd(read)? })
+        let input = child.stdin.take();
+        Ok(Self { child, pidfd, output: pipe::Receiver::from_owned_fd(read)?, input })
+    }
+
+    /// Gives it a line to read.
+    pub(crate) fn tell<T: serde::Serialize>(&mut self, message: &T) -> io::Result<()> {
+        let mut text = serde_json::to_vec(message)?;
+        text.push(b'\n');
+        // It reads what it is told before it does anything that takes long.
+        self.input.as_mut().map_or(Ok(()), |input| input.write_all(&text))
+    }
+
+    /// Returns whether it has not ended yet.
+    pub(crate) fn is_alive(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
     }
 
     /// Waits for its end and returns its status and what it wrote.
+    /// It hears that nothing more is to be read.
     pub(crate) async fn finish(&mut self) -> io::Result<(std::process::ExitStatus, Vec<u8>)> {
+        self.input = None;
         ended(&self.pidfd).await;
         let mut text = Vec::new();
         let mut chunk = vec![0; CHUNK];
