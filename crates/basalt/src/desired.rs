@@ -34,7 +34,9 @@ pub fn read(args: &StackArgs) -> Result<Loaded> {
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
         .filter_map(|(name, value)| Some((name.strip_prefix(VARIABLE)?.to_owned(), value)))
         .collect();
-    Ok(load(&args.stack, &Inputs { vars, environment, var_files: args.var_files.clone() }))
+    // A clock would make a new release of an unchanged stack (law 6): the time is what reproducible builds go by.
+    let now = std::env::var("SOURCE_DATE_EPOCH").ok().and_then(|seconds| seconds.parse().ok());
+    Ok(load(&args.stack, &Inputs { vars, environment, var_files: args.var_files.clone(), now }))
 }
 
 /// Reads a stack and shows what is to be said about it; `None` if it is invalid.

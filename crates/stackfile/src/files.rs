@@ -28,6 +28,11 @@ pub trait Files {
     /// # Errors
     /// The path is empty, or there is no working directory.
     fn absolute(&self, path: &Path) -> io::Result<PathBuf>;
+
+    /// Returns the home directory of the user, if it is known.
+    fn home(&self) -> Option<PathBuf> {
+        None
+    }
 }
 
 /// The files of this machine.
@@ -58,5 +63,9 @@ impl Files for Disk {
 
     fn absolute(&self, path: &Path) -> io::Result<PathBuf> {
         std::path::absolute(path)
+    }
+
+    fn home(&self) -> Option<PathBuf> {
+        std::env::home_dir().filter(|home| !home.as_os_str().is_empty())
     }
 }

@@ -28,6 +28,8 @@ pub struct Inputs {
     pub environment: BTreeMap<String, String>,
     /// Files of `name = value` lines, from `--var-file`.
     pub var_files: Vec<PathBuf>,
+    /// The time that `timestamp()` returns, in seconds since 1970; without it, that is an error.
+    pub now: Option<i64>,
 }
 
 /// A stack that was read, with everything there is to say about it.
@@ -60,7 +62,8 @@ pub fn load_from(files: &dyn Files, path: &Path, inputs: &Inputs) -> Loaded {
     let is_folder = files.is_folder(path);
     let absolute = files.absolute(path).unwrap_or_else(|_| path.to_owned());
     let folder = if is_folder { absolute.clone() } else { absolute.parent().unwrap_or(&absolute).to_owned() };
-    let cx = Context::new(files, folder);
+    let mut cx = Context::new(files, folder);
+    cx.now = inputs.now;
     let paths = if is_folder { stack_files(&cx, path) } else { vec![path.to_owned()] };
     let parsed = parse_all(&cx, &paths);
     let (name, stack) = match parsed {

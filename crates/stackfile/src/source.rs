@@ -48,6 +48,8 @@ pub(crate) struct Context<'f> {
     pub(crate) files: &'f dyn Files,
     /// The stack's folder, absolute: relative paths start here.
     pub(crate) folder: PathBuf,
+    /// The time that `timestamp()` returns, in seconds since 1970.
+    pub(crate) now: Option<i64>,
     sources: RefCell<Vec<Rc<Source>>>,
     faults: RefCell<Vec<Fault>>,
     /// `None` once it is used up.
@@ -56,7 +58,8 @@ pub(crate) struct Context<'f> {
 
 impl<'f> Context<'f> {
     pub(crate) fn new(files: &'f dyn Files, folder: PathBuf) -> Self {
-        Self { files, folder, sources: RefCell::default(), faults: RefCell::default(), budget: Cell::new(Some(BUDGET)) }
+        let (sources, faults) = (RefCell::default(), RefCell::default());
+        Self { files, folder, now: None, sources, faults, budget: Cell::new(Some(BUDGET)) }
     }
 
     /// Adds a source and returns its number.

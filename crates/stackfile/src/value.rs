@@ -212,23 +212,6 @@ impl Value {
         Fault::at(self.at, format!("expected {expected}, found {found}")).label(format!("this is {}", self.type_name()))
     }
 
-    /// Returns the value as JSON.
-    pub(crate) fn to_json(&self) -> Eval<serde_json::Value> {
-        use serde_json::Value as Json;
-        Ok(match &self.data {
-            Data::Null => Json::Null,
-            Data::Bool(b) => Json::Bool(*b),
-            // Integers beyond 64 bits come out as the nearest double, as in most readers of JSON.
-            Data::Number(n) => serde_json::from_str(&n.to_string()).unwrap_or(Json::Null),
-            Data::Text(text) => Json::String(text.clone()),
-            Data::List(items) => Json::Array(items.iter().map(Self::to_json).collect::<Eval<_>>()?),
-            Data::Map(map) => {
-                Json::Object(map.iter().map(|(k, v)| Ok((k.clone(), v.to_json()?))).collect::<Eval<_>>()?)
-            }
-            Data::Reference(..) => return Err(self.wrong_type("a value").into()),
-        })
-    }
-
     /// Returns the value of a JSON text; `None` if a number is out of range.
     pub(crate) fn from_json(json: serde_json::Value, at: At) -> Option<Self> {
         use serde_json::Value as Json;

@@ -1,34 +1,120 @@
-//! Functions of strings.
+//! Functions of strings. What they call a character is a grapheme cluster (UAX #29), as people see one.
 
-use super::{ANY, Call, Function, row, texts};
+use unicode_segmentation::UnicodeSegmentation;
+
+use super::{Call, Function, texts, whole};
 use crate::fault::Eval;
-use crate::template::LONGEST_TEXT;
-use crate::value::{Data, Value};
+use crate::value::Data;
 
 pub(super) const TABLE: &[Function] = &[
-    row("upper(string)", 1, 1, |c| Ok(Data::Text(c.text(0)?.to_uppercase()))),
-    row("lower(string)", 1, 1, |c| Ok(Data::Text(c.text(0)?.to_lowercase()))),
-    row("trimspace(string)", 1, 1, |c| Ok(Data::Text(c.text(0)?.trim().to_owned()))),
-    row("trimprefix(string, prefix)", 2, 2, |c| {
-        let (text, prefix) = (c.text(0)?, c.text(1)?);
-        Ok(Data::Text(text.strip_prefix(prefix.as_str()).unwrap_or(&text).to_owned()))
+    whole("chomp(string)", "The string without line breaks at its end.", (r#"chomp("a\n\n")"#, r#""a""#), |c| {
+        Ok(Data::Text(c.text(0)?.trim_end_matches(['\r', '\n']).to_owned()))
     }),
-    row("trimsuffix(string, suffix)", 2, 2, |c| {
-        let (text, suffix) = (c.text(0)?, c.text(1)?);
-        Ok(Data::Text(text.strip_suffix(suffix.as_str()).unwrap_or(&text).to_owned()))
+    whole(
+        "endswith(string, suffix)",
+        "Whether the string ends with the suffix.",
+        (r#"endswith("hello", "lo")"#, "true"),
+        |c| Ok(Data::Bool(c.text(0)?.ends_with(&c.text(1)?))),
+    ),
+    whole(
+        "indent(spaces, string)",
+        "The string with so many spaces before each line but the first.",
+        (r#"indent(2, "a:\nb")"#, r#""a:\n  b""#),
+        indent,
+    ),
+    whole(
+        "join(separator, lists...)",
+        "The elements of the lists as one string, the separator between them.",
+        (r#"join(", ", ["a", "b"], ["c"])"#, r#""a, b, c""#),
+        join,
+    ),
+    whole("lower(string)", "The string in small letters.", (r#"lower("ÄB")"#, r#""äb""#), |c| {
+        c.made(c.text(0)?.to_lowercase())
     }),
-    row("startswith(string, prefix)", 2, 2, |c| Ok(Data::Bool(c.text(0)?.starts_with(&c.text(1)?)))),
-    row("endswith(string, suffix)", 2, 2, |c| Ok(Data::Bool(c.text(0)?.ends_with(&c.text(1)?)))),
-    row("join(separator, list)", 2, 2, join),
-    row("split(separator, string)", 2, 2, split),
-    row("replace(string, old, new)", 3, 3, replace),
-    row("format(template, values...)", 1, ANY, format),
-    row("tostring(value)", 1, 1, |c| if c.args[0].is_null() { Ok(Data::Null) } else { c.text(0).map(Data::Text) }),
+    whole(
+        "split(separator, string)",
+        "The parts of the string between the separators, as a list.",
+        (r#"split(",", "a,b,,c")"#, r#"["a","b","","c"]"#),
+        split,
+    ),
+    whole(
+        "startswith(string, prefix)",
+        "Whether the string begins with the prefix.",
+        (r#"startswith("hello", "he")"#, "true"),
+        |c| Ok(Data::Bool(c.text(0)?.starts_with(&c.text(1)?))),
+    ),
+    whole(
+        "strcontains(string, part)",
+        "Whether the part is in the string.",
+        (r#"strcontains("hello", "ell")"#, "true"),
+        |c| Ok(Data::Bool(c.text(0)?.contains(&c.text(1)?))),
+    ),
+    whole("strrev(string)", "The characters in reverse order.", (r#"strrev("añb")"#, r#""bña""#), |c| {
+        Ok(Data::Text(c.text(0)?.graphemes(true).rev().collect()))
+    }),
+    whole(
+        "substr(string, offset, length)",
+        "So many characters from the offset on. A negative offset counts from the end; length -1 means the rest.",
+        (r#"substr("hello world", -5, 3)"#, r#""wor""#),
+        substr,
+    ),
+    whole(
+        "title(string)",
+        "The string with the first letter of each word as a capital.",
+        (r#"title("hello world")"#, r#""Hello World""#),
+        |c| c.made(title(&c.text(0)?)),
+    ),
+    whole(
+        "trim(string, characters)",
+        "The string without any of the characters at its begin and end.",
+        (r#"trim("?!hello?!", "!?")"#, r#""hello""#),
+        |c| {
+            let (text, set) = (c.text(0)?, c.text(1)?);
+            Ok(Data::Text(text.trim_matches(|ch| set.contains(ch)).to_owned()))
+        },
+    ),
+    whole(
+        "trimprefix(string, prefix)",
+        "The string without the prefix, if it begins with it.",
+        (r#"trimprefix("v1.2", "v")"#, r#""1.2""#),
+        |c| {
+            let (text, prefix) = (c.text(0)?, c.text(1)?);
+            Ok(Data::Text(text.strip_prefix(prefix.as_str()).unwrap_or(&text).to_owned()))
+        },
+    ),
+    whole(
+        "trimsuffix(string, suffix)",
+        "The string without the suffix, if it ends with it.",
+        (r#"trimsuffix("app.toml", ".toml")"#, r#""app""#),
+        |c| {
+            let (text, suffix) = (c.text(0)?, c.text(1)?);
+            Ok(Data::Text(text.strip_suffix(suffix.as_str()).unwrap_or(&text).to_owned()))
+        },
+    ),
+    whole(
+        "trimspace(string)",
+        "The string without white space at its begin and end.",
+        (r#"trimspace("  a b\n")"#, r#""a b""#),
+        |c| Ok(Data::Text(c.text(0)?.trim().to_owned())),
+    ),
+    whole("upper(string)", "The string in capital letters.", (r#"upper("äb")"#, r#""ÄB""#), |c| {
+        c.made(c.text(0)?.to_uppercase())
+    }),
 ];
+
+fn indent(call: &Call) -> Eval<Data> {
+    let (spaces, text) = (call.size(0)?, call.text(1)?);
+    let breaks = text.bytes().filter(|b| *b == b'\n').count();
+    call.fits(breaks.checked_mul(spaces).and_then(|more| more.checked_add(text.len())))?;
+    Ok(Data::Text(text.replace('\n', &format!("\n{}", " ".repeat(spaces)))))
+}
 
 fn join(call: &Call) -> Eval<Data> {
     let separator = call.text(0)?;
-    let items = call.list(1)?.iter().map(Value::to_text).collect::<Eval<Vec<_>>>()?;
+    let mut items = Vec::new();
+    for i in 1..call.args.len() {
+        items.extend(call.texts(i)?);
+    }
     let gaps = items.len().saturating_sub(1);
     call.fits(separator.len().checked_mul(gaps).and_then(|n| n.checked_add(items.iter().map(String::len).sum())))?;
     Ok(Data::Text(items.join(&separator)))
@@ -36,92 +122,40 @@ fn join(call: &Call) -> Eval<Data> {
 
 fn split(call: &Call) -> Eval<Data> {
     let (separator, text) = (call.text(0)?, call.text(1)?);
-    call.fits(Some(text.len()))?;
-    Ok(match text.as_str() {
-        "" => Data::List(Vec::new()),
-        text if separator.is_empty() => texts(text.chars().map(String::from), call.at),
-        text => texts(text.split(&separator).map(str::to_owned), call.at),
-    })
-}
-
-fn replace(call: &Call) -> Eval<Data> {
-    let (text, old, new) = (call.text(0)?, call.text(1)?, call.text(2)?);
-    if old.is_empty() {
-        return Err(call.fault("`replace` needs a text to look for"));
-    }
-    let times = text.matches(&old).count();
-    call.fits(times.checked_mul(new.len()).and_then(|n| n.checked_add(text.len())))?;
-    Ok(Data::Text(text.replace(&old, &new)))
-}
-
-/// Fills in `%s`, `%d`, `%q`, `%v`, `%t` and `%f`, with width, leading zeros and digits: `%05d`, `%-8s`, `%.2f`.
-fn format(call: &Call) -> Eval<Data> {
-    let template = call.text(0)?;
-    let mut text = String::new();
-    let mut args = call.args[1..].iter();
-    let mut rest = template.as_str();
-    while let Some(start) = rest.find('%') {
-        text.push_str(&rest[..start]);
-        rest = &rest[start + 1..];
-        if let Some(after) = rest.strip_prefix('%') {
-            text.push('%');
-            rest = after;
-            continue;
-        }
-        let verb_at = rest.find(|c: char| c.is_ascii_alphabetic());
-        let Some((options, verb)) = verb_at.and_then(|i| Some((&rest[..i], rest[i..].chars().next()?))) else {
-            return Err(
-                call.fault("`%` without a letter such as `%s` or `%d` behind it: write `%%` for a percent sign")
-            );
-        };
-        rest = &rest[options.len() + 1..];
-        let value = args.next().ok_or_else(|| call.fault(format!("no value for `%{options}{verb}`")))?;
-        let part = fill(call, verb, options, value)?;
-        call.fits(text.len().checked_add(part.len()))?;
-        text.push_str(&part);
-    }
-    if args.next().is_some() {
-        return Err(call.fault("more values than places for them in the template"));
-    }
-    text.push_str(rest);
-    if text.len() > LONGEST_TEXT {
-        return Err(call.fault("text longer than 16 MiB"));
-    }
-    Ok(Data::Text(text))
-}
-
-/// Returns one value as a verb writes it.
-fn fill(call: &Call, verb: char, options: &str, value: &Value) -> Eval<String> {
-    /// The widest column: as wide as any table in a file is.
-    const WIDEST: usize = 1000;
-    let wrong = || call.fault(format!("`%{options}{verb}` is not known: use %s, %d, %f, %q, %t or %v"));
-    let (left, options) = options.strip_prefix('-').map_or((false, options), |rest| (true, rest));
-    let (zeros, options) = options.strip_prefix('0').map_or((false, options), |rest| (true, rest));
-    let (width, digits) = options.split_once('.').map_or((options, None), |(width, digits)| (width, Some(digits)));
-    let number = |text: &str| text.parse::<usize>().ok().filter(|n| *n <= WIDEST).ok_or_else(wrong);
-    let width = if width.is_empty() { 0 } else { number(width)? };
-    let digits = digits.map(number).transpose()?;
-    let text = match verb {
-        's' | 'v' => value.to_text()?,
-        't' => value.to_bool()?.to_string(),
-        'q' => serde_json::Value::String(value.to_text()?).to_string(),
-        'd' => {
-            let whole = value.to_number()?.as_integer();
-            whole.ok_or_else(|| value.wrong_type("a whole number"))?.to_string()
-        }
-        'f' => value.to_number()?.with_digits(digits.unwrap_or(6) as u32).ok_or_else(wrong)?,
-        _ => return Err(wrong()),
+    call.ev.cx.spend(text.len(), call.at)?;
+    let parts: Vec<String> = match separator.as_str() {
+        "" => text.graphemes(true).map(str::to_owned).collect(),
+        _ => text.split(separator.as_str()).map(str::to_owned).collect(),
     };
-    if digits.is_some() && verb != 'f' {
-        return Err(wrong());
+    Ok(texts(parts, call.at))
+}
+
+fn substr(call: &Call) -> Eval<Data> {
+    let (text, offset, length) = (call.text(0)?, call.integer(1)?, call.integer(2)?);
+    call.ev.cx.spend(text.len(), call.at)?;
+    let characters: Vec<&str> = text.graphemes(true).collect();
+    let count = characters.len() as i128;
+    // An offset before the begin means the begin, one behind the end gives nothing.
+    let start = if offset < 0 { (count + offset).max(0) } else { offset.min(count) };
+    let end = match length {
+        -1 => count,
+        0.. => start.saturating_add(length).min(count),
+        _ => return Err(call.wrong(2, "a length is not negative; -1 means the rest")),
+    };
+    Ok(Data::Text(characters[start as usize..end as usize].concat()))
+}
+
+/// Returns the text with a capital at the begin of each word. Letters, digits and `_` make words.
+fn title(text: &str) -> String {
+    let mut titled = String::with_capacity(text.len());
+    let mut within = false;
+    for ch in text.chars() {
+        if within {
+            titled.push(ch);
+        } else {
+            titled.extend(ch.to_uppercase());
+        }
+        within = ch.is_alphanumeric() || ch == '_';
     }
-    let fill = width.saturating_sub(text.chars().count());
-    Ok(match (left, zeros && matches!(verb, 'd' | 'f')) {
-        (true, _) => text + &" ".repeat(fill),
-        (false, true) => match text.strip_prefix('-') {
-            Some(digits) => format!("-{}{digits}", "0".repeat(fill)),
-            None => "0".repeat(fill) + &text,
-        },
-        (false, false) => " ".repeat(fill) + &text,
-    })
+    titled
 }
