@@ -42,6 +42,10 @@ pub struct Span {
     pub line: usize,
     /// Column of the first byte in characters, counted from 1.
     pub column: usize,
+    /// Line of the place behind the last byte.
+    pub end_line: usize,
+    /// Column of the place behind the last byte.
+    pub end_column: usize,
 }
 
 /// Another place that a diagnostic speaks of.

@@ -13,6 +13,7 @@ use crate::number::Number;
 use crate::operators;
 use crate::source::{At, Context, STEP};
 use crate::suggest::did_you_mean;
+use crate::tree::{Expr, Node, NodeData};
 use crate::value::{DEEPEST, Data, Kind, Value};
 
 /// Names bound around an expression: by `for`, or given to a template.
@@ -50,22 +51,88 @@ pub(crate) struct Evaluator<'c> {
     pub(crate) globals: Option<&'c Globals>,
     /// Whether the source is a template file.
     pub(crate) template: bool,
+    /// How the places of expressions relate to those of the source.
+    pub(crate) origin: Origin<'c>,
+}
+
+/// How the places of expressions relate to those of the source.
+#[derive(Clone, Copy)]
+pub(crate) enum Origin<'c> {
+    /// They are the same.
+    Same,
+    /// They count from here.
+    From(u32),
+    /// All of a text is at one place: it stands there with escapes, or must not be shown.
+    Within(At, &'c str),
 }
 
 impl<'c> Evaluator<'c> {
     /// Evaluates what may refer to nothing.
     pub(crate) fn plain(cx: &'c Context<'c>, source: u32) -> Self {
-        Self { cx, source, globals: None, template: false }
+        Self { cx, source, globals: None, template: false, origin: Origin::Same }
     }
 
     /// Evaluates what may refer to everything in the stack.
     pub(crate) fn of_stack(cx: &'c Context<'c>, source: u32, globals: &'c Globals) -> Self {
-        Self { cx, source, globals: Some(globals), template: false }
+        Self { cx, source, globals: Some(globals), template: false, origin: Origin::Same }
+    }
+
+    /// Evaluates a template file, which sees only what it is given.
+    pub(crate) fn of_template(cx: &'c Context<'c>, source: u32) -> Self {
+        Self { template: true, ..Self::plain(cx, source) }
     }
 
     /// Returns the place of a node, or of `around` if the parser kept none.
     pub(crate) fn at(&self, node: &impl hcl_edit::Span, around: At) -> At {
-        node.span().map_or(around, |range| At::new(self.source, range))
+        let Some(range) = node.span() else { return around };
+        match self.origin {
+            Origin::Same => At::new(self.source, range),
+            Origin::From(start) => At::new(self.source, range.start + start as usize..range.end + start as usize),
+            Origin::Within(at, _) => at,
+        }
+    }
+
+    /// Returns the text of a number, as written.
+    fn number_text(&self, expr: &Expression, at: At) -> String {
+        match self.origin {
+            Origin::Within(_, text) => {
+                let range = hcl_edit::Span::span(expr).unwrap_or_default();
+                text.get(range).unwrap_or_default().to_owned()
+            }
+            _ => self.cx.text_at(at),
+        }
+    }
+
+    /// Returns the value of an expression of a tree.
+    pub(crate) fn expr(&self, expr: &Expr, scope: &Scope) -> Eval<Value> {
+        match expr {
+            Expr::Hcl(at, expr) => self.eval(expr, scope, *at),
+            Expr::Node(node) => self.node(node, scope),
+        }
+    }
+
+    /// Returns the value of a node of a YAML or JSON file.
+    fn node(&self, node: &Node, scope: &Scope) -> Eval<Value> {
+        let at = node.at;
+        self.cx.spend(STEP, at)?;
+        let data = match &node.data {
+            NodeData::Null => Data::Null,
+            NodeData::Bool(b) => Data::Bool(*b),
+            NodeData::Number(number) => Data::Number(*number),
+            NodeData::Text(text) => Data::Text(text.clone()),
+            NodeData::Template(text) => {
+                let origin = text.start.map_or(Origin::Within(at, &text.text), Origin::From);
+                let ev = Evaluator { origin, ..*self };
+                let value = ev.text_template(&text.template, scope, at)?;
+                return Ok(Value { at, ..value });
+            }
+            NodeData::List(items) => Data::List(all(items.iter().map(|item| self.node(item, scope)))?),
+            NodeData::Map(entries) => {
+                let entries = entries.iter().map(|entry| Ok((entry.key.clone(), self.node(&entry.value, scope)?)));
+                Data::Map(all(entries)?.into_iter().collect())
+            }
+        };
+        Ok(Value::new(data, at))
     }
 
     /// Returns the value of an expression that stands within `around`.
@@ -77,7 +144,7 @@ impl<'c> Evaluator<'c> {
             Expression::Bool(b) => Value::new(Data::Bool(*b.value()), at),
             Expression::Number(_) => {
                 // The parser rounds to a double: the text is exact.
-                let number = Number::parse(&self.cx.text_at(at));
+                let number = Number::parse(&self.number_text(expr, at));
                 Value::new(Data::Number(number.ok_or_else(|| out_of_range(at))?), at)
             }
             Expression::String(text) => Value::text(text.value(), at),
@@ -121,7 +188,7 @@ impl<'c> Evaluator<'c> {
         if let Some(value) = scope.get(name) {
             return Ok(Cow::Borrowed(value));
         }
-        let kind = Kind::ALL.into_iter().map(Kind::word).chain(["var", "local"]).find(|word| *word == name);
+        let kind = Globals::ROOTS.into_iter().find(|word| *word == name);
         let fault = Fault::at(at, format!("unknown name `{name}`")).label("not known here");
         Err(match (self.globals, kind) {
             (Some(_), Some(word)) => {
@@ -171,24 +238,21 @@ impl<'c> Evaluator<'c> {
     /// Returns the value of `root.name`.
     fn global<'v>(&self, globals: &'v Globals, root: &str, name: &str, at: At) -> Eval<Cow<'v, Value>> {
         let Some(kind) = Kind::ALL.into_iter().find(|kind| kind.word() == root) else {
-            let values = if root == "var" { &globals.vars } else { &globals.locals };
-            let what = if root == "var" { "variable" } else { "local" };
-            return match values.get(name) {
-                Some(Some(value)) => Ok(Cow::Borrowed(value)),
-                Some(None) => Err(Faults::default()),
-                None => Err(Fault::at(at, format!("there is no {what} `{name}`"))
-                    .label("not declared")
-                    .maybe_help(did_you_mean(name, values.keys().map(String::as_str)))
-                    .into()),
-            };
+            return globals.get(root, name, at);
         };
-        let reference = || Cow::Owned(Value::new(Data::Reference(kind, name.to_owned()), at));
         if kind == Kind::Secret {
             let valid = name.parse::<Name>().map_err(|error| Fault::at(at, error.to_string()))?;
             return Ok(Cow::Owned(Value::new(Data::Reference(kind, valid.to_string()), at)));
         }
-        if globals.blocks.contains_key(&(kind, name.to_owned())) {
-            return Ok(reference());
+        let key = (kind, name.to_owned());
+        match globals.groups.get(&key) {
+            Some(Some(group)) => return Ok(Cow::Borrowed(&group.references)),
+            Some(None) => return Err(Faults::default()),
+            None => {}
+        }
+        if globals.blocks.contains_key(&key) {
+            let full = format!("{}{name}", globals.prefix);
+            return Ok(Cow::Owned(Value::new(Data::Reference(kind, full), at)));
         }
         let fault = Fault::at(at, format!("there is no {kind} `{name}`")).label("not declared");
         let other = Kind::ALL.into_iter().find(|other| globals.blocks.contains_key(&(*other, name.to_owned())));
@@ -248,7 +312,10 @@ impl<'c> Evaluator<'c> {
             let key_at = self.at(key, at);
             let key = match key {
                 ObjectKey::Ident(name) => Ok(name.as_str().to_owned()),
-                ObjectKey::Expression(expr) => self.eval(expr, scope, at).and_then(|key| key.to_text()),
+                ObjectKey::Expression(expr) => self.eval(expr, scope, at).and_then(|key| match key.is_sensitive() {
+                    true => Err(Fault::at(key_at, "a key can't be sensitive, for keys are shown").into()),
+                    false => key.to_text(),
+                }),
             };
             let (key, value) = both(key, self.eval(value.expr(), scope, at))?;
             Ok((key, key_at, value))
@@ -274,8 +341,8 @@ impl<'c> Evaluator<'c> {
     fn for_expr(&self, for_expr: &ForExpr, scope: &Scope, at: At) -> Eval<Value> {
         let intro = &for_expr.intro;
         let collection = self.eval(&intro.collection_expr, scope, at)?;
-        let sensitive = collection.is_sensitive();
         let key_name = intro.key_var.as_ref().map(|name| name.as_str().to_owned());
+        let mut sensitive = collection.is_sensitive();
         let mut list = Vec::new();
         let mut map: BTreeMap<String, Value> = BTreeMap::new();
         for (key, value) in pairs(&collection)? {
@@ -283,17 +350,21 @@ impl<'c> Evaluator<'c> {
             let value_name = intro.value_var.as_str().to_owned();
             let names = key_name.clone().map(|name| (name, key)).into_iter().chain([(value_name, value)]);
             let inner = scope.with(names);
-            if let Some(condition) = &for_expr.cond
-                && !self.eval(&condition.expr, &inner, at)?.to_bool()?
-            {
-                continue;
+            if let Some(condition) = &for_expr.cond {
+                let condition = self.eval(&condition.expr, &inner, at)?;
+                sensitive |= condition.is_sensitive();
+                if !condition.to_bool()? {
+                    continue;
+                }
             }
             let value = self.eval(&for_expr.value_expr, &inner, at)?;
             let Some(key_expr) = &for_expr.key_expr else {
                 list.push(value);
                 continue;
             };
-            let key = self.eval(key_expr, &inner, at)?.to_text()?;
+            let key_value = self.eval(key_expr, &inner, at)?;
+            sensitive |= key_value.is_sensitive();
+            let key = key_value.to_text()?;
             match map.get_mut(&key).map(|entry| &mut entry.data) {
                 Some(Data::List(group)) if for_expr.grouping => group.push(value),
                 None if for_expr.grouping => {
@@ -303,7 +374,7 @@ impl<'c> Evaluator<'c> {
                     map.insert(key, value);
                 }
                 Some(_) => {
-                    return Err(Fault::at(at, format!("the key `{key}` is made twice"))
+                    return Err(Fault::at(at, format!("the key {} is made twice", key_value.shown()))
                         .label("by this `for`")
                         .help("put `...` behind the value to gather all values of a key in a list")
                         .into());
@@ -351,9 +422,9 @@ fn find<'v>(value: &'v Value, key: &Value, at: At) -> Eval<Cow<'v, Value>> {
         Data::Map(map) => {
             let name = key.to_text()?;
             let found = map.get(&name).ok_or_else(|| {
-                let fault = Fault::at(key.at, format!("there is no key `{name}` here"));
+                let fault = Fault::at(key.at, format!("there is no key {} here", key.shown()));
                 let names = map.keys().map(String::as_str);
-                if value.is_sensitive() { fault } else { fault.maybe_help(did_you_mean(&name, names)) }
+                if value.is_sensitive() || key.is_sensitive() { fault } else { fault.maybe_help(did_you_mean(&name, names)) }
             })?;
             Ok(Cow::Borrowed(found))
         }
@@ -365,7 +436,7 @@ fn find<'v>(value: &'v Value, key: &Value, at: At) -> Eval<Cow<'v, Value>> {
                     Some(last) => format!("the list has elements 0 to {last}"),
                     None => "the list is empty".to_owned(),
                 };
-                Fault::at(key.at, format!("there is no element `{number}`")).help(help)
+                Fault::at(key.at, format!("there is no element {}", key.shown())).help(help)
             })?;
             Ok(Cow::Borrowed(found))
         }

@@ -1,48 +1,110 @@
-//! Variables and locals: what `var.x` and `local.x` mean.
+//! What `var.x`, `local.x`, `module.x` and the names of blocks mean, and how variables get their values.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::rc::Rc;
 
-use hcl_edit::expr::{Expression, Traversal, TraversalOperator};
-use hcl_edit::structure::{Attribute, Block};
-use hcl_edit::visit::{Visit, visit_traversal};
+use basalt_model::Name;
+use hcl_edit::expr::Expression;
 
-use crate::eval::{Evaluator, Scope};
-use crate::fault::{Eval, Fault};
-use crate::load::Inputs;
+use crate::eval::{Evaluator, Origin, Scope};
+use crate::fault::{Eval, Fault, Faults};
 use crate::read;
 use crate::reader::Reader;
 use crate::source::{At, Context};
 use crate::suggest::did_you_mean;
+use crate::tree::{Block, Expr, NodeData};
 use crate::types::Type;
 use crate::value::{DEEPEST, Data, Kind, Value};
 
-/// What expressions of a stack may refer to. A variable or local without a value has been reported.
+/// What expressions of a stack or module may refer to. What has no value has been reported.
 #[derive(Debug, Default)]
 pub(crate) struct Globals {
     pub(crate) vars: BTreeMap<String, Option<Value>>,
     pub(crate) locals: BTreeMap<String, Option<Value>>,
+    /// The outputs of modules, by name, or by key and name.
+    pub(crate) modules: BTreeMap<String, Option<Value>>,
     /// Where each image, service and job is declared.
     pub(crate) blocks: BTreeMap<(Kind, String), At>,
+    /// The images, services and jobs that are made by `for_each`.
+    pub(crate) groups: BTreeMap<(Kind, String), Option<Group>>,
+    /// What the names of images, services and jobs of a module begin with.
+    pub(crate) prefix: String,
+    /// The environment's name.
+    pub(crate) environment: String,
+    /// The way from the module's folder to that of the stack.
+    pub(crate) to_stack: String,
+}
+
+/// What a `for_each` makes of one block.
+#[derive(Debug)]
+pub(crate) struct Group {
+    /// The blocks by key, as references.
+    pub(crate) references: Value,
+    /// Name of each, and what `each` means in it.
+    pub(crate) members: Vec<(Name, Rc<Scope<'static>>)>,
 }
 
 impl Globals {
+    /// The words that references begin with.
+    pub(crate) const ROOTS: [&str; 9] =
+        ["var", "local", "module", "image", "service", "job", "secret", "path", "basalt"];
+
     /// Returns whether references may begin with this word.
     pub(crate) fn is_root(word: &str) -> bool {
-        word == "var" || word == "local" || Kind::ALL.into_iter().any(|kind| kind.word() == word)
+        Self::ROOTS.contains(&word)
+    }
+
+    /// Returns the value of `root.name`, where the root is no kind of block.
+    pub(crate) fn get(&self, root: &str, name: &str, at: At) -> Eval<Cow<'_, Value>> {
+        let (values, what) = match root {
+            "var" => (&self.vars, "variable"),
+            "local" => (&self.locals, "local"),
+            "module" => (&self.modules, "module"),
+            _ => {
+                let known: &[(&str, &str)] = match root {
+                    "path" => &[("module", "."), ("stack", &self.to_stack)],
+                    _ => &[("environment", &self.environment)],
+                };
+                return match known.iter().find(|(known, _)| *known == name) {
+                    Some((_, text)) => Ok(Cow::Owned(Value::text(*text, at))),
+                    None => Err(Fault::at(at, format!("there is no `{root}.{name}`"))
+                        .maybe_help(did_you_mean(name, known.iter().map(|(known, _)| *known)))
+                        .into()),
+                };
+            }
+        };
+        match values.get(name) {
+            Some(Some(value)) => Ok(Cow::Borrowed(value)),
+            Some(None) => Err(Faults::default()),
+            None => Err(Fault::at(at, format!("there is no {what} `{name}`"))
+                .label("not declared")
+                .maybe_help(did_you_mean(name, values.keys().map(String::as_str)))
+                .into()),
+        }
     }
 }
 
 /// A value given from outside for a variable.
-enum Given {
+#[derive(Debug)]
+pub(crate) enum Given {
     /// As written on a command line.
     Text { text: String, origin: String },
-    /// From a file of variables.
+    /// From a file of variables, an `environment` block, or the stack that takes a module in.
     Value(Value),
 }
 
+/// Where the variables of a stack or module get their values.
+pub(crate) type AllGiven = BTreeMap<String, Given>;
+
 /// Evaluates the `variable` blocks.
-pub(crate) fn variables(cx: &Context, blocks: &[(u32, &Block)], inputs: &Inputs) -> BTreeMap<String, Option<Value>> {
-    let mut given = given(cx, inputs);
+pub(crate) fn variables(
+    cx: &Context,
+    blocks: &[(u32, &Block)],
+    mut given: AllGiven,
+    module: bool,
+) -> BTreeMap<String, Option<Value>> {
     let mut declared: BTreeMap<String, At> = BTreeMap::new();
     let mut vars = BTreeMap::new();
     for (source, block) in blocks {
@@ -53,7 +115,7 @@ pub(crate) fn variables(cx: &Context, blocks: &[(u32, &Block)], inputs: &Inputs)
             cx.report(fault.label("the second").place(first, "the first"));
             continue;
         }
-        let value = variable(&ev, block, &name, name_at, given.remove(&name));
+        let value = variable(&ev, block, &name, name_at, given.remove(&name), module);
         vars.insert(name, value);
     }
     for (name, given) in given {
@@ -72,38 +134,136 @@ pub(crate) fn variables(cx: &Context, blocks: &[(u32, &Block)], inputs: &Inputs)
 }
 
 /// Evaluates one `variable` block.
-fn variable(ev: &Evaluator, block: &Block, name: &str, name_at: At, given: Option<Given>) -> Option<Value> {
+fn variable(
+    ev: &Evaluator,
+    block: &Block,
+    name: &str,
+    name_at: At,
+    given: Option<Given>,
+    module: bool,
+) -> Option<Value> {
     let mut reader = Reader::block(ev, block, format!("variable `{name}`"));
-    let of = reader.expression("type").map(|(expr, at)| Type::parse(ev, expr, at));
+    let of = reader.attribute("type").map(|attribute| read_type(ev, &attribute.value));
     let default = reader.value("default");
+    let has_default = reader.has("default");
     reader.get("description", read::text);
     let sensitive = reader.get("sensitive", read::boolean).unwrap_or(false);
-    reader.not_yet("validation");
-    let has_default = reader.has("default");
+    let nullable = reader.get("nullable", read::boolean).unwrap_or(true);
+    reader.blocks(&["validation"]);
     reader.finish();
     let of = match of {
         Some(of) => Some(ev.cx.keep(of)?),
         None => None,
     };
+    let default_null = has_default && default.is_none();
+    let null = || Value::new(Data::Null, name_at);
     let value = match given {
         Some(Given::Value(value)) => Ok(value),
-        Some(Given::Text { text, origin }) => parse_given(ev.cx, &text, &origin, of.as_ref(), default.as_ref()),
-        None if has_default => Ok(default?),
+        Some(Given::Text { text, origin }) => {
+            parse_given(ev.cx, text, origin, of.as_ref(), default.as_ref(), sensitive.then_some(name_at))
+        }
+        // A default that is wrong has been reported.
+        None if default_null && !matches!(block.body.attribute("default").map(|a| is_null(&a.value)), Some(true)) => {
+            return None;
+        }
+        None if has_default => Ok(default.clone().unwrap_or_else(null)),
         None => {
+            let help = if module {
+                format!("give it in the `module` block: {name} = …")
+            } else {
+                format!("give `--var {name}=…`, set BASALT_VAR_{name}, or write a `default`")
+            };
             return ev.cx.keep(Err(Fault::at(name_at, format!("the variable `{name}` has no value"))
                 .label("neither given nor with a default")
-                .help(format!("give `--var {name}=…`, set BASALT_VAR_{name}, or write a `default`"))
+                .help(help)
                 .into()));
         }
     };
-    let value = value.and_then(|value| of.unwrap_or(Type::Any).convert(value.marked(sensitive)));
+    let value = value.and_then(|value| {
+        let value = match default {
+            Some(default) if value.is_null() && !nullable => default,
+            _ => value,
+        };
+        if value.is_null() && !nullable {
+            return Err(Fault::at(value.at, format!("the variable `{name}` can't be null")).into());
+        }
+        // The text that a sensitive value stands in is never shown.
+        let value = if sensitive { value.moved(name_at) } else { value };
+        of.unwrap_or(Type::Any).convert(value.marked(sensitive))
+    });
     ev.cx.keep(value.and_then(|value| shallow(value, name)))
 }
 
-/// Returns the value of a text from the command line: as is where a string is wanted, else as an expression.
-fn parse_given(cx: &Context, text: &str, origin: &str, of: Option<&Type>, default: Option<&Value>) -> Eval<Value> {
-    let source = cx.add_source(origin.to_owned(), text.to_owned());
-    let at = At::new(source, 0..text.len());
+/// Returns whether an expression is `null` itself.
+fn is_null(expr: &Expr) -> bool {
+    match expr {
+        Expr::Hcl(_, expr) => matches!(&**expr, Expression::Null(_)),
+        Expr::Node(node) => matches!(node.data, NodeData::Null),
+    }
+}
+
+/// Reads a type: an expression, or a text that holds one.
+fn read_type(ev: &Evaluator, expr: &Expr) -> Eval<Type> {
+    let at = expr.at();
+    let text = match expr {
+        Expr::Hcl(_, expr) => match &**expr {
+            Expression::String(text) => text.value().clone(),
+            expr => return Type::parse(ev, expr, at),
+        },
+        Expr::Node(node) => match &node.data {
+            NodeData::Text(text) => text.clone(),
+            _ => return Err(Fault::at(at, "not a type").help("write for example \"list(string)\"").into()),
+        },
+    };
+    let parsed: Expression =
+        text.parse().map_err(|_| Fault::at(at, "not a type").help("write for example \"list(string)\""))?;
+    Type::parse(&Evaluator { origin: Origin::Within(at, &text), ..*ev }, &parsed, at)
+}
+
+/// Checks the values of variables by their `validation` blocks.
+pub(crate) fn validate(cx: &Context, blocks: &[(u32, &Block)], globals: &Globals) {
+    for (source, block) in blocks {
+        let ev = Evaluator::of_stack(cx, *source, globals);
+        let Some(name) = block.labels.first().map(|label| label.text.clone()) else { continue };
+        for inner in block.body.blocks.iter().filter(|inner| inner.ident == "validation") {
+            let mut reader = Reader::block(&ev, inner, format!("`validation` of variable `{name}`"));
+            let condition = reader.attribute("condition");
+            if condition.is_none() {
+                let fault = Fault::at(inner.header, format!("{} has no `condition`", reader.what));
+                reader.report(fault.help(format!("write condition = var.{name} != \"\"")));
+            }
+            let message = reader.required("error_message", "error_message = \"…\"", read::text);
+            // The condition of a variable without a value would only say so again.
+            let value = globals.vars.get(&name).and_then(Option::as_ref);
+            if let (Some(condition), Some(message), Some(value)) = (condition, message, value) {
+                let holds = reader.eval(&condition.value).and_then(|holds| holds.to_bool());
+                if cx.keep(holds) == Some(false) {
+                    let fault = Fault::at(value.at, format!("the variable `{name}` can't have this value: {message}"));
+                    cx.report(fault.place(condition.value.at(), "this does not hold"));
+                }
+            }
+            reader.finish();
+        }
+    }
+}
+
+/// Returns the value of a text from the command line: as is where a string is wanted, else as an expression. With
+/// `hidden`, the text must not be shown, and its place is that.
+fn parse_given(
+    cx: &Context,
+    text: String,
+    origin: String,
+    of: Option<&Type>,
+    default: Option<&Value>,
+    hidden: Option<At>,
+) -> Eval<Value> {
+    let (source, at) = match hidden {
+        Some(at) => (at.source, at),
+        None => {
+            let source = cx.add_source(origin, text.clone());
+            (source, At::new(source, 0..text.len()))
+        }
+    };
     let wants_text = match (of, default) {
         (Some(of), _) => *of == Type::String,
         (None, Some(default)) => matches!(default.data, Data::Text(_)),
@@ -114,132 +274,37 @@ fn parse_given(cx: &Context, text: &str, origin: &str, of: Option<&Type>, defaul
         return Ok(Value::text(text, at));
     }
     match text.parse::<Expression>() {
-        Ok(expr) => Evaluator::plain(cx, source).eval(&expr, &Scope::default(), at),
+        Ok(expr) => {
+            let origin = if hidden.is_some() { Origin::Within(at, &text) } else { Origin::Same };
+            Evaluator { origin, ..Evaluator::plain(cx, source) }.eval(&expr, &Scope::default(), at)
+        }
         Err(error) => Err(Fault::at(at, format!("not a value: {}", error.message())).into()),
     }
 }
 
-/// Returns all values given from outside: the command line wins over files of variables, these over the environment.
-fn given(cx: &Context, inputs: &Inputs) -> BTreeMap<String, Given> {
-    let mut given = BTreeMap::new();
-    for (name, text) in &inputs.environment {
-        let origin = format!("BASALT_VAR_{name}");
-        given.insert(name.clone(), Given::Text { text: text.clone(), origin });
-    }
-    for path in &inputs.var_files {
-        let name = path.display().to_string();
-        let text = match cx.read_text(path) {
-            Ok(text) => text,
-            Err(why) => {
-                cx.report(Fault::nowhere(why).help("name a file of lines such as `greeting = \"hello\"`"));
-                continue;
-            }
-        };
-        let source = cx.add_source(name, text.clone());
-        let Some(body) = crate::load::parse(cx, source, &text) else { continue };
-        let ev = Evaluator::plain(cx, source);
-        for attribute in body.attributes() {
-            let at = ev.at(attribute, At::new(source, 0..0));
-            if let Some(value) = cx.keep(ev.eval(&attribute.value, &Scope::default(), at)) {
-                given.insert(attribute.key.as_str().to_owned(), Given::Value(value));
-            }
-        }
-        for block in body.blocks() {
-            let at = ev.at(&block.ident, At::new(source, 0..0));
-            cx.report(Fault::at(at, "a file of variables has no blocks").help("write `name = value`"));
+/// Adds the values of a file of variables.
+pub(crate) fn from_file(cx: &Context, path: &Path, given: &mut AllGiven) {
+    const HELP: &str = "name a file of lines such as `greeting = \"hello\"`, or a YAML or JSON file of the same";
+    let text = match cx.read_text(path) {
+        Ok(text) => text,
+        Err(why) => return cx.report(Fault::nowhere(why).help(HELP)),
+    };
+    let format = crate::text::Format::of(path, &text);
+    let source = cx.add_private_source(path.display().to_string(), text.clone());
+    let Some(body) = format.parse(cx, source, &text, &crate::schema::OPEN) else { return };
+    let ev = Evaluator::plain(cx, source);
+    for attribute in &body.attributes {
+        if let Some(value) = cx.keep(ev.expr(&attribute.value, &Scope::default())) {
+            given.insert(attribute.name.clone(), Given::Value(value));
         }
     }
-    for (name, text) in &inputs.vars {
-        let origin = format!("--var {name}");
-        given.insert(name.clone(), Given::Text { text: text.clone(), origin });
+    for block in &body.blocks {
+        cx.report(Fault::at(block.ident_at, "a file of variables has no blocks").help("write `name = value`"));
     }
-    given
-}
-
-/// Evaluates the attributes of all `locals` blocks, each after those that it refers to.
-pub(crate) fn locals(cx: &Context, blocks: &[(u32, &Block)], globals: &mut Globals) {
-    let mut waiting: BTreeMap<String, Local> = BTreeMap::new();
-    for (source, block) in blocks {
-        let ev = Evaluator::plain(cx, *source);
-        for inner in block.body.blocks() {
-            let at = ev.at(&inner.ident, At::new(*source, 0..0));
-            cx.report(Fault::at(at, "a `locals` block has no blocks inside").help("write `name = value`"));
-        }
-        for attribute in block.body.attributes() {
-            let name = attribute.key.as_str().to_owned();
-            let at = ev.at(&attribute.key, At::new(*source, 0..0));
-            let local = Local { source: *source, attribute, at, needs: needs(&attribute.value) };
-            if let Some(first) = waiting.get(&name) {
-                let fault = Fault::at(at, format!("the local `{name}` is declared twice"));
-                cx.report(fault.label("the second").place(first.at, "the first"));
-                continue;
-            }
-            waiting.insert(name, local);
-        }
-    }
-    // Declared but not yet evaluated: a reference to one that never will be is no second fault.
-    globals.locals = waiting.keys().map(|name| (name.clone(), None)).collect();
-    for name in order(cx, &waiting) {
-        let local = &waiting[&name];
-        let ev = Evaluator::of_stack(cx, local.source, globals);
-        let value = ev.eval(&local.attribute.value, &Scope::default(), local.at);
-        let value = cx.keep(value.and_then(|value| shallow(value, &name)));
-        globals.locals.insert(name, value);
-    }
-}
-
-/// A local that is not evaluated yet.
-struct Local<'b> {
-    source: u32,
-    attribute: &'b Attribute,
-    at: At,
-    needs: BTreeSet<String>,
-}
-
-/// Returns the names in an order in which each stands behind those it needs, and reports circles.
-fn order(cx: &Context, locals: &BTreeMap<String, Local>) -> Vec<String> {
-    let edges = locals.iter().map(|(name, local)| {
-        let needs = local.needs.iter().filter(|need| locals.contains_key(*need)).cloned().collect();
-        (name.clone(), needs)
-    });
-    let (order, circles) = crate::check::sort(edges.collect());
-    for circle in circles {
-        let path: Vec<String> = circle.iter().map(|name| format!("local.{name}")).collect();
-        let mut fault =
-            Fault::at(locals[&circle[0]].at, format!("locals refer to each other in a circle: {}", path.join(" → ")))
-                .label("the circle begins here")
-                .help("give one of them a value that does not need the others");
-        for name in &circle[1..circle.len() - 1] {
-            fault = fault.place(locals[name].at, "goes on here");
-        }
-        cx.report(fault);
-    }
-    order
-}
-
-/// Returns the locals that an expression refers to.
-fn needs(expr: &Expression) -> BTreeSet<String> {
-    struct Needs(BTreeSet<String>);
-    impl Visit for Needs {
-        fn visit_traversal(&mut self, node: &Traversal) {
-            if node.expr.as_variable().is_some_and(|root| root.as_str() == "local") {
-                let name = match node.operators.first().map(|op| op.value()) {
-                    Some(TraversalOperator::GetAttr(name)) => Some(name.as_str()),
-                    Some(TraversalOperator::Index(Expression::String(name))) => Some(name.value().as_str()),
-                    _ => None,
-                };
-                self.0.extend(name.map(str::to_owned));
-            }
-            visit_traversal(self, node);
-        }
-    }
-    let mut needs = Needs(BTreeSet::new());
-    needs.visit_expr(expr);
-    needs.0
 }
 
 /// Refuses a value of too many levels.
-fn shallow(value: Value, name: &str) -> Eval<Value> {
+pub(crate) fn shallow(value: Value, name: &str) -> Eval<Value> {
     if value.depth() <= DEEPEST {
         return Ok(value);
     }

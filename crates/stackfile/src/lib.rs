@@ -1,11 +1,12 @@
 //! The stack file: text to ([`Stack`](basalt_model::Stack), diagnostics).
 //!
-//! Reads the HCL files of a stack, evaluates variables, locals and functions, and turns the blocks into the nouns of
-//! `basalt-model`, with every fault found at once and shown where it stands. It must not know how anything is run, and
+//! Reads the HCL, YAML and JSON files of a stack, evaluates variables, locals, modules and functions, and turns the blocks
+//! into the nouns of `basalt-model`, with every fault found at once and shown where it stands. It must not know how anything is run, and
 //! touches nothing but the files that the stack names, through [`Files`]. Its main type is [`Loaded`], which [`load`] returns.
 //!
-//! Text passes through four steps: `load` (files to syntax trees) → `globals` (variables and locals) → `decode`
-//! (blocks to nouns, expressions evaluated on the way) → `check` (what only the whole stack shows).
+//! Text passes through these steps: `text` (files of three kinds to one `tree`, by what `schema` says may stand where) →
+//! `unit` (variables, locals, modules and `for_each`, each after what it refers to) → `expand` (`for_each` and `dynamic`) →
+//! `decode` (blocks to nouns, expressions evaluated on the way) → `check` (what only the whole stack shows).
 
 #![forbid(unsafe_code)]
 
@@ -13,25 +14,35 @@ mod check;
 mod decode;
 mod diagnostic;
 mod eval;
+mod expand;
 mod fault;
 mod files;
 mod functions;
 mod globals;
+mod json;
 mod load;
+mod node;
 mod number;
 mod operators;
 mod read;
 mod reader;
 mod render;
+mod schema;
+mod sealed;
 mod source;
 mod suggest;
 mod template;
+mod text;
+mod tree;
 mod types;
+mod unit;
 mod units;
 mod value;
+mod yaml;
 
 pub use diagnostic::{Diagnostic, Place, Severity, Span};
 pub use files::{Disk, Files};
-pub use load::{Inputs, Loaded, load, load_from};
+pub use load::{Inputs, Loaded, OutputValue, load, load_from, load_text};
 pub use render::render;
+pub use sealed::Sealed;
 pub use source::Source;

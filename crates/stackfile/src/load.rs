@@ -1,10 +1,12 @@
 //! From a path to a stack.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use basalt_model::{Name, Stack};
-use hcl_edit::structure::{Block, Body};
+use serde::Serialize;
 
 use crate::check::{self, Places};
 use crate::decode;
@@ -12,24 +14,32 @@ use crate::diagnostic::{Diagnostic, Severity};
 use crate::eval::{Evaluator, Scope};
 use crate::fault::Fault;
 use crate::files::{Disk, Files};
-use crate::globals::{self, Globals};
+use crate::globals::{self, AllGiven, Given};
 use crate::read;
-use crate::reader::Reader;
+use crate::schema;
+use crate::sealed::Sealed;
 use crate::source::{At, Context, Source};
-use crate::suggest::did_you_mean;
-use crate::value::Kind;
+use crate::text::Format;
+use crate::tree::Body;
+use crate::unit::{Request, Unit};
 
-/// Values of variables from outside. Later ones win: the environment, files of variables in their order, the command line.
+/// The environment that is meant where none is named.
+pub(crate) const DEFAULT_ENVIRONMENT: &str = "default";
+
+/// Values of variables from outside. Later ones win: the default, the `environment` block, variables of the process, files
+/// of variables in their order, the command line.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Inputs {
     /// From `--var NAME=VALUE`. One that the stack does not declare is an error.
     pub vars: BTreeMap<String, String>,
     /// From `BASALT_VAR_NAME`, without that prefix. One that the stack does not declare is passed over.
-    pub environment: BTreeMap<String, String>,
+    pub process: BTreeMap<String, String>,
     /// Files of `name = value` lines, from `--var-file`.
     pub var_files: Vec<PathBuf>,
     /// The time that `timestamp()` returns, in seconds since 1970; without it, that is an error.
     pub now: Option<i64>,
+    /// The environment, from `--environment`; `None` is `default`.
+    pub environment: Option<String>,
 }
 
 /// A stack that was read, with everything there is to say about it.
@@ -39,10 +49,25 @@ pub struct Loaded {
     pub name: Option<Name>,
     /// The stack; `None` only if there are errors.
     pub stack: Option<Stack>,
+    /// What it gives out.
+    pub outputs: BTreeMap<String, OutputValue>,
+    /// What its sensitive values are, by the name of the secret that the stack refers to in their place.
+    pub sealed: BTreeMap<Name, Sealed>,
     /// Errors and warnings, sorted by place.
     pub diagnostics: Vec<Diagnostic>,
     /// The files that were read; [`render`](crate::render()) shows lines of them.
     pub sources: Vec<Source>,
+}
+
+/// The value of an `output` block. Its JSON form is part of `--output json`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct OutputValue {
+    /// The value; `None` if it is sensitive.
+    pub value: Option<serde_json::Value>,
+    /// Whether it must not be shown.
+    pub sensitive: bool,
+    /// What it is for.
+    pub description: Option<String>,
 }
 
 impl Loaded {
@@ -52,7 +77,7 @@ impl Loaded {
     }
 }
 
-/// Loads the stack at `path` on this machine: a file, or a folder whose `*.hcl` files are taken together.
+/// Loads the stack at `path` on this machine: a file of HCL, YAML or JSON, or a folder whose files are taken together.
 pub fn load(path: &Path, inputs: &Inputs) -> Loaded {
     load_from(&Disk, path, inputs)
 }
@@ -62,26 +87,57 @@ pub fn load_from(files: &dyn Files, path: &Path, inputs: &Inputs) -> Loaded {
     let is_folder = files.is_folder(path);
     let absolute = files.absolute(path).unwrap_or_else(|_| path.to_owned());
     let folder = if is_folder { absolute.clone() } else { absolute.parent().unwrap_or(&absolute).to_owned() };
-    let mut cx = Context::new(files, folder);
+    let mut cx = Context::new(files, folder.clone());
     cx.now = inputs.now;
     let paths = if is_folder { stack_files(&cx, path) } else { vec![path.to_owned()] };
-    let parsed = parse_all(&cx, &paths);
-    let (name, stack) = match parsed {
+    let bodies = parse_all(&cx, &paths, is_folder);
+    let stem = if is_folder { absolute.file_name() } else { absolute.file_stem() };
+    // `shop.basalt.yaml` is named for what is before the first dot.
+    let stem = stem.unwrap_or_default().to_string_lossy().into_owned();
+    let stem = stem.strip_suffix(".basalt").unwrap_or(&stem).to_owned();
+    finish(cx, bodies, &stem, &folder, &absolute, inputs, &path.display().to_string())
+}
+
+/// Loads the stack that a text is, of whatever kind it looks like; relative paths in it start at `folder`.
+pub fn load_text(files: &dyn Files, text: &str, folder: &Path, inputs: &Inputs) -> Loaded {
+    const NAME: &str = "<standard input>";
+    let folder = files.absolute(folder).unwrap_or_else(|_| folder.to_owned());
+    let mut cx = Context::new(files, folder.clone());
+    cx.now = inputs.now;
+    let source = cx.add_source(NAME.to_owned(), text.to_owned());
+    let body = Format::of_text(text).parse(&cx, source, text, &schema::STACK);
+    let bodies = body.map(|body| vec![(source, body)]);
+    let stem = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    finish(cx, bodies, &stem, &folder, &folder.join(NAME), inputs, NAME)
+}
+
+/// Evaluates and decodes what was parsed.
+fn finish(
+    cx: Context,
+    bodies: Option<Vec<(u32, Body)>>,
+    stem: &str,
+    folder: &Path,
+    path: &Path,
+    inputs: &Inputs,
+    shown: &str,
+) -> Loaded {
+    let (name, stack, outputs, sealed) = match bodies {
         Some(bodies) => {
-            let stem = if is_folder { absolute.file_name() } else { absolute.file_stem() };
-            stack(&cx, &bodies, &stem.unwrap_or_default().to_string_lossy(), inputs)
+            let environment = inputs.environment.as_deref().unwrap_or(DEFAULT_ENVIRONMENT);
+            let loader = Loader { cx: &cx, folder: folder.to_owned(), environment, parsed: RefCell::default() };
+            evaluate(&loader, bodies, stem, path, inputs)
         }
-        None => (None, None),
+        None => Default::default(),
     };
     let (mut diagnostics, sources) = cx.finish();
     let errors = diagnostics.iter().any(|d| d.severity == Severity::Error);
     if stack.is_none() && !errors {
         // A value is only missing if something was reported; should that ever not be so, it must not pass for success.
-        let message = format!("`{}` can't be read as a stack", path.display());
+        let message = format!("`{shown}` can't be read as a stack");
         let severity = Severity::Error;
         diagnostics.push(Diagnostic { severity, message, span: None, label: None, places: Vec::new(), help: None });
     }
-    Loaded { name, stack: stack.filter(|_| !errors), diagnostics, sources }
+    Loaded { name, stack: stack.filter(|_| !errors), outputs, sealed, diagnostics, sources }
 }
 
 /// Returns the stack files of a folder, sorted; reports it if there are none.
@@ -94,173 +150,153 @@ fn stack_files(cx: &Context, folder: &Path) -> Vec<PathBuf> {
         }
     };
     let hidden = |path: &PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
-    paths.retain(|path| path.extension().is_some_and(|e| e == "hcl") && !hidden(path));
+    paths.retain(|path| Format::of_suffix(path).is_some() && !hidden(path));
     paths.sort();
     if paths.is_empty() {
-        let fault = Fault::nowhere(format!("`{}` has no stack file", folder.display()));
-        cx.report(fault.help("a stack is a `.hcl` file, or a folder of them"));
+        no_stack_file(cx, folder);
     }
     paths
 }
 
-/// Reads and parses the files; `None` if one could not be.
-fn parse_all(cx: &Context, paths: &[PathBuf]) -> Option<Vec<(u32, Body)>> {
+fn no_stack_file(cx: &Context, folder: &Path) {
+    let fault = Fault::nowhere(format!("`{}` has no stack file", folder.display()));
+    cx.report(fault.help("a stack is a `.hcl`, `.yaml` or `.json` file, or a folder of them"));
+}
+
+/// Reads and parses the files; `None` if one could not be. Of a folder, YAML and JSON files that have no key of a stack
+/// belong to something else, and are passed over.
+fn parse_all(cx: &Context, paths: &[PathBuf], folder: bool) -> Option<Vec<(u32, Body)>> {
     let mut bodies = Vec::new();
+    let mut whole = !paths.is_empty();
     for path in paths {
-        match cx.read_text(path) {
-            Ok(text) => {
-                let source = cx.add_source(path.display().to_string(), text.clone());
-                bodies.extend(parse(cx, source, &text).map(|body| (source, body)));
+        let text = match cx.read_text(path) {
+            Ok(text) => text,
+            Err(why) => {
+                cx.report(Fault::nowhere(why).help("name a `.hcl`, `.yaml` or `.json` file, or a folder of them"));
+                whole = false;
+                continue;
             }
-            Err(why) => cx.report(Fault::nowhere(why).help("name a `.hcl` file, or a folder of them")),
+        };
+        let format = Format::of(path, &text);
+        let source = cx.add_source(path.display().to_string(), text.clone());
+        match format.parse(cx, source, &text, &schema::STACK) {
+            Some(body) if folder && format != Format::Hcl && !is_stack(&body) => {}
+            Some(body) => bodies.push((source, body)),
+            // A file that is missing would make references to its blocks look wrong.
+            None => whole = false,
         }
     }
-    // A file that is missing would make references to its blocks look wrong.
-    (!paths.is_empty() && bodies.len() == paths.len()).then_some(bodies)
+    if whole && bodies.is_empty() {
+        no_stack_file(cx, paths.first().and_then(|path| path.parent()).unwrap_or(Path::new(".")));
+        return None;
+    }
+    whole.then_some(bodies)
 }
 
-/// Parses one source; reports it if it is not HCL.
-pub(crate) fn parse(cx: &Context, source: u32, text: &str) -> Option<Body> {
-    match hcl_edit::parser::parse_body(text) {
-        Ok(body) => Some(body),
-        Err(error) => {
-            let start = error.location().offset().min(text.len());
-            let start = (0..=start).rev().find(|i| text.is_char_boundary(*i)).unwrap_or(0);
-            let length = text[start..].chars().next().map_or(0, char::len_utf8);
-            let at = At::new(source, start..start + length);
-            let help = match error.message() {
-                m if m.contains("block body") || m.contains("newline") => {
-                    "a one-line block holds one attribute; otherwise each attribute and block has a line of its own"
-                }
-                m if m.contains("redefined") => "an attribute stands once in a block: keep one of them",
-                m if m.contains("escape") => "a backslash is written `\\\\`",
-                _ => "look for a quote, comma or bracket that is missing before this place",
-            };
-            cx.report(Fault::at(at, format!("not valid HCL: {}", error.message())).label("here").help(help));
-            None
+/// Returns whether a YAML or JSON file has a key that stacks have.
+fn is_stack(body: &Body) -> bool {
+    !body.blocks.is_empty() || body.attribute("stack").is_some()
+}
+
+/// The parsed files of a stack or module.
+pub(crate) type Bodies = Rc<Vec<(u32, Body)>>;
+
+/// What the evaluation of a stack and its modules shares.
+pub(crate) struct Loader<'l> {
+    pub(crate) cx: &'l Context<'l>,
+    /// The stack's folder.
+    pub(crate) folder: PathBuf,
+    pub(crate) environment: &'l str,
+    /// The modules that were read, by path; each is read once.
+    parsed: RefCell<BTreeMap<PathBuf, Option<(Bodies, PathBuf)>>>,
+}
+
+impl Loader<'_> {
+    /// Returns the files of a module and its folder; reports it if it can't be read.
+    pub(crate) fn module(&self, path: &Path, at: At) -> Option<(Bodies, PathBuf)> {
+        if let Some(parsed) = self.parsed.borrow().get(path) {
+            return parsed.clone();
         }
+        let cx = self.cx;
+        let is_folder = cx.files.is_folder(path);
+        if !cx.files.exists(path) {
+            let fault = Fault::at(at, format!("there is no folder or file `{}`", path.display()));
+            cx.report(fault.help("paths that are not absolute begin at the folder of the file they stand in"));
+        }
+        let parsed = cx.files.exists(path).then(|| {
+            let paths = if is_folder { stack_files(cx, path) } else { vec![path.to_owned()] };
+            let folder = if is_folder { path } else { path.parent().unwrap_or(path) };
+            parse_all(cx, &paths, is_folder).map(|bodies| (Rc::new(bodies), folder.to_owned()))
+        });
+        let parsed = parsed.flatten();
+        self.parsed.borrow_mut().insert(path.to_owned(), parsed.clone());
+        parsed
     }
 }
 
-/// Blocks that later versions will know.
-const NOT_YET: [&str; 8] = ["check", "data", "environment", "module", "output", "policy", "provider", "secret"];
+type Evaluated = (Option<Name>, Option<Stack>, BTreeMap<String, OutputValue>, BTreeMap<Name, Sealed>);
 
-/// The blocks of a stack, each with its source.
-#[derive(Default)]
-struct Blocks<'b> {
-    variables: Vec<(u32, &'b Block)>,
-    locals: Vec<(u32, &'b Block)>,
-    declared: Vec<decode::Declared<'b>>,
-}
-
-/// Turns the syntax trees into a stack.
-fn stack(cx: &Context, bodies: &[(u32, Body)], stem: &str, inputs: &Inputs) -> (Option<Name>, Option<Stack>) {
-    let mut globals = Globals::default();
-    let mut blocks = Blocks::default();
-    for (source, body) in bodies {
-        sort_blocks(cx, *source, body, &mut globals, &mut blocks);
+/// Turns the trees into a stack.
+fn evaluate(loader: &Loader, bodies: Vec<(u32, Body)>, stem: &str, path: &Path, inputs: &Inputs) -> Evaluated {
+    let cx = loader.cx;
+    let name = stack_name(cx, &bodies, stem);
+    if let Err(error) = loader.environment.parse::<Name>() {
+        cx.report(Fault::nowhere(format!("the environment's name: {error}")));
     }
-    globals.vars = globals::variables(cx, &blocks.variables, inputs);
-    globals::locals(cx, &blocks.locals, &mut globals);
-    let name = stack_name(cx, bodies, stem, &globals);
+    let request = Request {
+        bodies: Rc::new(bodies),
+        folder: loader.folder.clone(),
+        prefix: String::new(),
+        given: given(cx, inputs),
+        above: &[path.to_owned()],
+    };
+    let unit = Unit::new(loader, request);
     let mut places = Places::default();
-    let mut stack = decode::Content::default();
-    for declared in &blocks.declared {
-        let ev = Evaluator::of_stack(cx, declared.source, &globals);
-        decode::block(&ev, declared, &mut stack, &mut places);
-    }
-    let decode::Content { images, services, jobs } = stack;
-    let Some(name) = name else { return (None, None) };
+    let mut content = decode::Content::default();
+    unit.decode(cx, &mut content, &mut places);
+    let outputs = unit.outputs.iter().filter_map(|(name, output)| {
+        let sensitive = output.value.is_sensitive();
+        let value = if sensitive { None } else { Some(cx.keep(output.value.to_json())?) };
+        Some((name.clone(), OutputValue { value, sensitive, description: output.description.clone() }))
+    });
+    let outputs = outputs.collect();
+    let decode::Content { images, services, jobs, sealed } = content;
+    let Some(name) = name else { return (None, None, outputs, BTreeMap::new()) };
     let stack = Stack { name: name.clone(), images, services, jobs };
     check::check(cx, &stack, &places);
-    (Some(name), Some(stack))
+    (Some(name), Some(stack), outputs, sealed)
 }
 
-/// Puts each block of a file where it belongs, and records what is declared.
-fn sort_blocks<'b>(cx: &Context, source: u32, body: &'b Body, globals: &mut Globals, blocks: &mut Blocks<'b>) {
-    const KNOWN: [&str; 5] = ["variable", "locals", "image", "service", "job"];
-    let ev = Evaluator::plain(cx, source);
-    let start = At::new(source, 0..0);
-    for attribute in body.attributes() {
-        let name = attribute.key.as_str();
-        if name != "stack" {
-            let fault = Fault::at(ev.at(&attribute.key, start), format!("a stack has no attribute `{name}`"));
-            let help = if KNOWN.contains(&name) {
-                format!("write `{name} \"…\" {{ … }}`")
-            } else {
-                format!("a value to refer to belongs in a block: locals {{ {name} = … }}")
-            };
-            cx.report(fault.help(help));
-        }
+/// Returns all values given from outside: the command line wins over files of variables, these over the process.
+fn given(cx: &Context, inputs: &Inputs) -> AllGiven {
+    let mut given = AllGiven::new();
+    for (name, text) in &inputs.process {
+        let origin = format!("BASALT_VAR_{name}");
+        given.insert(name.clone(), Given::Text { text: text.clone(), origin });
     }
-    for block in body.blocks() {
-        let word = block.ident.as_str();
-        let at = ev.at(&block.ident, start);
-        let kind = match word {
-            "variable" => {
-                blocks.variables.push((source, block));
-                continue;
-            }
-            "locals" => {
-                blocks.locals.push((source, block));
-                continue;
-            }
-            "image" => Kind::Image,
-            "service" => Kind::Service,
-            "job" => Kind::Job,
-            _ if NOT_YET.contains(&word) => {
-                let fault = Fault::at(at, format!("`{word}` blocks are not supported yet"));
-                cx.report(if word == "secret" {
-                    fault.help("secrets need no declaration: refer to `secret.NAME`")
-                } else {
-                    fault
-                });
-                continue;
-            }
-            _ => {
-                let fault = Fault::at(at, format!("a stack has no block `{word}`"));
-                cx.report(fault.label("not known here").maybe_help(did_you_mean(word, KNOWN)));
-                continue;
-            }
-        };
-        let Some((text, label_at)) = Reader::single_label(&ev, block) else { continue };
-        let first = globals.blocks.get(&(kind, text.clone())).copied();
-        // Services and jobs share one space of names, for their instances do.
-        let sibling = match kind {
-            Kind::Service => globals.blocks.get(&(Kind::Job, text.clone())).copied(),
-            Kind::Job => globals.blocks.get(&(Kind::Service, text.clone())).copied(),
-            _ => None,
-        };
-        if let Some(first) = first.or(sibling) {
-            let fault = Fault::at(label_at, format!("the name `{text}` is taken")).label(format!("this {kind}"));
-            let fault = fault.place(first, "the first of that name");
-            cx.report(fault.help("services and jobs of a stack have different names, and so have images"));
-        } else {
-            globals.blocks.insert((kind, text.clone()), label_at);
-        }
-        let name = match kind {
-            Kind::Image => read::name(&text, label_at),
-            _ => read::host_name(&text, label_at),
-        };
-        if let Some(name) = cx.keep(name) {
-            blocks.declared.push(decode::Declared { kind, name, source, block });
-        }
+    for path in &inputs.var_files {
+        globals::from_file(cx, path, &mut given);
     }
+    for (name, text) in &inputs.vars {
+        let origin = format!("--var {name}");
+        given.insert(name.clone(), Given::Text { text: text.clone(), origin });
+    }
+    given
 }
 
 /// Returns the name of the stack: what it says itself, else the name of its file or folder.
-fn stack_name(cx: &Context, bodies: &[(u32, Body)], stem: &str, globals: &Globals) -> Option<Name> {
+fn stack_name(cx: &Context, bodies: &[(u32, Body)], stem: &str) -> Option<Name> {
     let mut said: Option<(Option<Name>, At)> = None;
     for (source, body) in bodies {
-        let Some(attribute) = body.get_attribute("stack") else { continue };
-        let ev = Evaluator::of_stack(cx, *source, globals);
-        let at = ev.at(&attribute.key, At::new(*source, 0..0));
+        let Some(attribute) = body.attribute("stack") else { continue };
+        let ev = Evaluator::plain(cx, *source);
+        let at = attribute.name_at;
         if let Some((_, first)) = &said {
             let fault = Fault::at(at, "the stack is named twice").label("the second");
             cx.report(fault.place(*first, "the first").help("keep one of them"));
             continue;
         }
-        let name = ev.eval(&attribute.value, &Scope::default(), at);
+        let name = ev.expr(&attribute.value, &Scope::default());
         let name = name.and_then(|value| read::name(&value.to_text()?, value.at));
         said = Some((cx.keep(name), at));
     }

@@ -2,18 +2,16 @@
 
 use std::collections::BTreeMap;
 
-use hcl_edit::expr::Expression;
-use hcl_edit::structure::{Block, BlockLabel, Body};
-
 use crate::eval::{Evaluator, Scope};
 use crate::fault::{Eval, Fault};
 use crate::source::At;
 use crate::suggest::did_you_mean;
+use crate::tree::{Attribute, Block, Expr};
 use crate::value::{Data, Value};
 
 /// What is being read: a block, or an object in a list of objects. Both have named attributes.
-enum Shape<'r> {
-    Block(&'r Body),
+enum Form<'r> {
+    Block(&'r Block),
     Object(BTreeMap<String, Value>),
 }
 
@@ -24,23 +22,24 @@ pub(crate) struct Reader<'r> {
     pub(crate) what: String,
     /// Where it begins.
     pub(crate) at: At,
-    shape: Shape<'r>,
+    form: Form<'r>,
     attributes: Vec<&'static str>,
     blocks: Vec<&'static str>,
     refused: BTreeMap<&'static str, String>,
+    /// Whether there may be attributes of any name.
+    open: bool,
 }
 
 impl<'r> Reader<'r> {
     /// Reads a block.
     pub(crate) fn block(ev: &'r Evaluator<'r>, block: &'r Block, what: impl Into<String>) -> Self {
-        let at = header(ev, block);
-        Self::new(ev, Shape::Block(&block.body), at, what.into())
+        Self::new(ev, Form::Block(block), block.header, what.into())
     }
 
     /// Reads an object; reports it if the value is none.
     pub(crate) fn object(ev: &'r Evaluator<'r>, value: &Value, what: impl Into<String>) -> Option<Self> {
         match &value.data {
-            Data::Map(map) => Some(Self::new(ev, Shape::Object(map.clone()), value.at, what.into())),
+            Data::Map(map) => Some(Self::new(ev, Form::Object(map.clone()), value.at, what.into())),
             _ => {
                 ev.cx.report(value.wrong_type("an object").help("write { name = value, … }"));
                 None
@@ -48,51 +47,79 @@ impl<'r> Reader<'r> {
         }
     }
 
-    fn new(ev: &'r Evaluator<'r>, shape: Shape<'r>, at: At, what: String) -> Self {
-        Self { ev, what, at, shape, attributes: Vec::new(), blocks: Vec::new(), refused: BTreeMap::new() }
+    fn new(ev: &'r Evaluator<'r>, form: Form<'r>, at: At, what: String) -> Self {
+        Self { ev, what, at, form, attributes: Vec::new(), blocks: Vec::new(), refused: BTreeMap::new(), open: false }
     }
 
     /// Returns whether an attribute is written.
     pub(crate) fn has(&self, name: &str) -> bool {
-        match &self.shape {
-            Shape::Block(body) => body.has_attribute(name),
-            Shape::Object(map) => map.contains_key(name),
+        match &self.form {
+            Form::Block(block) => block.body.attribute(name).is_some(),
+            Form::Object(map) => map.contains_key(name),
         }
     }
 
     /// Returns where an attribute's value stands, or the block if it is not written.
     pub(crate) fn place(&self, name: &str) -> At {
-        match &self.shape {
-            Shape::Block(body) => body.get_attribute(name).map_or(self.at, |a| self.ev.at(&a.value, self.at)),
-            Shape::Object(map) => map.get(name).map_or(self.at, |value| value.at),
+        match &self.form {
+            Form::Block(block) => block.body.attribute(name).map_or(self.at, |a| a.value.at()),
+            Form::Object(map) => map.get(name).map_or(self.at, |value| value.at),
         }
     }
 
-    /// Returns the unevaluated expression of an attribute.
-    pub(crate) fn expression(&mut self, name: &'static str) -> Option<(&'r Expression, At)> {
+    /// Returns an attribute that is not evaluated yet.
+    pub(crate) fn attribute(&mut self, name: &'static str) -> Option<&'r Attribute> {
         self.attributes.push(name);
-        match &self.shape {
-            Shape::Block(body) => body.get_attribute(name).map(|a| (&a.value, self.ev.at(&a.key, self.at))),
-            Shape::Object(_) => None,
+        match &self.form {
+            Form::Block(block) => block.body.attribute(name),
+            Form::Object(_) => None,
         }
     }
 
-    /// Returns the value of an attribute; `None` if it is not written, null, or has none (which is reported).
+    /// Returns the attributes that were not asked for yet, and takes them as known.
+    pub(crate) fn others(&mut self) -> Vec<&'r Attribute> {
+        let Form::Block(block) = &self.form else { return Vec::new() };
+        self.open = true;
+        block.body.attributes.iter().filter(|a| !self.attributes.contains(&a.name.as_str())).collect()
+    }
+
+    /// Returns the value of an expression of this block.
+    pub(crate) fn eval(&self, expr: &Expr) -> Eval<Value> {
+        match &self.form {
+            Form::Block(Block { scope: Some(scope), .. }) => self.ev.expr(expr, scope),
+            _ => self.ev.expr(expr, &Scope::default()),
+        }
+    }
+
+    /// Returns the value of an attribute, which may be sensitive; `None` if it is not written, null, or has none (which is
+    /// reported).
     pub(crate) fn value(&mut self, name: &'static str) -> Option<Value> {
-        let value = if let Shape::Object(map) = &self.shape {
+        let value = if let Form::Object(map) = &self.form {
             self.attributes.push(name);
             map.get(name).cloned()
         } else {
-            let (expr, at) = self.expression(name)?;
-            self.ev.cx.keep(self.ev.eval(expr, &Scope::default(), at))
+            let attribute = self.attribute(name)?;
+            self.ev.cx.keep(self.eval(&attribute.value))
         };
         value.filter(|value| !value.is_null())
     }
 
-    /// Returns an attribute as `read` reads it.
+    /// Returns an attribute as `read` reads it. What is sensitive is reported, for it would be shown.
     pub(crate) fn get<T>(&mut self, name: &'static str, read: impl FnOnce(&Value) -> Eval<T>) -> Option<T> {
         let value = self.value(name)?;
-        self.ev.cx.keep(read(&value))
+        self.ev.cx.keep(self.showable(name, &value).and_then(|()| read(&value)))
+    }
+
+    /// Refuses a value that must not be shown.
+    fn showable(&self, name: &str, value: &Value) -> Eval<()> {
+        if !value.is_sensitive() {
+            return Ok(());
+        }
+        let fault = Fault::at(value.at, format!("`{name}` of {} would show a sensitive value", self.what));
+        Err(fault
+            .label("this is sensitive")
+            .help("sensitive values belong in `env` or the `content` of a `config` of a service or job, which keep them secret")
+            .into())
     }
 
     /// Returns an attribute that must be there; `example` shows how to write it.
@@ -113,9 +140,9 @@ impl<'r> Reader<'r> {
     /// Returns the blocks of some kinds, in the order in which they are written.
     pub(crate) fn blocks(&mut self, kinds: &[&'static str]) -> Vec<&'r Block> {
         self.blocks.extend(kinds);
-        match &self.shape {
-            Shape::Block(body) => body.blocks().filter(|b| kinds.contains(&b.ident.as_str())).collect(),
-            Shape::Object(_) => Vec::new(),
+        match &self.form {
+            Form::Block(block) => block.body.blocks.iter().filter(|b| kinds.contains(&b.ident.as_str())).collect(),
+            Form::Object(_) => Vec::new(),
         }
     }
 
@@ -123,7 +150,7 @@ impl<'r> Reader<'r> {
     pub(crate) fn only_block(&mut self, kind: &'static str) -> Option<Reader<'r>> {
         let block = self.only_labelled_block(kind)?;
         if let Some(label) = block.labels.first() {
-            let fault = Fault::at(label_at(self.ev, label, self.at), format!("a `{kind}` block has no label"));
+            let fault = Fault::at(label.at, format!("a `{kind}` block has no label"));
             self.report(fault.help(format!("write `{kind} {{ … }}`")));
         }
         Some(Reader::block(self.ev, block, format!("`{kind}` of {}", self.what)))
@@ -134,8 +161,8 @@ impl<'r> Reader<'r> {
         let blocks = self.blocks(&[kind]);
         let first = *blocks.first()?;
         if let Some(second) = blocks.get(1) {
-            let fault = Fault::at(header(self.ev, second), format!("{} has a second `{kind}` block", self.what));
-            self.report(fault.label("the second").place(header(self.ev, first), "the first"));
+            let fault = Fault::at(second.header, format!("{} has a second `{kind}` block", self.what));
+            self.report(fault.label("the second").place(first.header, "the first"));
         }
         Some(first)
     }
@@ -157,17 +184,18 @@ impl<'r> Reader<'r> {
 
     /// Reports whatever was not asked for.
     pub(crate) fn finish(self) {
-        match &self.shape {
-            Shape::Block(body) => {
-                for attribute in body.attributes() {
-                    let at = self.ev.at(&attribute.key, self.at);
-                    self.check_name(attribute.key.as_str(), at, true);
+        match &self.form {
+            Form::Block(block) => {
+                #[cfg(test)]
+                crate::schema::asked(block.shape, &self.attributes, &self.blocks);
+                for attribute in block.body.attributes.iter().filter(|_| !self.open) {
+                    self.check_name(&attribute.name, attribute.name_at, true);
                 }
-                for block in body.blocks() {
-                    self.check_name(block.ident.as_str(), self.ev.at(&block.ident, self.at), false);
+                for inner in &block.body.blocks {
+                    self.check_name(&inner.ident, inner.ident_at, false);
                 }
             }
-            Shape::Object(map) => {
+            Form::Object(map) => {
                 for (name, value) in map {
                     self.check_name(name, value.at, true);
                 }
@@ -198,32 +226,17 @@ impl<'r> Reader<'r> {
     /// Returns the one label of a block; reports it if there is none, or a second.
     pub(crate) fn single_label(ev: &Evaluator, block: &Block) -> Option<(String, At)> {
         let kind = block.ident.as_str();
-        let at = header(ev, block);
         match block.labels.as_slice() {
-            [label] => Some((label.as_str().to_owned(), label_at(ev, label, at))),
+            [label] => Some((label.text.clone(), label.at)),
             [] => {
-                let fault = Fault::at(at, format!("`{kind}` has no label"));
+                let fault = Fault::at(block.header, format!("`{kind}` has no label"));
                 ev.cx.report(fault.help(format!("write `{kind} \"…\" {{ … }}`")));
                 None
             }
             [_, second, ..] => {
-                ev.cx.report(Fault::at(label_at(ev, second, at), format!("`{kind}` has one label, not more")));
+                ev.cx.report(Fault::at(second.at, format!("`{kind}` has one label, not more")));
                 None
             }
         }
-    }
-}
-
-/// Returns the place of a block's first line: its kind and labels.
-pub(crate) fn header(ev: &Evaluator, block: &Block) -> At {
-    let first = ev.at(&block.ident, ev.at(block, At::new(ev.source, 0..0)));
-    let last = block.labels.last().map_or(first, |label| label_at(ev, label, first));
-    At { end: last.end, ..first }
-}
-
-fn label_at(ev: &Evaluator, label: &BlockLabel, around: At) -> At {
-    match label {
-        BlockLabel::Ident(ident) => ev.at(ident, around),
-        BlockLabel::String(text) => ev.at(text, around),
     }
 }

@@ -6,6 +6,7 @@ use miette::{GraphicalReportHandler, GraphicalTheme, LabeledSpan, NamedSource};
 
 use crate::diagnostic::{Diagnostic, Severity};
 use crate::load::Loaded;
+use crate::source::Source;
 
 /// Columns that a report is wrapped to: narrow enough to stand beside code, wide enough for one sentence.
 const WIDTH: usize = 110;
@@ -28,7 +29,8 @@ pub fn render(loaded: &Loaded, colour: bool) -> String {
 /// A diagnostic as miette wants it.
 #[derive(Debug)]
 struct Report {
-    diagnostic: Diagnostic,
+    severity: Severity,
+    message: String,
     help: Option<String>,
     source: Option<NamedSource<String>>,
     labels: Vec<LabeledSpan>,
@@ -39,8 +41,13 @@ impl Report {
         let mut help = diagnostic.help.clone();
         let mut labels = Vec::new();
         let mut source = None;
-        if let Some(span) = &diagnostic.span {
-            let text = loaded.sources.iter().find(|s| s.name == span.file).map(|s| s.text.clone()).unwrap_or_default();
+        let mut message = diagnostic.message.clone();
+        let found = diagnostic.span.as_ref().map(|span| (span, loaded.sources.iter().find(|s| s.name == span.file)));
+        if let Some((_, Some(Source { private: true, .. }))) = found {
+            // Secrets may stand in the lines.
+            message = diagnostic.to_string();
+        } else if let Some((span, found)) = found {
+            let text = found.map(|s| s.text.clone()).unwrap_or_default();
             source = Some(NamedSource::new(&span.file, text));
             labels.push(LabeledSpan::new_primary_with_span(diagnostic.label.clone(), span.start..span.end));
             for place in &diagnostic.places {
@@ -54,7 +61,7 @@ impl Report {
                 }
             }
         }
-        Self { diagnostic: diagnostic.clone(), help, source, labels }
+        Self { severity: diagnostic.severity, message, help, source, labels }
     }
 }
 
@@ -70,7 +77,7 @@ impl fmt::Display for Diagnostic {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.diagnostic.message)
+        f.write_str(&self.message)
     }
 }
 
@@ -78,7 +85,7 @@ impl std::error::Error for Report {}
 
 impl miette::Diagnostic for Report {
     fn severity(&self) -> Option<miette::Severity> {
-        Some(match self.diagnostic.severity {
+        Some(match self.severity {
             Severity::Error => miette::Severity::Error,
             Severity::Warning => miette::Severity::Warning,
         })

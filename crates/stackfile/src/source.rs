@@ -1,6 +1,7 @@
 //! The files that were read, and places in them.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -8,6 +9,7 @@ use std::rc::Rc;
 use crate::diagnostic::{Diagnostic, Place, Span};
 use crate::fault::{Eval, Fault, Faults};
 use crate::files::Files;
+use crate::value::Kind;
 
 /// A file that was read, kept for showing places in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,6 +18,8 @@ pub struct Source {
     pub name: String,
     /// Its text.
     pub text: String,
+    /// Whether its lines must not be shown, because secrets may stand in it.
+    pub private: bool,
 }
 
 /// A stretch of a source, by the source's number. Files are below 4 GiB: larger ones are refused when read.
@@ -46,10 +50,12 @@ const LARGEST_FILE: usize = 16 << 20;
 /// What all steps of loading one stack share: its files, its faults, and how much it may still evaluate.
 pub(crate) struct Context<'f> {
     pub(crate) files: &'f dyn Files,
-    /// The stack's folder, absolute: relative paths start here.
-    pub(crate) folder: PathBuf,
     /// The time that `timestamp()` returns, in seconds since 1970.
     pub(crate) now: Option<i64>,
+    /// The folder of the stack, or of the module that is being read, absolute: relative paths start here.
+    folder: RefCell<PathBuf>,
+    /// All images, services and jobs, those of modules included, by their full names.
+    pub(crate) declared: RefCell<BTreeMap<(Kind, String), At>>,
     sources: RefCell<Vec<Rc<Source>>>,
     faults: RefCell<Vec<Fault>>,
     /// `None` once it is used up.
@@ -58,14 +64,30 @@ pub(crate) struct Context<'f> {
 
 impl<'f> Context<'f> {
     pub(crate) fn new(files: &'f dyn Files, folder: PathBuf) -> Self {
-        let (sources, faults) = (RefCell::default(), RefCell::default());
-        Self { files, folder, now: None, sources, faults, budget: Cell::new(Some(BUDGET)) }
+        Self {
+            files,
+            folder: RefCell::new(folder),
+            now: None,
+            declared: RefCell::default(),
+            sources: RefCell::default(),
+            faults: RefCell::default(),
+            budget: Cell::new(Some(BUDGET)),
+        }
     }
 
     /// Adds a source and returns its number.
     pub(crate) fn add_source(&self, name: String, text: String) -> u32 {
+        self.add(Source { name, text, private: false })
+    }
+
+    /// Adds a source whose lines are never shown, and returns its number.
+    pub(crate) fn add_private_source(&self, name: String, text: String) -> u32 {
+        self.add(Source { name, text, private: true })
+    }
+
+    fn add(&self, source: Source) -> u32 {
         let mut sources = self.sources.borrow_mut();
-        sources.push(Rc::new(Source { name, text }));
+        sources.push(Rc::new(source));
         (sources.len() - 1) as u32
     }
 
@@ -125,7 +147,15 @@ impl<'f> Context<'f> {
 
     /// Returns the absolute path of `path`, which is relative to the stack's folder.
     pub(crate) fn resolve(&self, path: &str) -> PathBuf {
-        self.folder.join(path).components().collect()
+        self.folder.borrow().join(path).components().collect()
+    }
+
+    /// Does something with another folder as the one where relative paths start.
+    pub(crate) fn within<T>(&self, folder: &Path, run: impl FnOnce() -> T) -> T {
+        let before = self.folder.replace(folder.to_owned());
+        let result = run();
+        self.folder.replace(before);
+        result
     }
 
     /// Returns everything that was said, sorted by place, and the sources.
@@ -141,33 +171,40 @@ impl<'f> Context<'f> {
             }
             new
         });
-        let diagnostics = faults.into_iter().map(|fault| diagnostic(fault, &sources)).collect();
+        let lines: Vec<OnceCell<Vec<usize>>> = sources.iter().map(|_| OnceCell::new()).collect();
+        let span = |at: At| span(at, &sources[at.source as usize], &lines[at.source as usize]);
+        let diagnostics = faults.into_iter().map(|fault| Diagnostic {
+            severity: fault.severity,
+            message: fault.message,
+            span: fault.at.map(span),
+            label: fault.label,
+            places: fault.places.into_iter().map(|(at, label)| Place { span: span(at), label }).collect(),
+            help: fault.help,
+        });
+        let diagnostics = diagnostics.collect();
         (diagnostics, sources)
     }
 }
 
-/// Returns the fault with its places spelled out.
-fn diagnostic(fault: Fault, sources: &[Source]) -> Diagnostic {
-    Diagnostic {
-        severity: fault.severity,
-        message: fault.message,
-        span: fault.at.map(|at| span(at, sources)),
-        label: fault.label,
-        places: fault.places.into_iter().map(|(at, label)| Place { span: span(at, sources), label }).collect(),
-        help: fault.help,
-    }
-}
-
-/// Returns the place with its file, line and column.
-fn span(at: At, sources: &[Source]) -> Span {
-    let source = &sources[at.source as usize];
-    let before = source.text.get(..at.start as usize).unwrap_or(&source.text);
-    let line_start = before.rfind('\n').map_or(0, |end| end + 1);
+/// Returns the place with its file, lines and columns.
+fn span(at: At, source: &Source, lines: &OnceCell<Vec<usize>>) -> Span {
+    let starts = lines.get_or_init(|| {
+        let ends = source.text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n');
+        [0].into_iter().chain(ends.map(|(end, _)| end + 1)).collect()
+    });
+    let place = |offset: u32| {
+        let line = starts.partition_point(|start| *start <= offset as usize);
+        let before = source.text.get(starts[line - 1]..offset as usize).unwrap_or_default();
+        (line, before.chars().count() + 1)
+    };
+    let ((line, column), (end_line, end_column)) = (place(at.start), place(at.end));
     Span {
         file: source.name.clone(),
         start: at.start as usize,
         end: at.end as usize,
-        line: before.bytes().filter(|b| *b == b'\n').count() + 1,
-        column: before[line_start..].chars().count() + 1,
+        line,
+        column,
+        end_line,
+        end_column,
     }
 }

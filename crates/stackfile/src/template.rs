@@ -21,6 +21,15 @@ impl Evaluator<'_> {
         Ok(Value::text(text, at).marked(sensitive))
     }
 
+    /// Returns the value of the template in a string of a YAML or JSON file, by the same rule.
+    pub(crate) fn text_template(&self, template: &Template, scope: &Scope, at: At) -> Eval<Value> {
+        if let (Some(Element::Interpolation(only)), 1) = (template.get(0), template.len()) {
+            return self.eval(&only.expr, scope, at);
+        }
+        let (text, sensitive) = self.render(template, scope, at)?;
+        Ok(Value::text(text, at).marked(sensitive))
+    }
+
     /// Returns the text of a template, and whether anything sensitive is in it.
     pub(crate) fn render(&self, template: &Template, scope: &Scope, at: At) -> Eval<(String, bool)> {
         self.trimmed(template, scope, at, false, false)

@@ -78,6 +78,16 @@ impl Value {
         self
     }
 
+    /// Returns it as if it, and all in it, stood at another place.
+    pub(crate) fn moved(self, at: At) -> Self {
+        let data = match self.data {
+            Data::List(items) => Data::List(items.into_iter().map(|item| item.moved(at)).collect()),
+            Data::Map(map) => Data::Map(map.into_iter().map(|(key, value)| (key, value.moved(at))).collect()),
+            data => data,
+        };
+        Self { data, at, ..self }
+    }
+
     /// Returns whether it or anything in it is sensitive.
     pub(crate) fn is_sensitive(&self) -> bool {
         self.sensitive

@@ -1,13 +1,13 @@
 //! `image` blocks, and references to images.
 
 use basalt_model::{Bake, BakeFrom, BakeStep, ImageConfig, ImageSource, Name};
-use hcl_edit::structure::Block;
 
 use crate::check::Places;
 use crate::fault::{Eval, Fault};
 use crate::read;
 use crate::reader::Reader;
 use crate::source::{At, Context};
+use crate::tree::Block;
 use crate::units;
 use crate::value::{Data, Kind, Value};
 

@@ -12,11 +12,12 @@ mod service;
 use std::collections::BTreeMap;
 
 use basalt_model::{Bake, JobSpec, Name, ServiceSpec};
-use hcl_edit::structure::Block;
 
 use crate::check::Places;
 use crate::eval::Evaluator;
 use crate::reader::Reader;
+use crate::sealed::Sealed;
+use crate::tree::Block;
 use crate::value::Kind;
 
 /// A block that declares something, its name read.
@@ -33,6 +34,8 @@ pub(crate) struct Content {
     pub(crate) images: BTreeMap<Name, Bake>,
     pub(crate) services: BTreeMap<Name, ServiceSpec>,
     pub(crate) jobs: BTreeMap<Name, JobSpec>,
+    /// What secrets of the stack's own making hold.
+    pub(crate) sealed: BTreeMap<Name, Sealed>,
 }
 
 /// Decodes one block.

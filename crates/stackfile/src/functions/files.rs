@@ -143,7 +143,7 @@ fn render(call: &Call, name: String, text: String) -> Eval<Data> {
             .help("write `$${` and `%%{` where these signs themselves are meant")
             .place(call.at, "rendered here")
     })?;
-    let ev = Evaluator { cx: call.ev.cx, source, globals: None, template: true };
+    let ev = Evaluator::of_template(call.ev.cx, source);
     let scope = Scope { parent: None, names };
     let whole = At::new(source, 0..text.len());
     let (text, _) = ev.render(&template, &scope, whole).map_err(|mut faults| {

@@ -1,0 +1,67 @@
+//! JSON texts (RFC 8259) to nodes with places.
+
+use jsonc_parser::ast::{ObjectPropName, Value};
+use jsonc_parser::common::Ranged;
+use jsonc_parser::{CollectOptions, CommentCollectionStrategy, ParseOptions, parse_to_ast};
+
+use crate::fault::Fault;
+use crate::node;
+use crate::source::{At, Context};
+use crate::text::character;
+use crate::tree::{Entry, Node, NodeData};
+
+/// JSON as the RFC has it, without what the parser would take beyond that.
+const STRICT: ParseOptions = ParseOptions {
+    allow_comments: false,
+    allow_loose_object_property_names: false,
+    allow_trailing_commas: false,
+    allow_missing_commas: false,
+    allow_single_quoted_strings: false,
+    allow_hexadecimal_numbers: false,
+    allow_unary_plus_numbers: false,
+    allow_bare_decimal_point_numbers: false,
+    allow_non_finite_numbers: false,
+    allow_extended_string_escapes: false,
+};
+
+/// Parses a text whose whole is an object; reports what is wrong with it.
+pub(crate) fn parse(cx: &Context, source: u32, text: &str) -> Option<Vec<Entry>> {
+    let collect = CollectOptions { comments: CommentCollectionStrategy::Off, tokens: false };
+    let parsed = match parse_to_ast(text, &collect, &STRICT) {
+        Ok(parsed) => parsed.value,
+        Err(error) => {
+            let at = character(source, text, error.range().start);
+            cx.report(Fault::at(at, format!("not valid JSON: {}", error.kind())).label("here"));
+            return None;
+        }
+    };
+    let value = parsed.map(|value| convert(cx, source, text, value));
+    node::top(cx, source, value)
+}
+
+fn convert(cx: &Context, source: u32, text: &str, value: Value) -> Node {
+    let range = value.range();
+    let at = At::new(source, range.start..range.end);
+    let data = match value {
+        Value::NullKeyword(_) => NodeData::Null,
+        Value::BooleanLit(b) => NodeData::Bool(b.value),
+        Value::NumberLit(number) => node::number(cx, number.value, at),
+        Value::StringLit(string) => node::string(cx, text, string.value.into_owned(), at),
+        Value::Array(array) => {
+            NodeData::List(array.elements.into_iter().map(|item| convert(cx, source, text, item)).collect())
+        }
+        Value::Object(object) => {
+            let entries = object.properties.into_iter().map(|property| {
+                let range = property.name.range();
+                let key = match property.name {
+                    ObjectPropName::String(string) => string.value.into_owned(),
+                    ObjectPropName::Word(word) => word.value.to_owned(),
+                };
+                let value = convert(cx, source, text, property.value);
+                Entry { key, key_at: At::new(source, range.start..range.end), value }
+            });
+            NodeData::Map(node::distinct(cx, entries.collect()))
+        }
+    };
+    Node { data, at }
+}

@@ -1,0 +1,380 @@
+//! What may stand where: every block and key of the language, its kind of value, and what it is for.
+//!
+//! One table for three uses: it tells blocks from values in YAML and JSON, it is the JSON Schema that `basalt schema` prints,
+//! and a test compares it with what the decoder asks for, so that neither can drift from the other.
+
+/// What may stand in a block.
+#[derive(Debug)]
+pub(crate) struct Shape {
+    /// What it is called in the JSON Schema.
+    pub(crate) name: &'static str,
+    pub(crate) keys: &'static [Key],
+    pub(crate) blocks: &'static [Inner],
+    /// What the values of keys of the author's choosing are, if there may be such.
+    pub(crate) others: Option<Of>,
+}
+
+/// A key of a block.
+#[derive(Debug)]
+pub(crate) struct Key {
+    pub(crate) name: &'static str,
+    pub(crate) of: Of,
+    pub(crate) required: bool,
+    pub(crate) about: &'static str,
+}
+
+/// A block in a block.
+#[derive(Debug)]
+pub(crate) struct Inner {
+    pub(crate) word: &'static str,
+    /// What its label says; `None` if it has none.
+    pub(crate) label: Option<&'static str>,
+    pub(crate) shape: &'static Shape,
+    pub(crate) about: &'static str,
+}
+
+/// A kind of value.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Of {
+    /// Anything.
+    Any,
+    /// A string; numbers and bools are written out.
+    Text,
+    Bool,
+    /// A whole number of a range.
+    Integer(u32, u32),
+    /// `"30s"`.
+    Duration,
+    /// `"128MiB"`, or bytes.
+    Size,
+    /// `"500m"`, or cores.
+    Cpu,
+    /// `2`, or `"25%"`.
+    Share,
+    /// A percentage.
+    Weight,
+    /// `"0644"`.
+    Mode,
+    /// One of these words.
+    Words(&'static [&'static str]),
+    /// `${image.NAME}` or a reference to an image elsewhere.
+    Image,
+    /// `${service.NAME}` and its like.
+    Reference,
+    /// A type constraint.
+    Type,
+    List(&'static Of),
+    Map(&'static Of),
+    /// An object of these keys.
+    Object(&'static Shape),
+}
+
+/// The word of blocks that make other blocks.
+pub(crate) const DYNAMIC: &str = "dynamic";
+
+impl Shape {
+    /// Returns the block of a kind that may stand in it.
+    pub(crate) fn block(&self, word: &str) -> Option<&'static Inner> {
+        self.blocks.iter().find(|inner| inner.word == word)
+    }
+
+    /// Returns what may stand in a block of a kind in it: anything, if there is no such kind.
+    pub(crate) fn inner(&self, word: &str) -> &'static Shape {
+        self.block(word).map_or(&OPEN, |inner| inner.shape)
+    }
+}
+
+const fn key(name: &'static str, of: Of, about: &'static str) -> Key {
+    Key { name, of, required: false, about }
+}
+
+const fn must(name: &'static str, of: Of, about: &'static str) -> Key {
+    Key { name, of, required: true, about }
+}
+
+const fn plain(word: &'static str, shape: &'static Shape, about: &'static str) -> Inner {
+    Inner { word, label: None, shape, about }
+}
+
+const fn labelled(word: &'static str, label: &'static str, shape: &'static Shape, about: &'static str) -> Inner {
+    Inner { word, label: Some(label), shape, about }
+}
+
+const fn shape(name: &'static str, keys: &'static [Key], blocks: &'static [Inner]) -> Shape {
+    Shape { name, keys, blocks, others: None }
+}
+
+const TEXTS: Of = Of::List(&Of::Text);
+const TEXT_MAP: Of = Of::Map(&Of::Text);
+const REFERENCES: Of = Of::List(&Of::Reference);
+
+/// A block that nothing is known about.
+pub(crate) static OPEN: Shape = Shape { name: "anything", keys: &[], blocks: &[], others: Some(Of::Any) };
+
+/// A `dynamic` block; what its `content` may hold depends on its label.
+pub(crate) static OF_DYNAMIC: Shape = shape(
+    "dynamic",
+    &[
+        must("for_each", Of::Any, "A list or map: one block is made for each of its elements."),
+        key("iterator", Of::Text, "The name by which `content` refers to the element; else the kind of block."),
+        key("labels", TEXTS, "The labels of the blocks made."),
+    ],
+    &[plain("content", &OPEN, "What the blocks hold.")],
+);
+
+/// A whole stack.
+pub(crate) static STACK: Shape = shape(
+    "stack",
+    &[key("stack", Of::Text, "The stack's name; else that of its file or folder.")],
+    &[
+        labelled("variable", "name", &VARIABLE, "A value given from outside."),
+        plain("locals", &LOCALS, "Values to refer to as `local.NAME`."),
+        labelled("environment", "name", &ENVIRONMENT, "A place that the stack is applied to, and its variables."),
+        labelled("module", "name", &MODULE, "Another folder of stack files, taken in with these inputs."),
+        labelled("output", "name", &OUTPUT, "A value to show, or to hand to the stack that takes this one in."),
+        labelled("image", "name", &IMAGE, "An image to bake."),
+        labelled("service", "name", &SERVICE, "Something long-running with a number of identical instances."),
+        labelled("job", "name", &JOB, "Something that runs to its end once."),
+    ],
+);
+
+static VARIABLE: Shape = shape(
+    "variable",
+    &[
+        key("type", Of::Type, "What it may hold: `string`, `number`, `bool`, `list(string)`, `object({ … })` and so on."),
+        key("default", Of::Any, "Its value where none is given."),
+        key("description", Of::Text, "What it is for."),
+        key("sensitive", Of::Bool, "Whether its value must never be shown."),
+        key("nullable", Of::Bool, "Whether it may be null; true unless said otherwise."),
+    ],
+    &[plain("validation", &VALIDATION, "A condition that its value must meet.")],
+);
+
+static VALIDATION: Shape = shape(
+    "validation",
+    &[
+        must("condition", Of::Bool, "True for values that are allowed."),
+        must("error_message", Of::Text, "What to say of others."),
+    ],
+    &[],
+);
+
+static LOCALS: Shape = Shape { name: "locals", keys: &[], blocks: &[], others: Some(Of::Any) };
+
+static ENVIRONMENT: Shape = shape(
+    "environment",
+    &[
+        key("description", Of::Text, "What it is for."),
+        key("variables", Of::Map(&Of::Any), "Values of variables, in place of their defaults."),
+    ],
+    &[],
+);
+
+static MODULE: Shape = Shape {
+    name: "module",
+    keys: &[
+        must("source", Of::Text, "Its folder or file, a path that begins with `./`, `../` or `/`."),
+        key("for_each", Of::Any, "A list or map: the module is taken in once for each element."),
+    ],
+    blocks: &[],
+    others: Some(Of::Any),
+};
+
+static OUTPUT: Shape = shape(
+    "output",
+    &[
+        must("value", Of::Any, "The value."),
+        key("description", Of::Text, "What it is for."),
+        key("sensitive", Of::Bool, "Whether it must never be shown."),
+    ],
+    &[],
+);
+
+static IMAGE: Shape = shape(
+    "image",
+    &[
+        key("for_each", Of::Any, "A list or map: one image `NAME-KEY` is baked for each element."),
+        must("from", Of::Image, "What it starts from: `\"scratch\"`, or another image."),
+        key("command", TEXTS, "Program and arguments that it runs."),
+        key("env", TEXT_MAP, "Environment variables."),
+        key("user", Of::Text, "Who it runs as: `user`, `uid`, `user:group` or `uid:gid`."),
+        key("workdir", Of::Text, "Its working directory."),
+        key("labels", TEXT_MAP, "Labels."),
+    ],
+    &[
+        labelled("copy", "path", &COPY, "Copies a file or folder in, from the stack's folder unless the path is absolute."),
+        labelled("file", "path", &FILE, "Writes a file."),
+        labelled("link", "path", &LINK, "Makes a symbolic link."),
+    ],
+);
+
+static COPY: Shape = shape(
+    "copy",
+    &[must("to", Of::Text, "Where it goes, an absolute path."), key("mode", Of::Mode, "Permission bits of its files.")],
+    &[],
+);
+
+static FILE: Shape = shape(
+    "file",
+    &[must("content", Of::Text, "What it holds."), key("mode", Of::Mode, "Permission bits; 0644 unless said otherwise.")],
+    &[],
+);
+
+static LINK: Shape = shape("link", &[must("to", Of::Text, "What it points to.")], &[]);
+
+static SERVICE: Shape = shape(
+    "service",
+    &[
+        key("for_each", Of::Any, "A list or map: one service `NAME-KEY` runs for each element."),
+        must("image", Of::Image, "Its image: `image.NAME`, or a reference."),
+        key("instances", Of::Integer(0, 10_000), "How many run at once; 1 unless said otherwise."),
+        key("command", TEXTS, "Replaces what the image says to run."),
+        key("env", TEXT_MAP, "Environment variables; they win over those of the image."),
+        key("user", Of::Text, "Replaces the user that the image names."),
+        key("workdir", Of::Text, "Replaces the working directory that the image names."),
+        key("scratch", TEXTS, "Paths that are empty and writable, and die with the instance."),
+        key("capabilities", TEXTS, "Capabilities it keeps (capabilities(7)); all others are dropped."),
+        key("egress", Of::Bool, "Whether it may reach addresses outside the machine."),
+        key("connects_to", REFERENCES, "Services that it may reach by name."),
+        key("depends_on", REFERENCES, "Jobs that must have ended well before it starts."),
+        key("drain", Of::Duration, "How long an instance that gets no new requests may finish those it has; 30s."),
+        key("stop_within", Of::Duration, "How long it may take from SIGTERM to its end; 10s."),
+    ],
+    &[
+        labelled("config", "path", &CONFIG, "A read-only file."),
+        labelled("secret", "path", &SECRET, "A read-only file with a secret."),
+        labelled("volume", "path", &VOLUME, "A directory that survives instances."),
+        labelled("port", "name", &PORT, "A port that it listens on."),
+        plain("limits", &LIMITS, "What it may use."),
+        plain("health", &HEALTH, "When it counts as healthy."),
+        plain("route", &ROUTE, "Requests from outside that it answers."),
+        labelled("rollout", "strategy", &ROLLOUT, "How it passes to a new release."),
+    ],
+);
+
+static JOB: Shape = shape(
+    "job",
+    &[
+        key("for_each", Of::Any, "A list or map: one job `NAME-KEY` runs for each element."),
+        must("image", Of::Image, "Its image: `image.NAME`, or a reference."),
+        key("command", TEXTS, "Replaces what the image says to run."),
+        key("env", TEXT_MAP, "Environment variables; they win over those of the image."),
+        key("user", Of::Text, "Replaces the user that the image names."),
+        key("workdir", Of::Text, "Replaces the working directory that the image names."),
+        key("scratch", TEXTS, "Paths that are empty and writable, and die with the instance."),
+        key("capabilities", TEXTS, "Capabilities it keeps (capabilities(7)); all others are dropped."),
+        key("egress", Of::Bool, "Whether it may reach addresses outside the machine."),
+        key("connects_to", REFERENCES, "Services that it may reach by name."),
+        key("depends_on", REFERENCES, "Jobs that must have ended well before it starts."),
+        key("retries", Of::Integer(0, 100), "How often it is tried again after a failure; 0."),
+        key("timeout", Of::Duration, "How long one try may take; 10m."),
+    ],
+    &[
+        labelled("config", "path", &CONFIG, "A read-only file."),
+        labelled("secret", "path", &SECRET, "A read-only file with a secret."),
+        labelled("volume", "path", &VOLUME, "A directory that survives instances."),
+        plain("limits", &LIMITS, "What it may use."),
+    ],
+);
+
+static CONFIG: Shape = shape(
+    "config",
+    &[must("content", Of::Text, "What it holds."), key("mode", Of::Mode, "Permission bits; 0444 unless said otherwise.")],
+    &[],
+);
+
+static SECRET: Shape = shape(
+    "secret",
+    &[must("from", Of::Reference, "The secret."), key("mode", Of::Mode, "Permission bits; 0444 unless said otherwise.")],
+    &[],
+);
+
+static VOLUME: Shape = shape(
+    "volume",
+    &[
+        must("name", Of::Text, "The volume's name."),
+        key("shared", Of::Bool, "Whether several instances may have it at once."),
+    ],
+    &[],
+);
+
+static PORT: Shape = shape(
+    "port",
+    &[
+        must("container", Of::Integer(1, 65_535), "The port inside the instance."),
+        key("protocol", Of::Words(&["http", "tcp"]), "What is spoken there; http unless said otherwise."),
+    ],
+    &[],
+);
+
+static LIMITS: Shape = shape(
+    "limits",
+    &[
+        key("cpu", Of::Cpu, "Processor time: cores, or thousandths of one (\"500m\")."),
+        key("memory", Of::Size, "Memory, swap included."),
+        key("pids", Of::Integer(1, 4_194_304), "Processes and threads; 1024."),
+    ],
+    &[],
+);
+
+static HEALTH: Shape = shape(
+    "health",
+    &[
+        key("command", TEXTS, "A program run in the instance: healthy if it ends with status 0."),
+        key("interval", Of::Duration, "Time between two checks; 1s."),
+        key("timeout", Of::Duration, "Time after which a check has failed; 500ms."),
+        key("healthy_after", Of::Integer(1, 1000), "Successes in a row that make an instance healthy; 2."),
+        key("unhealthy_after", Of::Integer(1, 1000), "Failures in a row that make it unhealthy; 3."),
+        key("start_within", Of::Duration, "Time within which a new instance must be healthy; 30s."),
+    ],
+    &[
+        plain("http", &HEALTH_HTTP, "Healthy if `GET path` is answered with a status of 200 to 399."),
+        plain("tcp", &HEALTH_TCP, "Healthy if a connection is accepted."),
+    ],
+);
+
+static HEALTH_HTTP: Shape = shape(
+    "health_http",
+    &[
+        key("path", Of::Text, "What is asked for; `/` unless said otherwise."),
+        key("port", Of::Text, "The port's name; `http`, else the first."),
+    ],
+    &[],
+);
+
+static HEALTH_TCP: Shape =
+    shape("health_tcp", &[key("port", Of::Text, "The port's name; `http`, else the first.")], &[]);
+
+static ROUTE: Shape = shape(
+    "route",
+    &[
+        key("host", Of::Text, "The host name; any unless said otherwise."),
+        key("path", Of::Text, "A path prefix at segment borders; `/` unless said otherwise."),
+        key("port", Of::Text, "The port's name; `http`, else the first."),
+    ],
+    &[],
+);
+
+static ROLLOUT: Shape = shape(
+    "rollout",
+    &[
+        key("deadline", Of::Duration, "Time within which it must be done; else it is rolled back."),
+        key("hold", Of::Duration, "How long the new release is watched with all traffic before the rollout is done."),
+        key("keep_old", Of::Duration, "How long the old release stays warm for a rollback."),
+        key("max_surge", Of::Share, "rolling: instances above the wanted number."),
+        key("max_unavailable", Of::Share, "rolling: instances below the wanted number."),
+        key("instances", Of::Share, "canary: how many instances of the new release run from its first step on."),
+        key("steps", Of::List(&Of::Object(&STEP)), "canary: the weights it passes through."),
+    ],
+    &[],
+);
+
+static STEP: Shape = shape(
+    "step",
+    &[
+        must("weight", Of::Weight, "The part of all traffic, a percentage."),
+        key("hold", Of::Duration, "How long the step is watched."),
+        key("approval", Of::Bool, "Whether it waits for `basalt promote`."),
+    ],
+    &[],
+);

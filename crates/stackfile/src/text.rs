@@ -1,0 +1,101 @@
+//! Kinds of text: HCL, YAML and JSON, one tree.
+
+use std::path::Path;
+
+use crate::fault::Fault;
+use crate::schema::Shape;
+use crate::source::{At, Context};
+use crate::tree::Body;
+use crate::{json, yaml};
+
+/// A kind of text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Format {
+    Hcl,
+    Yaml,
+    Json,
+}
+
+impl Format {
+    /// Returns the kind that a file's suffix names.
+    pub(crate) fn of_suffix(path: &Path) -> Option<Self> {
+        match path.extension()?.to_str()? {
+            "hcl" | "basalt" => Some(Self::Hcl),
+            "yaml" | "yml" => Some(Self::Yaml),
+            "json" => Some(Self::Json),
+            _ => None,
+        }
+    }
+
+    /// Returns the kind of a file: what its suffix names, else what its text looks like.
+    pub(crate) fn of(path: &Path, text: &str) -> Self {
+        Self::of_suffix(path).unwrap_or_else(|| Self::of_text(text))
+    }
+
+    /// Returns the kind that a text looks like: JSON begins with a brace, YAML with `name:` or `---`, and all else is HCL.
+    pub(crate) fn of_text(text: &str) -> Self {
+        let first = text.lines().map(str::trim).find(|line| !line.is_empty() && !line.starts_with(['#', '/']));
+        let Some(first) = first else { return Self::Hcl };
+        let word = first.trim_start_matches(|c: char| c.is_ascii_alphanumeric() || "_-\"'".contains(c));
+        match first.as_bytes().first() {
+            Some(b'{') => Self::Json,
+            _ if first == "---" || first.starts_with("--- ") || first.starts_with("%YAML") => Self::Yaml,
+            _ if word.len() < first.len() && word.trim_start().starts_with(':') => Self::Yaml,
+            _ => Self::Hcl,
+        }
+    }
+
+    /// Parses a text; reports what is wrong with it.
+    pub(crate) fn parse(self, cx: &Context, source: u32, text: &str, shape: &'static Shape) -> Option<Body> {
+        match self {
+            Self::Hcl => hcl(cx, source, text).map(|body| Body::from_hcl(source, body, shape)),
+            Self::Yaml => yaml::parse(cx, source, text).map(|map| crate::node::body(cx, source, map, shape)),
+            Self::Json => json::parse(cx, source, text).map(|map| crate::node::body(cx, source, map, shape)),
+        }
+    }
+}
+
+/// Parses HCL.
+fn hcl(cx: &Context, source: u32, text: &str) -> Option<hcl_edit::structure::Body> {
+    match hcl_edit::parser::parse_body(text) {
+        Ok(body) => Some(body),
+        Err(error) => {
+            let at = character(source, text, error.location().offset());
+            let help = match error.message() {
+                m if m.contains("block body") || m.contains("newline") => {
+                    "a one-line block holds one attribute; otherwise each attribute and block has a line of its own"
+                }
+                m if m.contains("redefined") => "an attribute stands once in a block: keep one of them",
+                m if m.contains("escape") => "a backslash is written `\\\\`",
+                _ => "look for a quote, comma or bracket that is missing before this place",
+            };
+            cx.report(Fault::at(at, format!("not valid HCL: {}", error.message())).label("here").help(help));
+            None
+        }
+    }
+}
+
+/// Returns the place of the character at (or around) an offset.
+pub(crate) fn character(source: u32, text: &str, offset: usize) -> At {
+    let start = offset.min(text.len());
+    let start = (0..=start).rev().find(|i| text.is_char_boundary(*i)).unwrap_or(0);
+    let length = text[start..].chars().next().map_or(0, char::len_utf8);
+    At::new(source, start..start + length)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_text_looks_like() {
+        let check = |text: &str, expected| assert_eq!(Format::of_text(text), expected, "{text}");
+        check("", Format::Hcl);
+        check("# x: y\nservice \"web\" {\n", Format::Hcl);
+        check("a = \"b: c\"", Format::Hcl);
+        check("\n  {\"service\": {}}", Format::Json);
+        check("# shop\nservice:\n  web:", Format::Yaml);
+        check("---\nservice:", Format::Yaml);
+        check("\"service\": {}", Format::Yaml);
+    }
+}
