@@ -224,8 +224,11 @@ Example: basalt serve --data /var/lib/basalt --http 0.0.0.0:80")]
 /// A stack and what it is evaluated with.
 #[derive(Debug, Clone, Args)]
 pub struct StackArgs {
-    /// A stack file, or a folder of them
+    /// A stack file in HCL, YAML or JSON, a folder of them, or `-` for standard input
     pub stack: PathBuf,
+    /// Environment whose variables are taken
+    #[arg(short, long, value_name = "NAME")]
+    pub environment: Option<String>,
     /// Value of a variable; wins over BASALT_VAR_NAME and --var-file
     #[arg(long = "var", value_name = "NAME=VALUE")]
     pub vars: Vec<String>,

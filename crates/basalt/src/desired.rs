@@ -1,12 +1,14 @@
 //! From a stack file to a desired stack: loaded, images baked or read, secrets pinned.
 
 use std::collections::BTreeMap;
+use std::io::Read;
+use std::path::Path;
 
 use basalt_depot::Depot;
 use basalt_model::{BakeFrom, Digest, ImageSource, Name, Stack};
 use basalt_plan::{Desired, PinError, pin};
 use basalt_seam::Secrets;
-use basalt_stackfile::{Inputs, Loaded, load, render};
+use basalt_stackfile::{Disk, Inputs, Loaded, OutputValue, Sealed, load, load_text, render};
 use basalt_trust::SecretStore;
 
 use crate::cli::StackArgs;
@@ -17,6 +19,9 @@ use crate::progress::ImageProgress;
 
 /// What variables in the environment begin with.
 const VARIABLE: &str = "BASALT_VAR_";
+
+/// The largest stack read from standard input, in bytes: as large as a file may be.
+const LONGEST_INPUT: u64 = 16 << 20;
 
 /// Reads a stack.
 ///
@@ -30,35 +35,61 @@ pub fn read(args: &StackArgs) -> Result<Loaded> {
         })?;
         vars.insert(name.to_owned(), value.to_owned());
     }
-    let environment = std::env::vars_os()
+    let process = std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
         .filter_map(|(name, value)| Some((name.strip_prefix(VARIABLE)?.to_owned(), value)))
         .collect();
     // A clock would make a new release of an unchanged stack (law 6): the time is what reproducible builds go by.
     let now = std::env::var("SOURCE_DATE_EPOCH").ok().and_then(|seconds| seconds.parse().ok());
-    Ok(load(&args.stack, &Inputs { vars, environment, var_files: args.var_files.clone(), now }))
+    let (var_files, environment) = (args.var_files.clone(), args.environment.clone());
+    let inputs = Inputs { vars, process, var_files, environment, now };
+    if args.stack != Path::new("-") {
+        return Ok(load(&args.stack, &inputs));
+    }
+    let mut text = String::new();
+    std::io::stdin()
+        .take(LONGEST_INPUT)
+        .read_to_string(&mut text)
+        .map_err(|error| CliError::of(Kind::Invalid, &error).help("standard input holds a stack in HCL, YAML or JSON"))?;
+    Ok(load_text(&Disk, &text, Path::new("."), &inputs))
 }
 
 /// Reads a stack and shows what is to be said about it; `None` if it is invalid.
 ///
 /// # Errors
 /// If the arguments are not as they must be.
-pub fn stack(args: &StackArgs, out: Output) -> Result<Option<Stack>> {
+pub fn stack(args: &StackArgs, out: Output) -> Result<Option<Declared>> {
     let loaded = read(args)?;
     out.note(&render(&loaded, out.error_style.colour));
-    Ok(if loaded.has_errors() { None } else { loaded.stack })
+    let Loaded { stack, sealed, outputs, .. } = loaded;
+    Ok(stack.map(|stack| Declared { stack, sealed, outputs }))
+}
+
+/// A stack without faults.
+pub struct Declared {
+    /// The stack.
+    pub stack: Stack,
+    /// What its sensitive values are.
+    sealed: BTreeMap<Name, Sealed>,
+    /// What it gives out.
+    pub outputs: BTreeMap<String, OutputValue>,
 }
 
 /// Makes a stack the desired one: bakes or reads every image that is used, and pins images and secrets.
 ///
 /// # Errors
 /// If an image can't be had, or a secret is missing.
-pub fn desired(stack: &Stack, data: &Data, out: Output) -> Result<Desired> {
+pub fn desired(declared: &Declared, data: &Data, out: Output) -> Result<Desired> {
+    let stack = &declared.stack;
     data.make()?;
     let images = Images::resolve(stack, data, out)?;
     let secrets = if needs_secrets(stack) { Some(SecretStore::open(&data.secrets()).map_err(internal)?) } else { None };
     let mut versions = BTreeMap::new();
     if let Some(store) = &secrets {
+        // A value that is unchanged gets no new version.
+        for (name, value) in &declared.sealed {
+            store.set(name, value.reveal().as_bytes()).map_err(internal)?;
+        }
         for name in secret_names(stack) {
             if let Some(version) = store.latest(name).map_err(internal)? {
                 versions.insert(name.clone(), version);
@@ -74,7 +105,10 @@ fn internal(error: impl std::error::Error) -> CliError {
 
 fn secret_names(stack: &Stack) -> impl Iterator<Item = &Name> {
     let releases = stack.services.values().map(|s| &s.release).chain(stack.jobs.values().map(|j| &j.release));
-    releases.flat_map(|release| release.secrets.values().map(|file| &file.name))
+    releases.flat_map(|release| {
+        let files = release.secrets.values().map(|file| &file.name);
+        files.chain(release.env_secrets.values().map(|secret| &secret.name))
+    })
 }
 
 fn needs_secrets(stack: &Stack) -> bool {

@@ -78,9 +78,9 @@ fn failed(error: impl std::error::Error) -> CliError {
 /// If the depot can't be used, or an image can't be had.
 pub fn image(verb: &ImageVerb, data: &Data, out: Output) -> Result<Outcome> {
     if let ImageVerb::Bake(args) = verb {
-        let Some(stack) = desired::stack(args, out)? else { return Ok(Outcome::Invalid) };
+        let Some(declared) = desired::stack(args, out)? else { return Ok(Outcome::Invalid) };
         data.make()?;
-        let baked = desired::bake_all(&stack, data, out)?;
+        let baked = desired::bake_all(&declared.stack, data, out)?;
         if out.json() {
             out.document(&baked)?;
         } else {

@@ -1,10 +1,11 @@
 //! The verbs `validate` and `plan`, and the file that a plan is saved to.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use basalt_api::Client;
 use basalt_plan::{Desired, Plan};
-use basalt_stackfile::render;
+use basalt_stackfile::{OutputValue, render};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
@@ -40,6 +41,14 @@ impl PlanFile {
         if text.iter().find(|byte| !byte.is_ascii_whitespace()) != Some(&b'{') {
             return Ok(None);
         }
+        // A stack in JSON has no such key.
+        let is_plan = |text: &[u8]| {
+            let keys: std::result::Result<BTreeMap<String, serde::de::IgnoredAny>, _> = serde_json::from_slice(text);
+            keys.map_or(true, |keys| keys.contains_key("format") || keys.contains_key("plan"))
+        };
+        if path.extension().is_some_and(|suffix| suffix == "json" || suffix == "yaml") && !is_plan(&text) {
+            return Ok(None);
+        }
         let plan: Self = serde_json::from_slice(&text).map_err(|error| {
             CliError::invalid(format!("`{}` is no saved plan", path.display()))
                 .because(&error)
@@ -60,16 +69,26 @@ pub fn validate(args: &StackArgs, out: Output) -> Result<Outcome> {
     let loaded = desired::read(args)?;
     let valid = !loaded.has_errors();
     if out.json() {
-        out.document(&json!({ "valid": valid, "stack": loaded.name, "diagnostics": loaded.diagnostics }))?;
+        out.document(&json!({ "valid": valid, "stack": loaded.name, "diagnostics": loaded.diagnostics, "outputs": loaded.outputs }))?;
     } else {
         out.note(&render(&loaded, out.error_style.colour));
         if let Some(stack) = loaded.stack.as_ref().filter(|_| valid) {
             let (services, jobs, images) = (stack.services.len(), stack.jobs.len(), stack.images.len());
             let name = &stack.name;
             out.text(&format!("stack {name} is valid; services: {services}, jobs: {jobs}, images: {images}\n"))?;
+            out.text(&outputs(&loaded.outputs))?;
         }
     }
     Ok(if valid { Outcome::Done } else { Outcome::Invalid })
+}
+
+/// Returns lines of what a stack gives out; empty if that is nothing.
+fn outputs(outputs: &BTreeMap<String, OutputValue>) -> String {
+    let line = |(name, output): (&String, &OutputValue)| match &output.value {
+        None => format!("output {name} = (sensitive)\n"),
+        Some(value) => format!("output {name} = {value}\n"),
+    };
+    outputs.iter().map(line).collect()
 }
 
 /// Shows what an apply would change.
@@ -77,17 +96,19 @@ pub fn validate(args: &StackArgs, out: Output) -> Result<Outcome> {
 /// # Errors
 /// If an image or secret can't be had, the stack can't be compared with what is recorded, or the plan can't be saved.
 pub async fn plan(args: &PlanArgs, data: &Data, out: Output) -> Result<Outcome> {
-    let Some(stack) = desired::stack(&args.stack, out)? else { return Ok(Outcome::Invalid) };
-    let desired = desired::desired(&stack, data, out)?;
+    let Some(declared) = desired::stack(&args.stack, out)? else { return Ok(Outcome::Invalid) };
+    let desired = desired::desired(&declared, data, out)?;
     let plan = compare(&desired, data).await?;
     let changes = plan.has_changes();
     if out.json() {
         let mut value = serde_json::to_value(&plan)
             .map_err(|error| CliError::internal("the plan has no JSON form").because(&error))?;
         value["has_changes"] = changes.into();
+        value["outputs"] = json!(declared.outputs);
         out.document(&value)?;
     } else {
         out.text(&show::plan(&plan, out.style))?;
+        out.text(&outputs(&declared.outputs))?;
     }
     if let Some(path) = &args.out {
         save(path, PlanFile { format: FORMAT, desired, plan })?;

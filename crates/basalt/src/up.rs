@@ -26,9 +26,9 @@ use crate::{desired, start};
 /// # Errors
 /// If an image or secret can't be had, a process does not start, or the controller refuses.
 pub async fn up(args: &UpArgs, data: &Data, out: Output) -> Result<Outcome> {
-    let Some(stack) = desired::stack(&args.stack, out)? else { return Ok(Outcome::Invalid) };
+    let Some(declared) = desired::stack(&args.stack, out)? else { return Ok(Outcome::Invalid) };
     // Images first: what can't be baked must not leave processes behind that nobody asked for.
-    let desired = desired::desired(&stack, data, out)?;
+    let desired = desired::desired(&declared, data, out)?;
     let client = start::ensure(data, args.http).await?;
     perform(&client, &desired, None, args.detach, out).await
 }
@@ -42,9 +42,9 @@ pub async fn apply(args: &ApplyArgs, data: &Data, out: Output) -> Result<Outcome
     if let Some(file) = PlanFile::read(&args.stack.stack)? {
         return perform(&client, &file.desired, Some(file.plan.base), args.detach, out).await;
     }
-    let Some(stack) = desired::stack(&args.stack, out)? else { return Ok(Outcome::Invalid) };
+    let Some(declared) = desired::stack(&args.stack, out)? else { return Ok(Outcome::Invalid) };
     asked(client.health().await)?;
-    let desired = desired::desired(&stack, data, out)?;
+    let desired = desired::desired(&declared, data, out)?;
     perform(&client, &desired, None, args.detach, out).await
 }
 

@@ -18,7 +18,7 @@ use crate::cgroup::Cgroup;
 use crate::inside::{FromInit, Orders};
 use crate::order::{CreateAnswer, CreateOrder, Place};
 use crate::place::{Prepared, prepare};
-use crate::process::{command, environment, workdir};
+use crate::process::{add_secrets, command, environment, workdir};
 use crate::root::{PRIVATE, Root, Sources, at, clone_mount, make_dir};
 use crate::sys;
 use crate::user::{self, User};
@@ -145,7 +145,8 @@ fn create(place: &Place, prepared: Prepared, order: &CreateOrder, mut steps: Ste
     let orders = Orders {
         hostname: id,
         args: args.to_vec(),
-        env: env.clone(),
+        // Secrets are given to the program alone: what is written down of the instance holds none.
+        env: add_secrets(env.clone(), &start.secret_env)?,
         cwd: workdir(&start.release, &start.image).to_owned(),
         user: user.clone(),
         capabilities: probe::capability_bits(&start.release.capabilities),

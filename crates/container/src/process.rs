@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use basalt_model::Release;
-use basalt_seam::PinnedImage;
+use basalt_seam::{PinnedImage, SecretBytes};
 
 use crate::user::User;
 
@@ -29,4 +29,21 @@ pub(crate) fn environment(id: &str, release: &Release, image: &PinnedImage, user
     env.insert("HOME", user.home.as_deref().unwrap_or("/"));
     env.extend(image.config.env.iter().chain(&release.env).map(|(k, v)| (k.as_str(), v.as_str())));
     env.iter().map(|(key, value)| format!("{key}={value}")).collect()
+}
+
+/// Adds environment variables that are secrets; they win over others.
+///
+/// # Errors
+/// If one holds what no environment variable can.
+pub(crate) fn add_secrets(
+    mut env: Vec<String>,
+    secrets: &BTreeMap<String, SecretBytes>,
+) -> Result<Vec<String>, String> {
+    env.retain(|entry| entry.split_once('=').is_none_or(|(key, _)| !secrets.contains_key(key)));
+    for (key, value) in secrets {
+        let text = std::str::from_utf8(value.expose()).ok().filter(|text| !text.contains('\0'));
+        let text = text.ok_or_else(|| format!("the secret for the variable `{key}` is not text"))?;
+        env.push(format!("{key}={text}"));
+    }
+    Ok(env)
 }

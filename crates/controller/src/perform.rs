@@ -70,6 +70,14 @@ impl Performer {
                 Ok(StartSecret { path: path.clone(), content, mode: file.mode })
             })
             .collect::<Result<_, String>>()?;
+        let secret_env = release
+            .env_secrets
+            .iter()
+            .map(|(variable, secret)| {
+                let value = self.secrets.reveal(&secret.name, secret.version).map_err(|error| chain(&error))?;
+                Ok((variable.clone(), value))
+            })
+            .collect::<Result<_, String>>()?;
         let connected = || release.connects_to.iter().filter_map(|name| Some((name, state.services.get(name)?.slot)));
         let hosts = connected()
             .flat_map(|(name, slot)| {
@@ -78,7 +86,8 @@ impl Performer {
             })
             .collect();
         let reaches = connected().map(|(_, slot)| (self.address)(slot)).collect();
-        Ok(StartInstance { id: id.clone(), generation, release: release.clone(), image, secrets, hosts, reaches })
+        let (id, release) = (id.clone(), release.clone());
+        Ok(StartInstance { id, generation, release, image, secrets, secret_env, hosts, reaches })
     }
 }
 

@@ -32,6 +32,9 @@ pub struct Release {
     pub configs: BTreeMap<String, ConfigFile>,
     /// Read-only files on tmpfs, each a pinned version of a secret, by path.
     pub secrets: BTreeMap<String, SecretFile>,
+    /// Environment variables that are secrets, each a pinned version, by the variable's name; they win over those of `env`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub env_secrets: BTreeMap<String, SecretRef>,
     /// Paths that get an empty tmpfs which dies with the instance.
     pub scratch: Vec<String>,
     /// Directories that survive instances, by path.
@@ -63,6 +66,7 @@ impl Release {
             ports: BTreeMap::new(),
             configs: BTreeMap::new(),
             secrets: BTreeMap::new(),
+            env_secrets: BTreeMap::new(),
             scratch: Vec::new(),
             volumes: BTreeMap::new(),
             limits: Limits::default(),
@@ -132,6 +136,15 @@ pub struct SecretFile {
     pub version: u64,
     /// Permission bits.
     pub mode: u32,
+}
+
+/// One version of a secret.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SecretRef {
+    /// The secret.
+    pub name: Name,
+    /// Its version; 0 before it is pinned.
+    pub version: u64,
 }
 
 /// A directory that survives instances.

@@ -80,6 +80,12 @@ pub fn pin(
                 None => errors.push(PinError::Secret { user: user.clone(), secret: file.name.clone() }),
             }
         }
+        for reference in release.env_secrets.values_mut() {
+            match secret(&reference.name) {
+                Some(version) => reference.version = version,
+                None => errors.push(PinError::Secret { user: user.clone(), secret: reference.name.clone() }),
+            }
+        }
         Arc::new(release)
     };
     let services = stack

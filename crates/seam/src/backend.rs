@@ -59,6 +59,9 @@ pub struct StartInstance {
     pub image: PinnedImage,
     /// The contents of the release's secrets.
     pub secrets: Vec<StartSecret>,
+    /// The release's environment variables that are secrets.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub secret_env: BTreeMap<String, SecretBytes>,
     /// Names it can look up, and their addresses.
     pub hosts: Vec<(String, Ipv4Addr)>,
     /// Virtual addresses that it may reach; all else is denied unless the release has egress.

@@ -10,6 +10,9 @@
 
 #![forbid(unsafe_code)]
 
+#[cfg(test)]
+extern crate self as basalt_stackfile;
+
 mod check;
 mod decode;
 mod diagnostic;

@@ -84,13 +84,17 @@ pub(crate) fn text_map(value: &Value) -> Eval<BTreeMap<String, String>> {
 /// Reads environment variables.
 pub(crate) fn environment(value: &Value) -> Eval<BTreeMap<String, String>> {
     let map = text_map(value)?;
-    match map.keys().find(|key| key.is_empty() || key.contains(['=', '\0'])) {
-        Some(key) => {
-            let message = format!("`{}` can't be the name of an environment variable", key.escape_debug());
-            Err(Fault::at(value.at, message).help("it must not be empty or hold `=`").into())
-        }
-        None => Ok(map),
+    map.keys().try_for_each(|key| variable_name(key, value.at))?;
+    Ok(map)
+}
+
+/// Checks the name of an environment variable.
+pub(crate) fn variable_name(key: &str, at: At) -> Eval<()> {
+    if !key.is_empty() && !key.contains(['=', '\0']) {
+        return Ok(());
     }
+    let message = format!("`{}` can't be the name of an environment variable", key.escape_debug());
+    Err(Fault::at(at, message).help("it must not be empty or hold `=`").into())
 }
 
 /// Returns a reader of a reference to a block or secret.

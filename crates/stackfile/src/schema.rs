@@ -378,3 +378,12 @@ static STEP: Shape = shape(
     ],
     &[],
 );
+
+/// Takes down what the decoder asked of a block, for the test that compares it with the table.
+#[cfg(test)]
+pub(crate) fn asked(shape: &'static Shape, keys: &[&'static str], blocks: &[&'static str]) {
+    tests::asked(shape, keys, blocks);
+}
+
+#[cfg(test)]
+mod tests;

@@ -153,7 +153,7 @@ impl Unit {
             for (source, body) in self.bodies.iter() {
                 let ev = Evaluator::of_stack(cx, *source, &self.globals);
                 for block in &body.blocks {
-                    self.decode_block(&ev, *source, block, content, places);
+                    self.decode_block(&ev, block, content, places);
                 }
             }
         });
@@ -165,7 +165,6 @@ impl Unit {
     fn decode_block(
         &self,
         ev: &Evaluator,
-        source: u32,
         block: &Block,
         content: &mut decode::Content,
         places: &mut Places,
@@ -178,7 +177,7 @@ impl Unit {
             return;
         }
         let mut decode = |name: Name, block: &Block| {
-            decode::block(ev, &Declared { kind, name, source, block }, content, places);
+            decode::block(ev, &Declared { kind, name, block }, content, places);
         };
         match self.globals.groups.get(&key) {
             Some(Some(group)) => {
@@ -481,7 +480,7 @@ fn module(
     let Some((bodies, folder)) = loader.module(&path, path_at) else { return (None, Vec::new()) };
     let blocks: usize = bodies.iter().map(|(_, body)| body.blocks.len() + 1).sum();
     let above: Vec<PathBuf> = above.iter().cloned().chain([path]).collect();
-    let mut take = |key: Option<&str>, scope: &Scope| -> Option<(Value, Unit)> {
+    let take = |key: Option<&str>, scope: &Scope| -> Option<(Value, Unit)> {
         cx.keep(cx.spend(blocks * BLOCK, at))?;
         let mut given = AllGiven::new();
         let mut whole = true;

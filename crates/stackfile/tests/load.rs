@@ -134,7 +134,7 @@ fn variables_come_from_outside() {
     let check = |vars: &[(&str, &str)], environment: &[(&str, &str)], var_file: bool, expected: &str| {
         let map = |pairs: &[(&str, &str)]| pairs.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
         let var_files = if var_file { vec!["/v.hcl".into()] } else { Vec::new() };
-        let inputs = Inputs { vars: map(vars), environment: map(environment), var_files, now: None };
+        let inputs = Inputs { vars: map(vars), process: map(environment), var_files, ..Inputs::default() };
         let loaded = load_from(&files, Path::new("/s/s.hcl"), &inputs);
         let found = match &loaded.stack {
             Some(stack) => serde_json::to_string(&stack.jobs.values().next().unwrap().release.env).unwrap(),

@@ -43,6 +43,7 @@ pub(crate) fn release() -> Release {
         ]),
         configs: BTreeMap::new(),
         secrets: BTreeMap::new(),
+        env_secrets: BTreeMap::new(),
         scratch: Vec::new(),
         volumes: BTreeMap::new(),
         limits: Limits::default(),

@@ -85,6 +85,7 @@ fn release(n: u32) -> Release {
         ports: BTreeMap::new(),
         configs: BTreeMap::new(),
         secrets: BTreeMap::new(),
+        env_secrets: BTreeMap::new(),
         scratch: vec!["/tmp".to_owned()],
         volumes: BTreeMap::new(),
         limits: Limits::default(),

@@ -95,6 +95,7 @@ impl Machine {
             ports: BTreeMap::new(),
             configs: BTreeMap::new(),
             secrets: BTreeMap::new(),
+            env_secrets: BTreeMap::new(),
             scratch: vec!["/tmp".into()],
             volumes: BTreeMap::new(),
             limits: Limits::default(),
@@ -112,6 +113,7 @@ impl Machine {
         let mut files: Vec<String> = release.configs.keys().cloned().collect();
         files.extend(release.secrets.keys().cloned());
         StartInstance {
+            secret_env: Default::default(),
             id: id.parse().unwrap(),
             generation,
             image: self.depot.with_mount_points(&release.image, &dirs, &files).unwrap(),

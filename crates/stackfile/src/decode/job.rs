@@ -2,7 +2,7 @@
 
 use basalt_model::{JobSpec, Kind as ReleaseKind, Millis, Name};
 
-use super::release::{names, release};
+use super::release::{Secrets, names, release};
 use super::service::positive;
 use crate::check::Places;
 use crate::read;
@@ -16,8 +16,8 @@ const TIMEOUT: Millis = Millis::seconds(600);
 const MOST_RETRIES: u32 = 100;
 
 /// Decodes a `job` block.
-pub(super) fn job(mut reader: Reader, name: &Name, places: &mut Places) -> JobSpec {
-    let (image, release) = release(&mut reader, ReleaseKind::Job, name, places);
+pub(super) fn job(mut reader: Reader, name: &Name, places: &mut Places, sealed: &mut Secrets) -> JobSpec {
+    let (image, release) = release(&mut reader, ReleaseKind::Job, name, places, sealed);
     let retries = reader.get("retries", read::integer(0..=MOST_RETRIES)).unwrap_or(0);
     let timeout = reader.get("timeout", positive).unwrap_or(TIMEOUT);
     let depends_on = names(&mut reader, "depends_on", Kind::Job);

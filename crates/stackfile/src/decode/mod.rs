@@ -24,7 +24,6 @@ use crate::value::Kind;
 pub(crate) struct Declared<'b> {
     pub(crate) kind: Kind,
     pub(crate) name: Name,
-    pub(crate) source: u32,
     pub(crate) block: &'b Block,
 }
 
@@ -44,8 +43,8 @@ pub(crate) fn block(ev: &Evaluator, declared: &Declared, content: &mut Content, 
     let reader = Reader::block(ev, declared.block, format!("{} `{name}`", declared.kind));
     match declared.kind {
         Kind::Image => drop(content.images.insert(name.clone(), image::image(reader, &name, places))),
-        Kind::Service => drop(content.services.insert(name.clone(), service::service(reader, &name, places))),
-        Kind::Job => drop(content.jobs.insert(name.clone(), job::job(reader, &name, places))),
+        Kind::Service => drop(content.services.insert(name.clone(), service::service(reader, &name, places, &mut content.sealed))),
+        Kind::Job => drop(content.jobs.insert(name.clone(), job::job(reader, &name, places, &mut content.sealed))),
         // Secrets are referred to, never declared.
         Kind::Secret => {}
     }

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use basalt_model::{
-    ConfigFile, Digest, Health, ImageSource, Kind as ReleaseKind, Limits, Name, Release, SecretFile, Volume,
+    ConfigFile, Digest, Health, ImageSource, Kind as ReleaseKind, Limits, Name, Release, SecretFile, SecretRef,
+    Volume,
 };
 
 use super::image;
@@ -11,10 +12,11 @@ use crate::check::Places;
 use crate::fault::{Eval, Fault};
 use crate::read;
 use crate::reader::Reader;
+use crate::sealed::{self, Sealed};
 use crate::source::At;
 use crate::suggest::did_you_mean;
 use crate::units;
-use crate::value::{Kind, Value};
+use crate::value::{Data, Kind, Value};
 
 /// Permission bits of config and secret files that say nothing else: readable by any user of the instance, and nobody else
 /// sees its files.
@@ -71,12 +73,16 @@ const CAPABILITIES: [&str; 41] = [
     "WAKE_ALARM",
 ];
 
+/// What sensitive values are, by the name of the secret in their place.
+pub(super) type Secrets = BTreeMap<Name, Sealed>;
+
 /// Decodes the common part of a service or job.
 pub(super) fn release(
     reader: &mut Reader,
     kind: ReleaseKind,
     name: &Name,
     places: &mut Places,
+    sealed: &mut Secrets,
 ) -> (ImageSource, Release) {
     let cx = reader.ev.cx;
     let image = reader.required("image", "image = image.NAME, or a reference in quotes", |v| image::source(cx, v));
@@ -87,12 +93,13 @@ pub(super) fn release(
         kind,
         image: Digest::from_bytes([0; 32]),
         command: reader.get("command", read::command),
-        env: reader.get("env", read::environment).unwrap_or_default(),
+        env: BTreeMap::new(),
         user: reader.get("user", image::user),
         workdir: reader.get("workdir", |v| read::path(&read::text(v)?, v.at)),
         ports: BTreeMap::new(),
         configs: BTreeMap::new(),
         secrets: BTreeMap::new(),
+        env_secrets: BTreeMap::new(),
         scratch: scratch(reader, &mut mounts),
         volumes: BTreeMap::new(),
         limits: limits(reader),
@@ -104,7 +111,8 @@ pub(super) fn release(
     };
     release.connects_to.sort();
     release.connects_to.dedup();
-    files(reader, name, &mut release, &mut mounts, places);
+    environment(reader, name, &mut release, sealed);
+    files(reader, name, &mut release, &mut mounts, places, sealed);
     (image.unwrap_or(ImageSource::Reference(String::new())), release)
 }
 
@@ -143,8 +151,41 @@ fn scratch(reader: &mut Reader, mounts: &mut Mounts) -> Vec<String> {
     paths
 }
 
+/// Decodes `env`. What is sensitive becomes a secret of the stack's own; `secret.NAME` is one that is set apart from it.
+fn environment(reader: &mut Reader, owner: &Name, release: &mut Release, sealed: &mut Secrets) {
+    let cx = reader.ev.cx;
+    let Some(mut env) = reader.value("env") else { return };
+    if let Data::Map(map) = &mut env.data {
+        map.retain(|key, value| {
+            let secret = match &value.data {
+                Data::Reference(Kind::Secret, text) => cx.keep(read::name(text, value.at)),
+                Data::Null => return true,
+                _ if env.sensitive || value.is_sensitive() => cx.keep(read::text(value)).map(|text| {
+                    let name = sealed::name(owner, "env", key);
+                    sealed.insert(name.clone(), Sealed::new(text));
+                    name
+                }),
+                _ => return true,
+            };
+            if let Some(name) = secret {
+                cx.keep(read::variable_name(key, value.at));
+                release.env_secrets.insert(key.clone(), SecretRef { name, version: 0 });
+            }
+            false
+        });
+    }
+    release.env = cx.keep(read::environment(&env)).unwrap_or_default();
+}
+
 /// Decodes `config`, `secret` and `volume` blocks.
-fn files(reader: &mut Reader, name: &Name, release: &mut Release, mounts: &mut Mounts, places: &mut Places) {
+fn files(
+    reader: &mut Reader,
+    name: &Name,
+    release: &mut Release,
+    mounts: &mut Mounts,
+    places: &mut Places,
+    sealed: &mut Secrets,
+) {
     let ev = reader.ev;
     for block in reader.blocks(&["config", "secret", "volume"]) {
         let Some((label, at)) = Reader::single_label(ev, block) else { continue };
@@ -153,8 +194,18 @@ fn files(reader: &mut Reader, name: &Name, release: &mut Release, mounts: &mut M
         match word {
             "config" => {
                 let path = mounts.take(reader, &label, "config", at);
-                let content = inner.required("content", "content = \"…\", or content = file(\"…\")", read::content);
+                let sensitive = inner.value("content").filter(Value::is_sensitive);
                 let mode = inner.get("mode", units::mode).unwrap_or(READ_ONLY);
+                if let Some(value) = sensitive {
+                    let content = inner.ev.cx.keep(read::content(&value));
+                    if let Some((path, content)) = path.zip(content) {
+                        let name = sealed::name(name, "file", &path);
+                        sealed.insert(name.clone(), Sealed::new(content));
+                        release.secrets.insert(path, SecretFile { name, version: 0, mode });
+                    }
+                    continue;
+                }
+                let content = inner.required("content", "content = \"…\", or content = file(\"…\")", read::content);
                 if let Some((path, content)) = path.zip(content) {
                     release.configs.insert(path, ConfigFile { content, mode });
                 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use basalt_model::{Kind as ReleaseKind, Millis, Name, Port, Protocol, ServiceSpec, Settings, Strategy};
 
 use super::health::health;
-use super::release::{names, release};
+use super::release::{Secrets, names, release};
 use super::rollout::rollout;
 use super::route::routes;
 use crate::check::Places;
@@ -18,8 +18,8 @@ use crate::units;
 use crate::value::{Kind, Value};
 
 /// Decodes a `service` block.
-pub(super) fn service(mut reader: Reader, name: &Name, places: &mut Places) -> ServiceSpec {
-    let (image, mut release) = release(&mut reader, ReleaseKind::Service, name, places);
+pub(super) fn service(mut reader: Reader, name: &Name, places: &mut Places, sealed: &mut Secrets) -> ServiceSpec {
+    let (image, mut release) = release(&mut reader, ReleaseKind::Service, name, places, sealed);
     let ports = ports(&mut reader);
     release.ports = ports.iter().map(|(name, (port, _))| (name.clone(), *port)).collect();
     places.ports.insert(name.clone(), release.ports.len());

@@ -1,0 +1,76 @@
+variable "size" {
+  type    = number
+  default = 1
+  validation {
+    condition     = var.size > 0
+    error_message = "it must be positive"
+  }
+}
+
+locals {
+  ports = { admin = 9000 }
+}
+
+environment "production" { variables = { size = 2 } }
+
+module "m" {
+  source = "./m"
+  a      = 1
+}
+
+output "size" { value = var.size }
+
+image "web" {
+  from = "scratch"
+  copy "x" { to = "/x" }
+  file "/y" { content = "y" }
+  link "/z" { to = "/y" }
+}
+
+service "web" {
+  for_each = ["a"]
+  image    = image.web
+  config "/etc/a" { content = "a" }
+  secret "/run/b" { from = secret.b }
+  volume "/c" {
+    name   = "c"
+    shared = true
+  }
+  port "http" { container = 80 }
+  dynamic "port" {
+    for_each = local.ports
+    labels   = [port.key]
+    content {
+      container = port.value
+    }
+  }
+  limits {
+    pids = 10
+  }
+  health {
+    http {
+      path = "/"
+    }
+  }
+  route {
+    host = "a"
+  }
+  rollout "canary" {
+    steps = [{ weight = 5 }]
+  }
+}
+
+service "rolling" {
+  image = image.web
+  port "http" { container = 80 }
+  health {
+    tcp {
+    }
+  }
+  rollout "rolling" {
+  }
+}
+
+job "migrate" {
+  image = image.web
+}
