@@ -239,7 +239,6 @@ type Evaluated = (Option<Name>, Option<Stack>, BTreeMap<String, OutputValue>, BT
 /// Turns the trees into a stack.
 fn evaluate(loader: &Loader, bodies: Vec<(u32, Body)>, stem: &str, path: &Path, inputs: &Inputs) -> Evaluated {
     let cx = loader.cx;
-    let name = stack_name(cx, &bodies, stem);
     if let Err(error) = loader.environment.parse::<Name>() {
         cx.report(Fault::nowhere(format!("the environment's name: {error}")));
     }
@@ -251,6 +250,7 @@ fn evaluate(loader: &Loader, bodies: Vec<(u32, Body)>, stem: &str, path: &Path, 
         above: &[path.to_owned()],
     };
     let unit = Unit::new(loader, request);
+    let name = stack_name(cx, &unit, stem);
     let mut places = Places::default();
     let mut content = decode::Content::default();
     unit.decode(cx, &mut content, &mut places);
@@ -285,11 +285,11 @@ fn given(cx: &Context, inputs: &Inputs) -> AllGiven {
 }
 
 /// Returns the name of the stack: what it says itself, else the name of its file or folder.
-fn stack_name(cx: &Context, bodies: &[(u32, Body)], stem: &str) -> Option<Name> {
+fn stack_name(cx: &Context, unit: &Unit, stem: &str) -> Option<Name> {
     let mut said: Option<(Option<Name>, At)> = None;
-    for (source, body) in bodies {
+    for (source, body) in unit.bodies.iter() {
         let Some(attribute) = body.attribute("stack") else { continue };
-        let ev = Evaluator::plain(cx, *source);
+        let ev = Evaluator::of_stack(cx, *source, &unit.globals);
         let at = attribute.name_at;
         if let Some((_, first)) = &said {
             let fault = Fault::at(at, "the stack is named twice").label("the second");
@@ -297,7 +297,10 @@ fn stack_name(cx: &Context, bodies: &[(u32, Body)], stem: &str) -> Option<Name> 
             continue;
         }
         let name = ev.expr(&attribute.value, &Scope::default());
-        let name = name.and_then(|value| read::name(&value.to_text()?, value.at));
+        let name = name.and_then(|value| match value.is_sensitive() {
+            true => Err(Fault::at(value.at, "the stack's name can't be sensitive, for it is shown").into()),
+            false => read::name(&value.to_text()?, value.at),
+        });
         said = Some((cx.keep(name), at));
     }
     match said {

@@ -32,8 +32,8 @@ const BLOCK: usize = 256;
 
 /// A stack or module with everything evaluated but its images, services and jobs.
 pub(crate) struct Unit {
-    bodies: Bodies,
-    globals: Globals,
+    pub(crate) bodies: Bodies,
+    pub(crate) globals: Globals,
     folder: PathBuf,
     modules: Vec<Unit>,
     /// The values of its `output` blocks.
