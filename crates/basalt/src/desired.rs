@@ -47,10 +47,9 @@ pub fn read(args: &StackArgs) -> Result<Loaded> {
         return Ok(load(&args.stack, &inputs));
     }
     let mut text = String::new();
-    std::io::stdin()
-        .take(LONGEST_INPUT)
-        .read_to_string(&mut text)
-        .map_err(|error| CliError::of(Kind::Invalid, &error).help("standard input holds a stack in HCL, YAML or JSON"))?;
+    std::io::stdin().take(LONGEST_INPUT).read_to_string(&mut text).map_err(|error| {
+        CliError::of(Kind::Invalid, &error).help("standard input holds a stack in HCL, YAML or JSON")
+    })?;
     Ok(load_text(&Disk, &text, Path::new("."), &inputs))
 }
 

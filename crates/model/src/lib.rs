@@ -23,7 +23,9 @@ pub use event::{Event, Outcome, StopReason};
 pub use exit::Exit;
 pub use id::{Digest, Generation, InstanceId, InvalidDigest, InvalidInstanceId, InvalidName, Name, ReleaseNumber};
 pub use image::{Bake, BakeFrom, BakeStep, ImageConfig, ImageSource};
-pub use release::{ConfigFile, Health, HealthCheck, Kind, Limits, Port, Protocol, Release, Route, SecretFile, SecretRef, Volume};
+pub use release::{
+    ConfigFile, Health, HealthCheck, Kind, Limits, Port, Protocol, Release, Route, SecretFile, SecretRef, Volume,
+};
 pub use rollout::{CanaryStep, Phase, Rollout, RolloutSpec, Share, Strategy};
 pub use routes::{InstanceRoute, Listener, ReleaseRoutes, RouteTable, ServiceRoutes};
 pub use stack::{JobSpec, ServiceSpec, Settings, Stack};

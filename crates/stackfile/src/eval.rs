@@ -424,7 +424,11 @@ fn find<'v>(value: &'v Value, key: &Value, at: At) -> Eval<Cow<'v, Value>> {
             let found = map.get(&name).ok_or_else(|| {
                 let fault = Fault::at(key.at, format!("there is no key {} here", key.shown()));
                 let names = map.keys().map(String::as_str);
-                if value.is_sensitive() || key.is_sensitive() { fault } else { fault.maybe_help(did_you_mean(&name, names)) }
+                if value.is_sensitive() || key.is_sensitive() {
+                    fault
+                } else {
+                    fault.maybe_help(did_you_mean(&name, names))
+                }
             })?;
             Ok(Cow::Borrowed(found))
         }

@@ -26,12 +26,12 @@ pub(crate) fn elements(collection: &Value) -> Eval<Vec<(String, Value)>> {
             .into());
     }
     let list = matches!(collection.data, Data::List(_));
-    pairs(collection)
-        .map_err(|_| collection.wrong_type("a list or map").into())
-        .and_then(|pairs| crate::fault::all(pairs.into_iter().map(|(key, value)| {
+    pairs(collection).map_err(|_| collection.wrong_type("a list or map").into()).and_then(|pairs| {
+        crate::fault::all(pairs.into_iter().map(|(key, value)| {
             let key = if list { value.to_text()? } else { key.to_text()? };
             Ok((key, value))
-        })))
+        }))
+    })
 }
 
 /// Returns the names of a block in which `name` has a key and a value.

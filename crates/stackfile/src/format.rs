@@ -197,7 +197,10 @@ mod tests {
         check("a = 2*3\n", "a = 2 * 3\n");
         check("a = -1\n", "a = -1\n");
         check("a = {\nb=1\nlong=2\n}\n", "a = {\n  b    = 1\n  long = 2\n}\n");
-        check("a = [\n{ x = 1 },\n{\ny=2\n}, {\nz=3\n}\n]\n", "a = [\n  { x = 1 },\n  {\n    y = 2\n    }, {\n    z = 3\n  }\n]\n".replace("    }, {", "  }, {").as_str());
+        check(
+            "a = [\n{ x = 1 },\n{\ny=2\n}, {\nz=3\n}\n]\n",
+            "a = [\n  { x = 1 },\n  {\n    y = 2\n    }, {\n    z = 3\n  }\n]\n".replace("    }, {", "  }, {").as_str(),
+        );
         check("a = f({\nb = 1\n})\n", "a = f({\n  b = 1\n})\n");
         check("  # top\na {\n// in\n/* block\n   stays */\n}\n", "# top\na {\n  // in\n  /* block\n   stays */\n}\n");
         check("a = <<-E\n   x ${ y }\n     z\n   E\nb = 1\n", "a = <<-E\n   x ${ y }\n     z\n   E\nb = 1\n");

@@ -14,6 +14,7 @@ use crate::diagnostic::{Diagnostic, Severity};
 use crate::eval::{Evaluator, Scope};
 use crate::fault::Fault;
 use crate::files::{Disk, Files};
+use crate::functions;
 use crate::globals::{self, AllGiven, Given};
 use crate::read;
 use crate::schema;
@@ -256,7 +257,8 @@ fn evaluate(loader: &Loader, bodies: Vec<(u32, Body)>, stem: &str, path: &Path, 
     unit.decode(cx, &mut content, &mut places);
     let outputs = unit.outputs.iter().filter_map(|(name, output)| {
         let sensitive = output.value.is_sensitive();
-        let value = if sensitive { None } else { Some(cx.keep(output.value.to_json())?) };
+        let json = |value| Some(serde_json::from_str(&cx.keep(functions::json(value))?).unwrap_or_default());
+        let value = if sensitive { None } else { Some(json(&output.value)?) };
         Some((name.clone(), OutputValue { value, sensitive, description: output.description.clone() }))
     });
     let outputs = outputs.collect();

@@ -22,7 +22,9 @@ pub(crate) fn top(cx: &Context, source: u32, node: Option<Node>) -> Option<Vec<E
         Some(Node { data: NodeData::Map(entries), .. }) => Some(entries),
         Some(node) => {
             let at = At { end: node.at.start, source, ..node.at };
-            cx.report(Fault::at(at, "a stack is a map of blocks").help("write for example {\"service\": {\"web\": { … }}}"));
+            cx.report(
+                Fault::at(at, "a stack is a map of blocks").help("write for example {\"service\": {\"web\": { … }}}"),
+            );
             None
         }
     }

@@ -141,7 +141,11 @@ pub(crate) static STACK: Shape = shape(
 static VARIABLE: Shape = shape(
     "variable",
     &[
-        key("type", Of::Type, "What it may hold: `string`, `number`, `bool`, `list(string)`, `object({ … })` and so on."),
+        key(
+            "type",
+            Of::Type,
+            "What it may hold: `string`, `number`, `bool`, `list(string)`, `object({ … })` and so on.",
+        ),
         key("default", Of::Any, "Its value where none is given."),
         key("description", Of::Text, "What it is for."),
         key("sensitive", Of::Bool, "Whether its value must never be shown."),
@@ -202,7 +206,12 @@ static IMAGE: Shape = shape(
         key("labels", TEXT_MAP, "Labels."),
     ],
     &[
-        labelled("copy", "path", &COPY, "Copies a file or folder in, from the stack's folder unless the path is absolute."),
+        labelled(
+            "copy",
+            "path",
+            &COPY,
+            "Copies a file or folder in, from the stack's folder unless the path is absolute.",
+        ),
         labelled("file", "path", &FILE, "Writes a file."),
         labelled("link", "path", &LINK, "Makes a symbolic link."),
     ],
@@ -216,7 +225,10 @@ static COPY: Shape = shape(
 
 static FILE: Shape = shape(
     "file",
-    &[must("content", Of::Text, "What it holds."), key("mode", Of::Mode, "Permission bits; 0644 unless said otherwise.")],
+    &[
+        must("content", Of::Text, "What it holds."),
+        key("mode", Of::Mode, "Permission bits; 0644 unless said otherwise."),
+    ],
     &[],
 );
 
@@ -279,13 +291,19 @@ static JOB: Shape = shape(
 
 static CONFIG: Shape = shape(
     "config",
-    &[must("content", Of::Text, "What it holds."), key("mode", Of::Mode, "Permission bits; 0444 unless said otherwise.")],
+    &[
+        must("content", Of::Text, "What it holds."),
+        key("mode", Of::Mode, "Permission bits; 0444 unless said otherwise."),
+    ],
     &[],
 );
 
 static SECRET: Shape = shape(
     "secret",
-    &[must("from", Of::Reference, "The secret."), key("mode", Of::Mode, "Permission bits; 0444 unless said otherwise.")],
+    &[
+        must("from", Of::Reference, "The secret."),
+        key("mode", Of::Mode, "Permission bits; 0444 unless said otherwise."),
+    ],
     &[],
 );
 

@@ -162,13 +162,7 @@ impl Unit {
         }
     }
 
-    fn decode_block(
-        &self,
-        ev: &Evaluator,
-        block: &Block,
-        content: &mut decode::Content,
-        places: &mut Places,
-    ) {
+    fn decode_block(&self, ev: &Evaluator, block: &Block, content: &mut decode::Content, places: &mut Places) {
         let Some(kind) = kind(&block.ident) else { return };
         let [label] = block.labels.as_slice() else { return };
         let key = (kind, label.text.clone());

@@ -74,7 +74,9 @@ impl<'t> Reader<'t> {
             Some(Err(error)) => {
                 let at = character(self.source, self.text, self.offsets.byte(error.marker().index()));
                 let fault = Fault::at(at, format!("not valid YAML: {}", error.info())).label("here");
-                Err(Box::new(fault.help("look for a wrong indentation, or a quote or bracket that is missing before this place")))
+                Err(Box::new(
+                    fault.help("look for a wrong indentation, or a quote or bracket that is missing before this place"),
+                ))
             }
             None => Err(Box::new(Fault::at(At::new(self.source, 0..0), "not valid YAML: it ends too early"))),
         }

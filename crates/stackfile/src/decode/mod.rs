@@ -43,7 +43,9 @@ pub(crate) fn block(ev: &Evaluator, declared: &Declared, content: &mut Content, 
     let reader = Reader::block(ev, declared.block, format!("{} `{name}`", declared.kind));
     match declared.kind {
         Kind::Image => drop(content.images.insert(name.clone(), image::image(reader, &name, places))),
-        Kind::Service => drop(content.services.insert(name.clone(), service::service(reader, &name, places, &mut content.sealed))),
+        Kind::Service => {
+            drop(content.services.insert(name.clone(), service::service(reader, &name, places, &mut content.sealed)))
+        }
         Kind::Job => drop(content.jobs.insert(name.clone(), job::job(reader, &name, places, &mut content.sealed))),
         // Secrets are referred to, never declared.
         Kind::Secret => {}

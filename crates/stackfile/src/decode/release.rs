@@ -3,8 +3,7 @@
 use std::collections::BTreeMap;
 
 use basalt_model::{
-    ConfigFile, Digest, Health, ImageSource, Kind as ReleaseKind, Limits, Name, Release, SecretFile, SecretRef,
-    Volume,
+    ConfigFile, Digest, Health, ImageSource, Kind as ReleaseKind, Limits, Name, Release, SecretFile, SecretRef, Volume,
 };
 
 use super::image;

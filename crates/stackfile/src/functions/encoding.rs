@@ -160,7 +160,7 @@ fn jsondecode(call: &Call) -> Eval<Data> {
 }
 
 /// Returns the value as JSON, with every number exact.
-pub(super) fn json(value: &Value) -> Eval<String> {
+pub(crate) fn json(value: &Value) -> Eval<String> {
     fn write(value: &Value, text: &mut String) -> Eval<()> {
         match &value.data {
             Data::Null => text.push_str("null"),

@@ -22,6 +22,8 @@ use std::sync::OnceLock;
 
 use hcl_edit::expr::FuncCall;
 
+pub(crate) use encoding::json;
+
 use crate::eval::{Evaluator, Scope};
 use crate::fault::{Eval, Fault, Faults, all};
 use crate::number::Number;
