@@ -56,7 +56,7 @@ impl Depot {
         let puts = walk(&bake.steps, &mut base.tree.clone(), self.limits(), progress)?;
         let key = key(from, &bake.config, &base.architecture, &puts);
         if let Some(digest) = self.store().read_record::<Digest>("bakes", &key)?
-            && self.store().read_record::<ImageRecord>("images", &digest)?.is_some()
+            && self.is_whole(&digest)?
         {
             return Ok(digest);
         }

@@ -9,8 +9,9 @@ use basalt_seam::{DepotError, MountPoints, PinnedImage};
 use crate::config::Config;
 use crate::error::{Error, Result, io};
 use crate::limits::Limits;
-use crate::record::{DerivedRecord, ImageInfo, ImageRecord};
+use crate::record::{DerivedRecord, ImageRecord};
 use crate::store::Store;
+use crate::verify::objects_of;
 use crate::{erofs, mounts};
 
 /// The store of images of one data directory. Several processes may use it at once.
@@ -35,23 +36,18 @@ impl Depot {
         Self { limits, ..self }
     }
 
-    /// Returns all images, sorted by digest.
+    /// Returns whether an image is here, and takes note that it is in use: a sweep that spares what was used lately
+    /// spares it. Who is about to record a release calls this first.
     ///
     /// # Errors
-    /// If the depot can't be read.
-    pub fn images(&self) -> Result<Vec<ImageInfo>> {
+    /// If the depot can't be read or written.
+    pub fn touch(&self, digest: &Digest) -> Result<bool> {
         let _lock = self.store.lock()?;
-        let mut images = Vec::new();
-        for digest in self.store.keys("images")? {
-            let Some(record) = self.store.read_record::<ImageRecord>("images", &digest)? else { continue };
-            let mut bytes = 0;
-            for layer in &record.layers {
-                let path = self.store.blob(layer);
-                bytes += fs::metadata(&path).map_err(io("read", &path))?.len();
-            }
-            images.push(ImageInfo { digest, origin: record.origin, layers: record.layers.len(), bytes });
+        let here = self.store.read_record::<ImageRecord>("images", digest)?.is_some();
+        if here {
+            self.store.touch("images", digest)?;
         }
-        Ok(images)
+        Ok(here)
     }
 
     /// Returns the image with these mount points in its tree: directories and files that are missing are put in empty,
@@ -63,6 +59,7 @@ impl Depot {
     pub fn with_mount_points(&self, digest: &Digest, dirs: &[String], files: &[String]) -> Result<PinnedImage> {
         let _lock = self.store.lock()?;
         let record = self.record(digest)?;
+        self.store.touch("images", digest)?;
         let erofs = if dirs.is_empty() && files.is_empty() {
             record.erofs.clone()
         } else {
@@ -103,6 +100,20 @@ impl Depot {
         let erofs = erofs::write(&self.store, tree)?;
         self.store.write_record("derived", &key, &DerivedRecord { image: *digest, erofs: erofs.clone() })?;
         Ok(erofs)
+    }
+
+    /// Returns whether an image is here with all its files, as far as their being there shows, and takes note that it is
+    /// in use. What is missing makes an import do its work once more.
+    pub(crate) fn is_whole(&self, digest: &Digest) -> Result<bool> {
+        let store = &self.store;
+        let Some(record) = store.read_record::<ImageRecord>("images", digest)? else { return Ok(false) };
+        let mut blobs = [digest, &record.config].into_iter().chain(&record.layers);
+        let whole = blobs.all(|blob| store.blob(blob).is_file())
+            && objects_of(store, &record.erofs).is_ok_and(|objects| objects.iter().all(|object| object.is_file()));
+        if whole {
+            store.touch("images", digest)?;
+        }
+        Ok(whole)
     }
 
     /// Returns the record of an image.

@@ -35,3 +35,15 @@ pub(crate) fn read(store: &Store, id: &str) -> Result<Tree> {
     let bytes = fs::read(&path).map_err(io("read", &path))?;
     erofs_to_filesystem(&bytes).map_err(|e| Error::Damaged { path, why: format!("{e:#}") })
 }
+
+/// Returns a tree's bytes, having read them again.
+#[cfg(fuzzing)]
+pub(crate) fn round_trip(mut tree: Tree) -> std::result::Result<Vec<u8>, String> {
+    tree.compact();
+    let tree = ValidatedFileSystem::new(tree).map_err(|e| format!("{e:#}"))?;
+    let bytes = mkfs_erofs_versioned(&tree, FORMAT);
+    let again = erofs_to_filesystem::<crate::tree::ObjectId>(&bytes).map_err(|e| format!("{e:#}"))?;
+    let again = ValidatedFileSystem::new(again).map_err(|e| format!("{e:#}"))?;
+    let second = mkfs_erofs_versioned(&again, FORMAT);
+    if second == bytes { Ok(bytes.into_vec()) } else { Err("read and written again, it is another tree".into()) }
+}

@@ -1,348 +1,354 @@
-//! Reading images from layouts and archives.
+//! Reading images from layouts, archives and bare roots.
 
 use std::fs::File;
-use std::io::{BufReader, Read};
-use std::path::Path;
+use std::io::{self, Read};
+use std::path::PathBuf;
 
 use basalt_model::Digest;
-use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 
-use crate::config::{Config, architecture};
+use crate::config::Config;
 use crate::depot::Depot;
 use crate::erofs;
-use crate::error::{Error, Result, io};
+use crate::error::{Error, Result, io as on};
+use crate::feed::{Feed, Stored, feed};
 use crate::layer::{self, Used};
+use crate::layout::{self, Found, blob_name};
 use crate::limits::LONGEST_DOCUMENT;
-use crate::manifest::{self, Descriptor, Document, Manifest, OCI_CONFIG, OCI_LAYER, Packing, REF_NAME};
+use crate::manifest::{self, Descriptor, Manifest, OCI_CONFIG, OCI_LAYER, Packing};
 use crate::mounts;
 use crate::progress::{Progress, Reporting};
 use crate::record::ImageRecord;
 use crate::source::{Kind, Reference, Source};
 use crate::staging::Staging;
-use crate::tree;
-
-/// The deepest nesting of indexes: a layout's own, and one for platforms; one more for who nests them needlessly.
-const DEEPEST_INDEX: usize = 3;
+use crate::tree::{self, Tree};
+use crate::{docker, rootfs};
 
 impl Depot {
-    /// Imports the image that `reference` names: `oci:DIR[:TAG]`, `oci-archive:FILE[:TAG]` or `docker-archive:FILE[:TAG]`,
-    /// and returns the digest of its manifest (for a Docker archive, of the OCI manifest made for it, always the same).
-    /// Of several platforms, this machine's is taken.
+    /// Imports the image that `reference` names and returns the digest of its manifest:
+    ///
+    /// - `oci:DIR[:TAG]` and `oci-archive:FILE[:TAG]`: the manifest as it is; of several platforms, this machine's;
+    /// - `docker-archive:FILE[:TAG]`: an OCI manifest made for it, the same whoever wrote the archive and however it or
+    ///   its layers are packed;
+    /// - `dir:DIR` and `tar:FILE`: a bare root, as an image of one layer.
+    ///
+    /// Archives may be packed as a whole with gzip or zstd.
     ///
     /// # Errors
     /// If there is no such image, or something of it is refused; then nothing of it stays in the depot.
     pub fn import(&self, reference: &str, progress: &dyn Progress) -> Result<Digest> {
         let reference = Reference::parse(reference)?;
-        let source = Source::open(&reference)?;
-        let mut staging = Staging::new(self.store())?;
-        let found = match reference.kind {
-            Kind::OciDir | Kind::OciArchive => oci(&reference, &source)?,
-            Kind::DockerArchive => docker(&reference, &source, &mut staging, self, progress)?,
-        };
-        if self.store().read_record::<ImageRecord>("images", &found.digest)?.is_some() {
-            return Ok(found.digest);
+        let mut intake = Intake::new(self, progress)?;
+        match reference.kind {
+            Kind::OciDir | Kind::OciArchive => {
+                let source = Source::open(&reference, &mut intake.staging, self.limits())?;
+                let found = layout::find(&reference, &source)?;
+                if self.is_whole(&found.digest)? {
+                    return Ok(found.digest);
+                }
+                intake.oci(&source, &found)?;
+                intake.record(&reference.text, found)
+            }
+            Kind::DockerArchive => {
+                let source = Source::open(&reference, &mut intake.staging, self.limits())?;
+                let image = docker::find(&reference, &source)?;
+                if let Some(digest) = intake.known(&image)? {
+                    return Ok(digest);
+                }
+                let found = intake.docker(&reference, &source, &image)?;
+                intake.record(&reference.text, found)
+            }
+            Kind::RootDir | Kind::RootTar => {
+                let found = intake.root(&reference)?;
+                if self.is_whole(&found.digest)? {
+                    return Ok(found.digest);
+                }
+                intake.record(&reference.text, found)
+            }
         }
-        self.take(&reference.text, &found, &source, staging, progress)?;
-        Ok(found.digest)
     }
 
-    /// Takes a manifest's configuration and layers, makes the tree, and records the image.
-    fn take(
-        &self,
-        origin: &str,
-        found: &Found,
-        source: &Source,
-        mut staging: Staging<'_>,
-        progress: &dyn Progress,
-    ) -> Result<()> {
-        let what = format!("configuration of image `{}`", found.digest);
-        let descriptor = &found.manifest.config;
-        let config_digest = descriptor.digest(&what)?;
-        let config_path = fetch(source, &mut staging, &what, &config_digest, descriptor.size, true)?;
-        let bytes = std::fs::read(&config_path).map_err(io("read", &config_path))?;
-        let config = Config::parse(&what, &bytes)?;
-        config.check_platform(&what)?;
-        let diff_ids = config.diff_ids(&what)?;
-        let layers = &found.manifest.layers;
-        if diff_ids.len() != layers.len() {
-            let why = format!("it names {} layers, and the manifest {}", diff_ids.len(), layers.len());
-            return Err(manifest::refuse(&what, why));
-        }
-        staging.put_bytes(&found.bytes)?;
-
-        let mut tree = tree::empty();
-        let mut used = Used::default();
-        let mut digests = Vec::new();
-        for (i, (layer, diff_id)) in layers.iter().zip(&diff_ids).enumerate() {
-            let digest = layer.digest("layer")?;
-            let packing = Packing::of(layer)?;
-            let what = format!("layer {}/{} {}", i + 1, layers.len(), digest.short());
-            let path = fetch(source, &mut staging, &format!("layer `{digest}`"), &digest, layer.size, false)?;
-            let file = File::open(&path).map_err(io("open", &path))?;
-            let packed = Reporting::new(file, progress, &what, Some(layer.size));
-            let stream = packing.unpack(BufReader::with_capacity(128 << 10, packed));
-            let stream = stream.map_err(|e| Error::Layer { layer: digest.to_string(), why: e.to_string() })?;
-            let mut hashing = Hashing { inner: stream, hasher: Sha256::new() };
-            let name = digest.to_string();
-            layer::apply(&name, &mut hashing, layer.size, &mut tree, &mut staging, self.limits(), &mut used)?;
-            let unpacked = Digest::from_bytes(hashing.hasher.finalize().into());
-            if unpacked != *diff_id {
-                return Err(Error::Mismatch {
-                    what: format!("layer `{digest}`, unpacked"),
-                    expected: diff_id.to_string(),
-                    found: unpacked.to_string(),
-                });
-            }
-            digests.push(digest);
-        }
+    /// Lays the layers of an image of this depot once more, and puts in their places what of it is missing.
+    pub(crate) fn rebuild(&self, digest: &Digest, record: &ImageRecord, progress: &dyn Progress) -> Result<()> {
+        let (manifest, config) = self.documents(digest, record)?;
+        let diff_ids = config.diff_ids(&format!("configuration `{}`", record.config))?;
+        let mut intake = Intake::new(self, progress)?;
+        intake.layers(None, &manifest, &diff_ids)?;
+        let Intake { mut tree, staging, .. } = intake;
         mounts::add_standard(&mut tree)?;
         let _lock = staging.commit()?;
         let erofs = erofs::write(self.store(), tree)?;
-        let record = ImageRecord { erofs, config: config_digest, layers: digests, origin: origin.to_owned() };
-        self.store().write_record("images", &found.digest, &record)
-    }
-}
-
-/// A manifest that was found at a reference.
-struct Found {
-    digest: Digest,
-    bytes: Vec<u8>,
-    manifest: Manifest,
-}
-
-/// Finds the manifest of a layout (OCI image spec, "Image Layout").
-fn oci(reference: &Reference, source: &Source) -> Result<Found> {
-    let layout = source.document(reference, "oci-layout")?;
-    let layout = layout.ok_or_else(|| reference.fail("it is no OCI image layout: `oci-layout` is missing"))?;
-    let version: Layout = serde_json::from_slice(&layout).map_err(|e| reference.fail(format!("`oci-layout`: {e}")))?;
-    if version.image_layout_version != "1.0.0" {
-        return Err(reference.fail(format!("image layout `{}` is not known", version.image_layout_version)));
-    }
-    let index = source.document(reference, "index.json")?;
-    let index = index.ok_or_else(|| reference.fail("it is no OCI image layout: `index.json` is missing"))?;
-    let Document::Index(entries) = manifest::parse("`index.json`", &index, "")? else {
-        return Err(reference.fail("`index.json` is a manifest, not an index"));
-    };
-    let entry = choose(reference, entries)?;
-    follow(reference, source, entry, DEEPEST_INDEX)
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Layout {
-    image_layout_version: String,
-}
-
-/// Chooses an entry of a layout's index by tag, or the one that is there.
-fn choose(reference: &Reference, entries: Vec<Descriptor>) -> Result<Descriptor> {
-    let tags: Vec<&str> = entries.iter().filter_map(|e| e.annotations.get(REF_NAME).map(String::as_str)).collect();
-    let known = if tags.is_empty() { "none has a tag".to_owned() } else { format!("tags: `{}`", tags.join("`, `")) };
-    let found = match &reference.tag {
-        Some(tag) => {
-            let tags = |e: &Descriptor| e.annotations.get(REF_NAME).cloned().into_iter().collect();
-            by_tag(entries.iter().map(tags), tag).map(|at| &entries[at])
+        if erofs != record.erofs {
+            self.store().write_record("images", digest, &ImageRecord { erofs, ..record.clone() })?;
         }
-        None if entries.len() == 1 => Ok(&entries[0]),
-        None => match entries.iter().filter(|e| fits(e)).collect::<Vec<_>>()[..] {
-            [one] => Ok(one),
-            _ => Err(format!("it holds {} images; say which with `:TAG`", entries.len())),
-        },
-    };
-    found.cloned().map_err(|why| reference.fail(format!("{why} ({known})")))
-}
-
-/// Returns which image has `tag`: one of the tags in full, or the end of one (`v1` for `docker.io/shop/web:v1`).
-fn by_tag(images: impl Iterator<Item = Vec<String>>, tag: &str) -> std::result::Result<usize, String> {
-    let images: Vec<Vec<String>> = images.collect();
-    let ends = |full: &String| full.strip_suffix(tag).is_some_and(|rest| rest.ends_with([':', '/']));
-    if let Some(at) = images.iter().position(|tags| tags.iter().any(|full| full == tag)) {
-        return Ok(at);
-    }
-    let all: Vec<usize> = (0..images.len()).filter(|at| images[*at].iter().any(ends)).collect();
-    match all[..] {
-        [one] => Ok(one),
-        [] => Err(format!("it has no tag `{tag}`")),
-        _ => Err(format!("several images have the tag `{tag}`; give it in full")),
+        Ok(())
     }
 }
 
-fn fits(entry: &Descriptor) -> bool {
-    entry.platform.as_ref().is_some_and(|p| p.os == "linux" && p.architecture == architecture())
+/// An image being taken in.
+pub(crate) struct Intake<'a> {
+    depot: &'a Depot,
+    progress: &'a dyn Progress,
+    pub(crate) staging: Staging<'a>,
+    tree: Tree,
+    used: Used,
+    layers: Vec<Digest>,
 }
 
-/// Follows a descriptor to a manifest, through indexes for platforms.
-fn follow(reference: &Reference, source: &Source, entry: Descriptor, depth: usize) -> Result<Found> {
-    let what = format!("manifest `{}`", entry.digest);
-    let digest = entry.digest(&what)?;
-    if entry.size > LONGEST_DOCUMENT {
-        return Err(manifest::refuse(&what, format!("it has {} bytes, more than {LONGEST_DOCUMENT}", entry.size)));
+/// A layer being taken in.
+struct Incoming<'a> {
+    /// What it is called in errors: its digest, or its name in the archive.
+    name: &'a str,
+    content: Box<dyn Read + Send>,
+    /// Bytes as it comes.
+    length: u64,
+    packing: Option<Packing>,
+    /// The digest that was promised for it as it comes.
+    digest: Option<Digest>,
+    /// The digest that was promised for it unpacked.
+    diff_id: Option<Digest>,
+    store: Stored,
+}
+
+impl<'a> Intake<'a> {
+    fn new(depot: &'a Depot, progress: &'a dyn Progress) -> Result<Self> {
+        let staging = Staging::new(depot.store())?;
+        Ok(Self { depot, progress, staging, tree: tree::empty(), used: Used::default(), layers: Vec::new() })
     }
-    let bytes = source.document(reference, &blob_name(&digest))?;
-    let bytes = bytes.ok_or_else(|| manifest::refuse(&what, "it is missing".to_owned()))?;
-    let found = Digest::from_bytes(Sha256::digest(&bytes).into());
-    if found != digest || bytes.len() as u64 != entry.size {
-        let show = |digest: Digest, size| format!("{digest} of {size} bytes");
-        return Err(Error::Mismatch {
-            what,
-            expected: show(digest, entry.size),
-            found: show(found, bytes.len() as u64),
-        });
-    }
-    match manifest::parse(&what, &bytes, &entry.media_type)? {
-        Document::Manifest(manifest) => Ok(Found { digest, bytes, manifest }),
-        Document::Index(_) if depth == 0 => Err(manifest::refuse(&what, "indexes are nested too deep".to_owned())),
-        Document::Index(entries) => {
-            let offered: Vec<String> = entries
-                .iter()
-                .filter_map(|e| e.platform.as_ref().map(|p| format!("{}/{}", p.os, p.architecture)))
-                .collect();
-            let entry = entries.into_iter().find(fits).ok_or_else(|| {
-                let why = format!("it has no image for linux/{} (it has: {})", architecture(), offered.join(", "));
-                manifest::refuse(&what, why)
-            })?;
-            follow(reference, source, entry, depth - 1)
+
+    /// Takes an OCI image's configuration and layers.
+    fn oci(&mut self, source: &Source, found: &Found) -> Result<()> {
+        let what = format!("configuration of image `{}`", found.digest);
+        let descriptor = &found.manifest.config;
+        let digest = descriptor.digest(&what)?;
+        if descriptor.size > LONGEST_DOCUMENT {
+            let why = format!("it has {} bytes, more than {LONGEST_DOCUMENT}", descriptor.size);
+            return Err(manifest::refuse(&what, why));
         }
-    }
-}
-
-/// One image of a Docker archive's `manifest.json`.
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct DockerImage {
-    config: String,
-    #[serde(default)]
-    repo_tags: Option<Vec<String>>,
-    layers: Vec<String>,
-}
-
-/// Finds the image of a Docker archive and makes an OCI manifest for it: the configuration as it is, the layers unpacked.
-fn docker(
-    reference: &Reference,
-    source: &Source,
-    staging: &mut Staging<'_>,
-    depot: &Depot,
-    progress: &dyn Progress,
-) -> Result<Found> {
-    let bytes = source.document(reference, "manifest.json")?;
-    let bytes = bytes.ok_or_else(|| reference.fail("it is no Docker archive: `manifest.json` is missing"))?;
-    let images: Vec<DockerImage> =
-        serde_json::from_slice(&bytes).map_err(|e| reference.fail(format!("`manifest.json`: {e}")))?;
-    let image = choose_docker(reference, &images)?;
-    let config = source.document(reference, &image.config)?;
-    let config = config.ok_or_else(|| reference.fail(format!("`{}` is missing", image.config)))?;
-    let what = format!("configuration `{}`", image.config);
-    let diff_ids = Config::parse(&what, &config)?.diff_ids(&what)?;
-    if diff_ids.len() != image.layers.len() {
-        let why = format!("it names {} layers, and `manifest.json` {}", diff_ids.len(), image.layers.len());
-        return Err(manifest::refuse(&what, why));
-    }
-    let config_digest = staging.put_bytes(&config)?;
-    let mut layers = Vec::new();
-    let mut unpacked = 0;
-    for (name, diff_id) in image.layers.iter().zip(&diff_ids) {
-        let missing = || reference.fail(format!("layer `{name}` is missing"));
-        let size = match staging.find_blob(diff_id) {
-            Some(path) => std::fs::metadata(&path).map_err(io("read", &path))?.len(),
+        let path = match self.staging.find_blob(&digest) {
+            Some(path) => check_size(&what, path, descriptor.size)?,
             None => {
-                let (content, packed) = source.file(name)?.ok_or_else(missing)?;
-                let bytes = Reporting::new(content, progress, name, Some(packed));
-                let allowed = depot.limits().for_layer(packed, unpacked);
-                unpack_blob(name, bytes, diff_id, allowed, staging)?
+                let content = blob(source, &what, &digest)?;
+                self.staging.put_blob(&what, content, &digest, descriptor.size)?
             }
         };
-        unpacked += size;
-        layers.push(Descriptor::new(OCI_LAYER, *diff_id, size));
+        let bytes = std::fs::read(&path).map_err(on("read", &path))?;
+        let config = Config::parse(&what, &bytes)?;
+        config.check_platform(&what)?;
+        self.layers(Some(source), &found.manifest, &config.diff_ids(&what)?)
     }
-    let manifest = Manifest::new(Descriptor::new(OCI_CONFIG, config_digest, config.len() as u64), layers);
-    let bytes = basalt_model::canonical_bytes(&manifest);
-    Ok(Found { digest: Digest::from_bytes(Sha256::digest(&bytes).into()), bytes, manifest })
-}
 
-fn choose_docker<'a>(reference: &Reference, images: &'a [DockerImage]) -> Result<&'a DockerImage> {
-    let tags = |image: &DockerImage| image.repo_tags.clone().unwrap_or_default();
-    let all = images.iter().flat_map(tags).collect::<Vec<_>>().join("`, `");
-    let found = match (&reference.tag, images) {
-        (None, [one]) => Ok(one),
-        (None, _) => Err(format!("it holds {} images; say which with `:NAME:TAG`", images.len())),
-        (Some(tag), _) => by_tag(images.iter().map(tags), tag).map(|at| &images[at]),
-    };
-    found.map_err(|why| reference.fail(format!("{why} (tags: `{all}`)")))
-}
-
-/// Stores a layer of a Docker archive unpacked, however it is packed there, and returns its size.
-fn unpack_blob(
-    name: &str,
-    content: impl Read,
-    diff_id: &Digest,
-    allowed: u64,
-    staging: &mut Staging<'_>,
-) -> Result<u64> {
-    let fail = |why: String| Error::Layer { layer: name.to_owned(), why };
-    let mut content = BufReader::with_capacity(128 << 10, content);
-    let magic = std::io::BufRead::fill_buf(&mut content).map_err(|e| fail(e.to_string()))?;
-    let packing = Packing::by_magic(magic);
-    let stream = packing.unpack(content).map_err(|e| fail(e.to_string()))?;
-    let path = staging.fresh_path();
-    let (digest, size) =
-        crate::staging::copy_hashed(stream.take(allowed.saturating_add(1)), &path).map_err(|e| fail(e.to_string()))?;
-    if size > allowed {
-        return Err(fail(format!("it unpacks to more than {allowed} bytes")));
+    /// Lays the layers of a manifest, from the depot where it has them.
+    fn layers(&mut self, source: Option<&Source>, manifest: &Manifest, diff_ids: &[Digest]) -> Result<()> {
+        let layers = &manifest.layers;
+        if diff_ids.len() != layers.len() {
+            let why = format!("it names {} layers, and the manifest {}", diff_ids.len(), layers.len());
+            return Err(manifest::refuse(&format!("configuration `{}`", manifest.config.digest), why));
+        }
+        for (i, (layer, diff_id)) in layers.iter().zip(diff_ids).enumerate() {
+            let digest = layer.digest("layer")?;
+            let (what, name) = (format!("layer `{digest}`"), digest.to_string());
+            let (content, store): (Box<dyn Read + Send>, _) = match (self.staging.find_blob(&digest), source) {
+                (Some(path), _) => {
+                    let path = check_size(&what, path, layer.size)?;
+                    (Box::new(File::open(&path).map_err(on("open", &path))?), Stored::Already)
+                }
+                (None, Some(source)) => (blob(source, &what, &digest)?, Stored::Packed(self.staging.fresh_path())),
+                (None, None) => return Err(manifest::refuse(&what, "it is missing".to_owned())),
+            };
+            let incoming = Incoming {
+                name: &name,
+                content,
+                length: layer.size,
+                packing: Some(Packing::of(layer)?),
+                digest: Some(digest),
+                diff_id: Some(*diff_id),
+                store,
+            };
+            self.lay(&format!("layer {}/{} {}", i + 1, layers.len(), digest.short()), incoming)?;
+            self.layers.push(digest);
+        }
+        Ok(())
     }
-    if digest != *diff_id {
-        return Err(Error::Mismatch {
-            what: format!("layer `{name}`"),
-            expected: diff_id.to_string(),
-            found: digest.to_string(),
+
+    /// Returns the digest of a Docker archive's image if all of it is here: then its layers need not be read.
+    fn known(&self, image: &docker::Image) -> Result<Option<Digest>> {
+        let mut layers = Vec::new();
+        for diff_id in &image.diff_ids {
+            let path = self.depot.store().blob(diff_id);
+            let Ok(meta) = std::fs::metadata(&path) else { return Ok(None) };
+            layers.push(Descriptor::new(OCI_LAYER, *diff_id, meta.len()));
+        }
+        let config = Digest::from_bytes(Sha256::digest(&image.config).into());
+        let found = made(config, image.config.len(), layers);
+        Ok(if self.depot.is_whole(&found.digest)? { Some(found.digest) } else { None })
+    }
+
+    /// Takes a Docker archive's image: the configuration as it is, the layers unpacked.
+    fn docker(&mut self, reference: &Reference, source: &Source, image: &docker::Image) -> Result<Found> {
+        let mut layers = Vec::new();
+        for (name, diff_id) in image.layers.iter().zip(&image.diff_ids) {
+            let missing = || reference.fail(format!("layer `{name}` is missing"));
+            let (content, length): (Box<dyn Read + Send>, u64);
+            let store = match self.staging.find_blob(diff_id) {
+                Some(path) => {
+                    let file = File::open(&path).map_err(on("open", &path))?;
+                    length = file.metadata().map_err(on("read", &path))?.len();
+                    content = Box::new(file);
+                    Stored::Already
+                }
+                None => {
+                    (content, length) = source.file(name)?.ok_or_else(missing)?;
+                    Stored::Unpacked(self.staging.fresh_path())
+                }
+            };
+            let diff_id = Some(*diff_id);
+            let incoming = Incoming { name, content, length, packing: None, digest: None, diff_id, store };
+            let laid = self.lay(name, incoming)?;
+            layers.push(Descriptor::new(OCI_LAYER, laid.0, laid.1));
+            self.layers.push(laid.0);
+        }
+        let config = self.staging.put_bytes(&image.config)?;
+        Ok(made(config, image.config.len(), layers))
+    }
+
+    /// Takes a bare root.
+    fn root(&mut self, reference: &Reference) -> Result<Found> {
+        let path = reference.existing()?;
+        let (file, packing, store) = if reference.kind == Kind::RootDir {
+            let layer = self.staging.fresh_path();
+            rootfs::write_layer(&path, &layer, self.depot.limits(), self.progress)?;
+            let file = File::open(&layer).map_err(on("open", &layer))?;
+            // It was written where unpacked layers wait, and stays there.
+            (file, Packing::None, Some(layer))
+        } else {
+            let (file, packing) = reference.packed(&path)?;
+            (file, packing, None)
+        };
+        let length = file.metadata().map_err(on("read", &path))?.len();
+        let fresh = self.staging.fresh_path();
+        let incoming = Incoming {
+            name: &reference.text,
+            content: Box::new(file),
+            length,
+            packing: Some(packing),
+            digest: None,
+            diff_id: None,
+            store: if store.is_some() { Stored::Already } else { Stored::Unpacked(fresh) },
+        };
+        let (digest, size) = self.lay(&format!("read {}", path.display()), incoming)?;
+        if let Some(layer) = store {
+            self.staging.adopt_blob(layer, digest);
+        }
+        self.layers.push(digest);
+        let config = basalt_model::canonical_bytes(&rootfs::config(&digest));
+        let config_digest = self.staging.put_bytes(&config)?;
+        Ok(made(config_digest, config.len(), vec![Descriptor::new(OCI_LAYER, digest, size)]))
+    }
+
+    /// Takes in one layer, and returns its digest and length unpacked.
+    fn lay(&mut self, shown: &str, incoming: Incoming<'_>) -> Result<(Digest, u64)> {
+        let Incoming { name, content, length, packing, digest, diff_id, store } = incoming;
+        let (packed_to, unpacked_to) = match &store {
+            Stored::Already => (None, None),
+            Stored::Packed(path) => (Some(path.clone()), None),
+            Stored::Unpacked(path) => (None, Some(path.clone())),
+        };
+        let content = Box::new(Reporting::new(content, self.progress, shown, Some(length)));
+        let (tree, staging, used, limits) = (&mut self.tree, &mut self.staging, &mut self.used, self.depot.limits());
+        let allowed = limits.for_layer(length, used.bytes);
+        let feeding = Feed { content, packing, store, most: length.saturating_add(1) };
+        let (packed, (laid, unpacked)) = feed(feeding, |stream| {
+            let mut hashing = Hashing { inner: stream, hasher: Sha256::new(), length: 0 };
+            let laid = layer::apply(name, &mut hashing, length, tree, staging, limits, used);
+            // Content that can't be laid may not be what was promised, and then that is said. Too much is too much.
+            let whole = laid.is_ok() || {
+                let rest = io::copy(&mut (&mut hashing).take(allowed), &mut io::sink());
+                rest.is_ok() && hashing.length < allowed
+            };
+            let found = Digest::from_bytes(hashing.hasher.finalize().into());
+            (laid, whole.then_some((found, hashing.length)))
         });
+        let whole = |why: String| Error::Layer { layer: name.to_owned(), why };
+        let packed = packed.map_err(|e| whole(format!("it can't be taken in: {e}")))?;
+        let mismatch = |what: &str, expected: String, found: String| Error::Mismatch {
+            what: format!("layer `{name}`{what}"),
+            expected,
+            found,
+        };
+        if let (Some(expected), Some(found)) = (digest, packed.digest) {
+            if packed.length != length {
+                let more = packed.length > length;
+                let found = if more { "more".to_owned() } else { format!("{} bytes", packed.length) };
+                return Err(mismatch("", format!("{length} bytes"), found));
+            }
+            if found != expected {
+                return Err(mismatch("", expected.to_string(), found.to_string()));
+            }
+        }
+        if let (Some(expected), Some((found, _))) = (diff_id, unpacked)
+            && found != expected
+        {
+            return Err(mismatch(", unpacked", expected.to_string(), found.to_string()));
+        }
+        laid?;
+        let (found, size) = unpacked.ok_or_else(|| whole("it was not read to its end".to_owned()))?;
+        if let (Some(path), Some(digest)) = (packed_to, digest) {
+            self.staging.adopt_blob(path, digest);
+        }
+        if let Some(path) = unpacked_to {
+            self.staging.adopt_blob(path, found);
+        }
+        Ok((found, size))
     }
-    staging.adopt_blob(path, digest);
-    Ok(size)
+
+    /// Puts everything in its place and records the image.
+    fn record(self, origin: &str, found: Found) -> Result<Digest> {
+        let Self { depot, mut staging, mut tree, layers, .. } = self;
+        let config = found.manifest.config.digest("configuration")?;
+        staging.put_bytes(&found.bytes)?;
+        mounts::add_standard(&mut tree)?;
+        let _lock = staging.commit()?;
+        let erofs = erofs::write(depot.store(), tree)?;
+        let record = ImageRecord { erofs, config, layers, origin: origin.to_owned() };
+        depot.store().write_record("images", &found.digest, &record)?;
+        Ok(found.digest)
+    }
 }
 
-/// Brings a blob into staging, checked, and returns where it lies.
-fn fetch(
-    source: &Source,
-    staging: &mut Staging<'_>,
-    what: &str,
-    digest: &Digest,
-    size: u64,
-    document: bool,
-) -> Result<std::path::PathBuf> {
-    if document && size > LONGEST_DOCUMENT {
-        return Err(manifest::refuse(what, format!("it has {size} bytes, more than {LONGEST_DOCUMENT}")));
-    }
-    if let Some(path) = staging.find_blob(digest) {
-        check_size(what, &path, size)?;
-        return Ok(path);
-    }
-    let (content, _) =
-        source.file(&blob_name(digest))?.ok_or_else(|| manifest::refuse(what, "it is missing".to_owned()))?;
-    staging.put_blob(what, content, digest, size)
+/// Returns the manifest that is made for an image that comes without one.
+fn made(config: Digest, length: usize, layers: Vec<Descriptor>) -> Found {
+    let manifest = Manifest::new(Descriptor::new(OCI_CONFIG, config, length as u64), layers);
+    let bytes = basalt_model::canonical_bytes(&manifest);
+    Found { digest: Digest::from_bytes(Sha256::digest(&bytes).into()), bytes, manifest }
 }
 
-fn check_size(what: &str, path: &Path, size: u64) -> Result<()> {
-    let found = std::fs::metadata(path).map_err(io("read", path))?.len();
+/// Opens a blob of a layout.
+fn blob(source: &Source, what: &str, digest: &Digest) -> Result<Box<dyn Read + Send>> {
+    let found = source.file(&blob_name(digest))?;
+    found.map(|(content, _)| content).ok_or_else(|| manifest::refuse(what, "it is missing".to_owned()))
+}
+
+fn check_size(what: &str, path: PathBuf, size: u64) -> Result<PathBuf> {
+    let found = std::fs::metadata(&path).map_err(on("read", &path))?.len();
     if found == size {
-        return Ok(());
+        return Ok(path);
     }
     Err(Error::Mismatch { what: what.to_owned(), expected: format!("{size} bytes"), found: format!("{found} bytes") })
 }
 
-fn blob_name(digest: &Digest) -> String {
-    format!("blobs/sha256/{}", digest.to_hex())
-}
-
-/// Hashes what is read through it.
+/// Hashes and counts what is read through it.
 struct Hashing<R> {
     inner: R,
     hasher: Sha256,
+    length: u64,
 }
 
 impl<R: Read> Read for Hashing<R> {
-    fn read(&mut self, buf: &mut [u8]) -> std::io::Result<usize> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         let n = self.inner.read(buf)?;
         self.hasher.update(&buf[..n]);
+        self.length += n as u64;
         Ok(n)
     }
 }

@@ -24,16 +24,3 @@ pub(crate) struct DerivedRecord {
     /// The fs-verity digest of the EROFS file.
     pub(crate) erofs: String,
 }
-
-/// An image in the depot, for people.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct ImageInfo {
-    /// The digest of its manifest.
-    pub digest: Digest,
-    /// Where it came from: the reference it was imported by, or `bake`.
-    pub origin: String,
-    /// How many layers it has.
-    pub layers: usize,
-    /// Bytes of its layers as they are stored (packed where they came packed).
-    pub bytes: u64,
-}

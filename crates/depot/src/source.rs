@@ -1,4 +1,4 @@
-//! Where an image is imported from: an OCI layout in a directory or archive, or a Docker archive.
+//! Where an image is imported from: an OCI layout in a directory or archive, a Docker archive, or a bare root.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 
 use crate::archive::{TarError, TarReader};
 use crate::error::{Error, Result, io as on};
-use crate::limits::LONGEST_DOCUMENT;
+use crate::limits::{LONGEST_DOCUMENT, Limits};
 use crate::manifest::Packing;
+use crate::staging::Staging;
 use crate::tree;
 
 /// The most entries of an archive: an image has at most a few hundred blobs; multi-platform ones a few thousand.
@@ -32,10 +33,12 @@ pub(crate) enum Kind {
     OciDir,
     OciArchive,
     DockerArchive,
+    RootDir,
+    RootTar,
 }
 
 impl Reference {
-    /// Reads `oci:DIR[:TAG]`, `oci-archive:FILE[:TAG]` or `docker-archive:FILE[:TAG]`.
+    /// Reads `oci:DIR[:TAG]`, `oci-archive:FILE[:TAG]`, `docker-archive:FILE[:TAG]`, `dir:DIR` or `tar:FILE`.
     pub(crate) fn parse(text: &str) -> Result<Self> {
         let fail = |why: &str| Error::Reference { reference: text.to_owned(), why: why.to_owned() };
         let (kind, rest) = text.split_once(':').unwrap_or((text, ""));
@@ -43,15 +46,18 @@ impl Reference {
             "oci" => Kind::OciDir,
             "oci-archive" => Kind::OciArchive,
             "docker-archive" => Kind::DockerArchive,
+            "dir" => Kind::RootDir,
+            "tar" => Kind::RootTar,
             _ => {
                 return Err(fail(
-                    "expected `oci:DIR`, `oci-archive:FILE` or `docker-archive:FILE`, with `:TAG` behind it if there are several",
+                    "expected `oci:DIR`, `oci-archive:FILE` or `docker-archive:FILE`, with `:TAG` behind it if there \
+                     are several, or a root as `dir:DIR` or `tar:FILE`",
                 ));
             }
         };
         // A path that is there as it stands may have colons itself.
         let (path, tag) = match rest.split_once(':') {
-            Some((path, tag)) if !Path::new(rest).exists() => (path, Some(tag.to_owned())),
+            Some((path, tag)) if !kind.is_root() && !Path::new(rest).exists() => (path, Some(tag.to_owned())),
             _ => (rest, None),
         };
         if path.is_empty() {
@@ -60,8 +66,41 @@ impl Reference {
         Ok(Self { kind, path: path.into(), tag, text: text.to_owned() })
     }
 
+    /// Returns its path, if there is something of the right kind.
+    pub(crate) fn existing(&self) -> Result<PathBuf> {
+        match self.kind {
+            Kind::OciDir | Kind::RootDir if self.path.is_dir() => Ok(self.path.clone()),
+            Kind::OciDir | Kind::RootDir => Err(self.fail("there is no such directory")),
+            _ if self.path.is_file() => Ok(self.path.clone()),
+            _ => Err(self.fail("there is no such file")),
+        }
+    }
+
+    /// Opens a file of it and returns how it is packed.
+    pub(crate) fn packed(&self, path: &Path) -> Result<(File, Packing)> {
+        let mut file = File::open(path).map_err(on("open", path))?;
+        let mut first = [0; 6];
+        let length = (&file).take(first.len() as u64).read(&mut first).map_err(on("read", path))?;
+        file.seek(SeekFrom::Start(0)).map_err(on("read", path))?;
+        let other = match &first[..length] {
+            [0xfd, b'7', b'z', b'X', b'Z', 0] => "xz",
+            [b'B', b'Z', b'h', ..] => "bzip2",
+            [b'P', b'K', 3, 4, ..] => "zip",
+            first => return Ok((file, Packing::by_magic(first))),
+        };
+        Err(self
+            .fail(format!("it is packed with {other}, which is not taken; pack it with zstd or gzip, or not at all")))
+    }
+
     pub(crate) fn fail(&self, why: impl Into<String>) -> Error {
         Error::Reference { reference: self.text.clone(), why: why.into() }
+    }
+}
+
+impl Kind {
+    /// Returns whether it is a root and no image.
+    pub(crate) fn is_root(self) -> bool {
+        matches!(self, Self::RootDir | Self::RootTar)
     }
 }
 
@@ -79,25 +118,27 @@ pub(crate) enum Place {
 }
 
 impl Source {
-    pub(crate) fn open(reference: &Reference) -> Result<Self> {
-        let path = reference.path.clone();
+    /// Opens a layout or archive. An archive that is packed as a whole is unpacked to `staging` first.
+    ///
+    /// # Errors
+    /// If it is not there or can't be read, or is no archive that is taken, or unpacks to more than is allowed.
+    pub(crate) fn open(reference: &Reference, staging: &mut Staging<'_>, limits: &Limits) -> Result<Self> {
+        let path = reference.existing()?;
         match reference.kind {
-            Kind::OciDir if path.is_dir() => Ok(Self::Dir(path)),
-            Kind::OciDir => Err(reference.fail("there is no such directory")),
-            Kind::OciArchive | Kind::DockerArchive if path.is_file() => Self::scan(reference, path),
-            Kind::OciArchive | Kind::DockerArchive => Err(reference.fail("there is no such file")),
+            Kind::OciDir | Kind::RootDir => Ok(Self::Dir(path)),
+            Kind::OciArchive | Kind::DockerArchive | Kind::RootTar => {
+                let (file, packing) = reference.packed(&path)?;
+                match packing {
+                    Packing::None => Self::scan(reference, path),
+                    packing => Self::scan(reference, unpack(reference, file, packing, staging, limits)?),
+                }
+            }
         }
     }
 
     /// Notes where the files of an archive lie; nothing of it is unpacked.
     fn scan(reference: &Reference, path: PathBuf) -> Result<Self> {
-        let mut file = File::open(&path).map_err(on("open", &path))?;
-        let mut first = [0; 4];
-        let magic = file.read(&mut first).map_err(on("read", &path))?;
-        if Packing::by_magic(&first[..magic]) != Packing::None {
-            return Err(reference.fail("the archive is compressed as a whole; unpack it first (`gunzip` or `zstd -d`)"));
-        }
-        file.seek(SeekFrom::Start(0)).map_err(on("read", &path))?;
+        let file = File::open(&path).map_err(on("open", &path))?;
         let refused = |e| match e {
             TarError::Io(e) => on("read", &path)(e),
             TarError::Refused { entry: Some(entry), why } => {
@@ -136,7 +177,7 @@ impl Source {
     }
 
     /// Opens a file by name; `None` if it is not there.
-    pub(crate) fn file(&self, name: &str) -> Result<Option<(Box<dyn Read>, u64)>> {
+    pub(crate) fn file(&self, name: &str) -> Result<Option<(Box<dyn Read + Send>, u64)>> {
         match self {
             Self::Dir(dir) => {
                 let path = dir.join(name);
@@ -177,6 +218,27 @@ impl Source {
         content.take(LONGEST_DOCUMENT).read_to_end(&mut bytes).map_err(on("read", &reference.path))?;
         Ok(Some(bytes))
     }
+}
+
+/// Unpacks an archive to a file in `staging`, which is gone with it.
+fn unpack(
+    reference: &Reference,
+    file: File,
+    packing: Packing,
+    staging: &mut Staging<'_>,
+    limits: &Limits,
+) -> Result<PathBuf> {
+    let packed = file.metadata().map_err(on("read", &reference.path))?.len();
+    let allowed = limits.for_layer(packed, 0);
+    let path = staging.fresh_path();
+    let mut to = File::create_new(&path).map_err(on("create", &path))?;
+    let broken = |e: io::Error| reference.fail(format!("it can't be unpacked: {e}"));
+    let stream = packing.unpack(io::BufReader::with_capacity(256 << 10, file)).map_err(broken)?;
+    let length = io::copy(&mut stream.take(allowed.saturating_add(1)), &mut to).map_err(broken)?;
+    if length > allowed {
+        return Err(reference.fail(format!("it unpacks to more than {allowed} bytes, from {packed}")));
+    }
+    Ok(path)
 }
 
 /// Returns where a link beside `parts` leads, or `None` if that is out of the archive.

@@ -6,7 +6,7 @@
 //! objects/xx/yyyy         contents of files, by fs-verity digest (composefs)
 //! erofs/ID.erofs          trees, by fs-verity digest
 //! blobs/sha256/HEX        manifests, configurations and layers, so that images can be exported
-//! images/HEX              one record per image; its being there is what makes an image be there
+//! images/HEX              one record per image; its being there is what makes an image be there, its time the last use
 //! derived/HEX             one record per image and set of mount points (a cache)
 //! bakes/HEX               the image that a bake's inputs led to (a cache)
 //! staging/…               what is being made; emptied when nobody works
@@ -15,10 +15,11 @@
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use basalt_model::Digest;
 use composefs::fsverity::FsVerityHashValue;
-use rustix::fs::FlockOperation;
+use rustix::fs::{AtFlags, CWD, FlockOperation, Timespec, Timestamps, UTIME_NOW, utimensat};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -101,7 +102,8 @@ impl Store {
         self.flock(FlockOperation::LockExclusive)
     }
 
-    fn try_lock_alone(&self) -> Result<Option<Lock>> {
+    /// Returns the lock that keeps everyone out, or `None` if somebody works.
+    pub(crate) fn try_lock_alone(&self) -> Result<Option<Lock>> {
         match self.flock(FlockOperation::NonBlockingLockExclusive) {
             Ok(lock) => Ok(Some(lock)),
             Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::WouldBlock => Ok(None),
@@ -167,6 +169,25 @@ impl Store {
                 Ok(value) => Ok(Some(value)),
                 Err(e) => Err(Error::Damaged { path, why: e.to_string() }),
             },
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(io("read", &path)(e)),
+        }
+    }
+
+    /// Stamps a record with the time of now: its image is in use. The file system's clock is asked, as `used_at` is read
+    /// from it too.
+    pub(crate) fn touch(&self, kind: &str, key: &Digest) -> Result<()> {
+        let path = self.record(kind, key);
+        let now = Timespec { tv_sec: 0, tv_nsec: UTIME_NOW };
+        let times = Timestamps { last_access: now, last_modification: now };
+        utimensat(CWD, &path, &times, AtFlags::empty()).map_err(|e| io("stamp", &path)(e.into()))
+    }
+
+    /// Returns when a record was stamped last; `None` if there is none.
+    pub(crate) fn used_at(&self, kind: &str, key: &Digest) -> Result<Option<SystemTime>> {
+        let path = self.record(kind, key);
+        match fs::metadata(&path).and_then(|meta| meta.modified()) {
+            Ok(time) => Ok(Some(time)),
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(e) => Err(io("read", &path)(e)),
         }

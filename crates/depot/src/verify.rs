@@ -1,7 +1,7 @@
-//! Checking that everything in the depot is what its name says.
+//! Checking that everything in the depot is what its name says, and mending what is not.
 
-use std::collections::BTreeSet;
-use std::fs::File;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File};
 use std::io::{BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 
@@ -31,12 +31,25 @@ pub struct Verified {
 /// Something that is not as it should be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
-    /// The image that needs it.
+    /// The image that needs it. Others may need it too.
     pub image: Digest,
+    /// Where that image came from: the reference it was imported by, or `bake`; empty if its record is damaged.
+    pub origin: String,
     /// The file.
     pub path: PathBuf,
     /// What is wrong with it.
     pub what: String,
+    /// How to mend it.
+    pub mend: String,
+}
+
+/// What a repair did.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Repaired {
+    /// Images that were rebuilt from their layers.
+    pub images: Vec<Digest>,
+    /// What could not be mended.
+    pub problems: Vec<Problem>,
 }
 
 impl Depot {
@@ -49,31 +62,82 @@ impl Depot {
         let store = self.store();
         let images = store.keys("images")?;
         let mut check = Check { store, seen: BTreeSet::new(), found: Verified::default(), image: None };
+        let mut origins = BTreeMap::new();
         for (i, digest) in images.iter().enumerate() {
             progress.report("verify", i as u64, Some(images.len() as u64));
-            check.image = Some(*digest);
+            check.image = Some((*digest, String::new()));
             check.found.images += 1;
             match store.read_record::<ImageRecord>("images", digest) {
                 Ok(Some(record)) => {
+                    origins.insert(*digest, record.origin.clone());
+                    check.image = Some((*digest, record.origin.clone()));
                     check.tree(&record.erofs);
                     for blob in [digest, &record.config].into_iter().chain(&record.layers) {
                         check.blob(blob);
                     }
                 }
                 Ok(None) => {}
-                Err(e) => check.problem(store.record("images", digest), e.to_string()),
+                Err(e) => {
+                    let mend = "bake or import the image again";
+                    check.problem(store.record("images", digest), e.to_string(), mend.to_owned());
+                }
             }
         }
         for key in store.keys("derived")? {
             if let Ok(Some(derived)) = store.read_record::<DerivedRecord>("derived", &key)
-                && images.contains(&derived.image)
+                && let Some(origin) = origins.get(&derived.image)
             {
-                check.image = Some(derived.image);
+                check.image = Some((derived.image, origin.clone()));
                 check.tree(&derived.erofs);
             }
         }
         progress.report("verify", images.len() as u64, Some(images.len() as u64));
         Ok(check.found)
+    }
+
+    /// Verifies, removes what is damaged, and rebuilds trees and objects from the layers of their images. A damaged or
+    /// missing layer can't be rebuilt: it comes back when its image is imported or baked again.
+    ///
+    /// Instances that run from a damaged file see the old one until they are replaced.
+    ///
+    /// # Errors
+    /// If the depot itself can't be read or written.
+    pub fn repair(&self, progress: &dyn Progress) -> Result<Repaired> {
+        let found = self.verify(progress)?;
+        let mut repaired = Repaired::default();
+        if found.problems.is_empty() {
+            return Ok(repaired);
+        }
+        {
+            let _alone = self.store().lock_alone()?;
+            for problem in &found.problems {
+                match fs::remove_file(&problem.path) {
+                    Ok(()) => {}
+                    Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+                    Err(e) => return Err(io("remove", &problem.path)(e)),
+                }
+            }
+            // Trees with mount points are made again when they are asked for.
+            for key in self.store().keys("derived")? {
+                let derived = self.store().read_record::<DerivedRecord>("derived", &key).ok().flatten();
+                if !derived.is_some_and(|derived| self.store().erofs(&derived.erofs).is_file()) {
+                    let path = self.store().record("derived", &key);
+                    fs::remove_file(&path).map_err(io("remove", &path))?;
+                }
+            }
+        }
+        for digest in self.store().keys("images")? {
+            let Some(record) = self.store().read_record::<ImageRecord>("images", &digest)? else { continue };
+            let objects = objects_of(self.store(), &record.erofs);
+            if objects.is_ok_and(|objects| objects.iter().all(|path| path.is_file())) {
+                continue;
+            }
+            if self.rebuild(&digest, &record, progress).is_ok() {
+                repaired.images.push(digest);
+            }
+        }
+        repaired.problems = self.verify(progress)?.problems;
+        Ok(repaired)
     }
 }
 
@@ -90,7 +154,7 @@ struct Check<'a> {
     store: &'a Store,
     seen: BTreeSet<PathBuf>,
     found: Verified,
-    image: Option<Digest>,
+    image: Option<(Digest, String)>,
 }
 
 impl Check<'_> {
@@ -99,10 +163,10 @@ impl Check<'_> {
         if !self.seen.insert(path.clone()) {
             return;
         }
-        self.file(&path, erofs, verity);
-        match objects_of(self.store, erofs) {
-            Ok(objects) => objects.into_iter().for_each(|path| self.object(path)),
-            Err(e) => self.problem(path, e.to_string()),
+        if self.file(&path, erofs, &rebuilt(), verity)
+            && let Ok(objects) = objects_of(self.store, erofs)
+        {
+            objects.into_iter().for_each(|path| self.object(path));
         }
     }
 
@@ -110,31 +174,49 @@ impl Check<'_> {
         if self.seen.insert(path.clone()) {
             let part = |path: Option<&Path>| path.and_then(Path::file_name).map(|n| n.to_string_lossy().into_owned());
             let id = part(path.parent()).unwrap_or_default() + &part(Some(&path)).unwrap_or_default();
-            self.file(&path, &id, verity);
+            self.file(&path, &id, &rebuilt(), verity);
         }
     }
 
     fn blob(&mut self, digest: &Digest) {
         let path = self.store.blob(digest);
         if self.seen.insert(path.clone()) {
-            self.file(&path, &digest.to_hex(), |file| hash(file).map(|digest| digest.to_hex()));
+            let again = match &self.image {
+                Some((_, origin)) if origin != "bake" && !origin.is_empty() => format!("import `{origin}` again"),
+                _ => "bake the image again".to_owned(),
+            };
+            let mend = format!("`basalt image verify --repair`, then {again}");
+            self.file(&path, &digest.to_hex(), &mend, |file| hash(file).map(|digest| digest.to_hex()));
         }
     }
 
-    fn file(&mut self, path: &Path, expected: &str, hash: impl FnOnce(File) -> std::io::Result<String>) {
+    /// Returns whether a file is what it should be.
+    fn file(
+        &mut self,
+        path: &Path,
+        expected: &str,
+        mend: &str,
+        hash: impl FnOnce(File) -> std::io::Result<String>,
+    ) -> bool {
         self.found.files += 1;
-        match File::open(path).and_then(hash) {
-            Ok(found) if found == expected => {}
-            Ok(found) => self.problem(path.to_owned(), format!("its content has the digest {found}: it was changed")),
-            Err(e) => self.problem(path.to_owned(), e.to_string()),
-        }
+        let what = match File::open(path).and_then(hash) {
+            Ok(found) if found == expected => return true,
+            Ok(found) => format!("its content has the digest {found}: it was changed"),
+            Err(e) => e.to_string(),
+        };
+        self.problem(path.to_owned(), what, mend.to_owned());
+        false
     }
 
-    fn problem(&mut self, path: PathBuf, what: String) {
-        if let Some(image) = self.image {
-            self.found.problems.push(Problem { image, path, what });
+    fn problem(&mut self, path: PathBuf, what: String, mend: String) {
+        if let Some((image, origin)) = self.image.clone() {
+            self.found.problems.push(Problem { image, origin, path, what, mend });
         }
     }
+}
+
+fn rebuilt() -> String {
+    "`basalt image verify --repair` rebuilds it from the layers".to_owned()
 }
 
 /// Returns a file's fs-verity digest.

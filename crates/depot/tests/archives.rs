@@ -8,7 +8,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use basalt_depot::{Depot, Error};
+use basalt_depot::{Depot, Error, Keep};
 use basalt_model::{Bake, BakeFrom, BakeStep, Digest, ImageConfig};
 
 mod mounted;
@@ -232,7 +232,7 @@ fn sweeping_keeps_what_is_kept_and_finds_damage() {
     let dirs = ["/scratch".to_owned()];
     depot.with_mount_points(&a, &dirs, &[]).unwrap();
     depot.with_mount_points(&b, &dirs, &[]).unwrap();
-    let freed = depot.gc(&BTreeSet::from([a])).unwrap();
+    let freed = depot.gc(&Keep::Only(BTreeSet::from([a]))).unwrap();
     // Gone with b: manifest, configuration, layer, two trees and its own object.
     assert_eq!((freed.images, freed.files), (1, 6));
     assert!(matches!(depot.with_mount_points(&b, &[], &[]), Err(Error::NotHere { .. })));
@@ -240,7 +240,7 @@ fn sweeping_keeps_what_is_kept_and_finds_damage() {
     assert_eq!(fs::read_to_string(root.path().join("own")).unwrap(), "a".repeat(5000));
     assert_eq!(fs::read_to_string(root.path().join("shared")).unwrap(), "s".repeat(5000));
     drop(root);
-    assert_eq!(depot.gc(&BTreeSet::from([a])).unwrap().files, 0);
+    assert_eq!(depot.gc(&Keep::Only(BTreeSet::from([a]))).unwrap().files, 0);
     // Baked again, it is back.
     assert_eq!(bake("b"), b);
     assert!(depot.verify(&quiet).unwrap().problems.is_empty());
@@ -256,7 +256,7 @@ fn sweeping_keeps_what_is_kept_and_finds_damage() {
     fs::remove_file(&object).unwrap();
     assert!(depot.verify(&quiet).unwrap().problems[0].what.contains("No such file"));
 
-    depot.gc(&BTreeSet::new()).unwrap();
+    depot.gc(&Keep::Only(BTreeSet::new())).unwrap();
     let left = run("find", &[dir.path().join("depot").to_str().unwrap(), "-type", "f", "-printf", "%f "]);
     assert_eq!(left.split_whitespace().collect::<BTreeSet<_>>(), BTreeSet::from(["format", "lock"]));
 }

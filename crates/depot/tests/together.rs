@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 
-use basalt_depot::Depot;
+use basalt_depot::{Depot, Keep};
 use basalt_model::{Bake, BakeFrom, BakeStep, ImageConfig};
 
 fn quiet(_: &str, _: u64, _: Option<u64>) {}
@@ -34,7 +34,7 @@ fn bakers_and_sweepers_at_once_leave_every_kept_image_whole() {
         scope.spawn(move || {
             let depot = open();
             for _ in 0..10 {
-                depot.gc(&BTreeSet::from([kept])).unwrap();
+                depot.gc(&Keep::Only(BTreeSet::from([kept]))).unwrap();
             }
         });
     });
@@ -43,7 +43,7 @@ fn bakers_and_sweepers_at_once_leave_every_kept_image_whole() {
     assert_eq!(verified.problems, []);
     assert!(depot.images().unwrap().iter().any(|image| image.digest == kept));
     assert_eq!(fs::read_dir(dir.path().join("staging")).unwrap().count(), 0);
-    depot.gc(&BTreeSet::from([kept])).unwrap();
+    depot.gc(&Keep::Only(BTreeSet::from([kept]))).unwrap();
     assert_eq!(depot.verify(&quiet).unwrap().images, 1);
 }
 
