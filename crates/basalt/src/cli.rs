@@ -330,17 +330,63 @@ pub enum SecretVerb {
 /// What can be done with images.
 #[derive(Debug, Subcommand)]
 pub enum ImageVerb {
-    /// List the images that are kept
+    /// List the images that are kept, and the releases that need them
+    #[command(after_help = "Example: basalt image list")]
     List,
+    /// Show all that is known of an image
+    #[command(after_help = "Example: basalt image inspect 3f29c1")]
+    Inspect {
+        /// Its digest, or the beginning of it
+        image: String,
+    },
     /// Bake the images of a stack
     #[command(after_help = "Example: basalt image bake examples/shop")]
     Bake(StackArgs),
-    /// Read an image from an archive or a layout
-    #[command(after_help = "Example: basalt image import docker-archive:web.tar")]
+    /// Read an image from an archive, a layout or a bare root
+    #[command(after_help = "\
+Archives may be packed as a whole with gzip or zstd.
+
+Examples:
+  basalt image import docker-archive:web.tar      written by `docker save` or `podman save`
+  basalt image import oci:layout:v1               a folder as skopeo, umoci and buildah write it
+  basalt image import dir:/srv/root               a root, for example made by mmdebstrap
+  basalt image import tar:root.tar.zst")]
     Import {
-        /// `oci:DIR`, `oci-archive:FILE` or `docker-archive:FILE`
+        /// `oci:DIR[:TAG]`, `oci-archive:FILE[:TAG]`, `docker-archive:FILE[:TAG]`, `dir:DIR` or `tar:FILE`
         reference: String,
     },
+    /// Write an image to an OCI archive, for other tools to read
+    #[command(after_help = "Example: basalt image export 3f29c1 web.tar --tag v1")]
+    Export {
+        /// Its digest, or the beginning of it
+        image: String,
+        /// The file to write
+        file: PathBuf,
+        /// The tag to write it under
+        #[arg(long)]
+        tag: Option<String>,
+    },
+    /// Remove an image that no kept release needs
+    #[command(after_help = "Example: basalt image remove 3f29c1")]
+    Remove {
+        /// Its digest, or the beginning of it
+        image: String,
+    },
+    /// Remove all that no kept release needs and nobody used within a day
+    #[command(after_help = "\
+The controller does this every hour by itself.
+
+Example: basalt image gc --all")]
+    Gc {
+        /// Also what was used within a day; a stack that is being applied at this moment may need it
+        #[arg(long)]
+        all: bool,
+    },
     /// Check every kept image against its digests
-    Verify,
+    #[command(after_help = "Example: basalt image verify --repair")]
+    Verify {
+        /// Remove what is damaged, and rebuild it from the layers
+        #[arg(long)]
+        repair: bool,
+    },
 }

@@ -1,18 +1,15 @@
-//! The verbs on what is kept: `secret` and `image`.
+//! The verbs on secrets.
 
 use std::io::Read;
 
-use basalt_depot::Depot;
 use basalt_model::Name;
 use basalt_trust::SecretStore;
 use serde_json::json;
 
-use crate::cli::{ImageVerb, SecretVerb};
-use crate::desired;
+use crate::cli::SecretVerb;
 use crate::error::{CliError, Kind, Outcome, Result};
 use crate::output::Output;
 use crate::paths::Data;
-use crate::progress::ImageProgress;
 
 /// The most that is read as a secret; certificates and keys are far below it.
 const LONGEST_SECRET: u64 = 1 << 20;
@@ -70,69 +67,4 @@ fn parse(name: &str) -> Result<Name> {
 
 fn failed(error: impl std::error::Error) -> CliError {
     CliError::of(Kind::Internal, &error)
-}
-
-/// Does something with images.
-///
-/// # Errors
-/// If the depot can't be used, or an image can't be had.
-pub fn image(verb: &ImageVerb, data: &Data, out: Output) -> Result<Outcome> {
-    if let ImageVerb::Bake(args) = verb {
-        let Some(declared) = desired::stack(args, out)? else { return Ok(Outcome::Invalid) };
-        data.make()?;
-        let baked = desired::bake_all(&declared.stack, data, out)?;
-        if out.json() {
-            out.document(&baked)?;
-        } else {
-            for (name, digest) in baked {
-                out.text(&format!("{:<24} {digest}\n", name.as_str()))?;
-            }
-        }
-        return Ok(Outcome::Done);
-    }
-    data.make()?;
-    let depot = Depot::open(&data.depot()).map_err(failed)?;
-    match verb {
-        ImageVerb::Bake(_) => {}
-        ImageVerb::List => {
-            let images = depot.images().map_err(failed)?;
-            if out.json() {
-                out.document(&images)?;
-            } else {
-                for image in images {
-                    let size = basalt_model::Bytes(image.bytes).to_string();
-                    out.text(&format!("{} {size:>10}  {}\n", image.digest, image.origin))?;
-                }
-            }
-        }
-        ImageVerb::Import { reference } => {
-            let digest = {
-                let progress = ImageProgress::new(out, reference);
-                depot.import(reference, &progress).map_err(|error| CliError::of(Kind::Invalid, &error))?
-            };
-            if out.json() { out.document(&json!({ "digest": digest }))? } else { out.text(&format!("{digest}\n"))? }
-        }
-        ImageVerb::Verify => return verify(&depot, out),
-    }
-    Ok(Outcome::Done)
-}
-
-fn verify(depot: &Depot, out: Output) -> Result<Outcome> {
-    let found = {
-        let progress = ImageProgress::new(out, "all");
-        depot.verify(&progress).map_err(failed)?
-    };
-    if out.json() {
-        let row = |p: &basalt_depot::Problem| json!({ "image": p.image, "path": p.path, "what": p.what });
-        let problems: Vec<_> = found.problems.iter().map(row).collect();
-        out.document(&json!({ "images": found.images, "files": found.files, "problems": problems }))?;
-    } else {
-        out.text(&format!("{} images, {} files checked\n", found.images, found.files))?;
-    }
-    if found.problems.is_empty() {
-        return Ok(Outcome::Done);
-    }
-    let mut error = CliError::internal(format!("{} files are not what they should be", found.problems.len()));
-    error.causes = found.problems.iter().map(|p| format!("{}: {} ({})", p.image, p.what, p.path.display())).collect();
-    Err(error.help("bake or import the images again"))
 }

@@ -12,6 +12,7 @@ mod desired;
 mod error;
 mod follow;
 mod goal;
+mod image;
 mod init;
 mod keeping;
 mod live;
@@ -26,6 +27,7 @@ mod remote;
 mod render;
 mod roles;
 mod start;
+mod sweeping;
 mod up;
 mod verbs;
 

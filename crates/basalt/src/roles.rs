@@ -23,6 +23,7 @@ use crate::error::{CliError, Kind, Outcome, Result};
 use crate::logs::Logs;
 use crate::paths::Data;
 use crate::start;
+use crate::sweeping::sweep;
 
 /// Threads of the controller: one for the loop, which waits for the disk, and one that answers meanwhile.
 const THREADS: usize = 2;
@@ -93,12 +94,14 @@ async fn controller(data: &Data, http: SocketAddr) -> Result<()> {
             }
         })
     };
+    let depot = Arc::new(Depot::open(&data.depot()).map_err(failed)?);
+    let notes = depot.notes();
     let parts = Parts {
         journal: Box::new(SqliteJournal::open(&data.journal()).map_err(failed)?),
         reader: Box::new(SqliteJournal::open_reader(&data.journal()).map_err(failed)?),
         backend: KeeperBackend::connect(data.socket("keeper"), wake.clone(), respawn),
         router: GatewayRouter::connect(data.socket("gateway"), wake),
-        depot: Arc::new(Depot::open(&data.depot()).map_err(failed)?),
+        depot: depot.clone(),
         secrets: Arc::new(SecretStore::open(&data.secrets()).map_err(failed)?),
         clock: Arc::new(SystemClock),
         // Slots are the lowest free numbers, so that one without an address means more services than addresses; what is
@@ -107,6 +110,7 @@ async fn controller(data: &Data, http: SocketAddr) -> Result<()> {
         wake: changed,
     };
     let controller = Controller::start(parts).map_err(failed)?;
+    tokio::spawn(sweep(controller.clone(), depot));
     let asked = Arc::new(Notify::new());
     let hooks = Hooks {
         logs: Arc::new(Logs { data: data.dir().to_owned() }),
@@ -118,7 +122,7 @@ async fn controller(data: &Data, http: SocketAddr) -> Result<()> {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             data: data.dir().display().to_string(),
             http: Some(http.to_string()),
-            notes: Vec::new(),
+            notes,
         },
     };
     let ended = async move {

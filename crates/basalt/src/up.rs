@@ -19,7 +19,7 @@ use crate::planned::PlanFile;
 use crate::recorded::recorded;
 use crate::remote::asked;
 use crate::render::{self, Paint};
-use crate::{desired, start};
+use crate::{desired, start, sweeping};
 
 /// Starts what is missing, applies a stack and follows.
 ///
@@ -40,6 +40,7 @@ pub async fn up(args: &UpArgs, data: &Data, out: Output) -> Result<Outcome> {
 pub async fn apply(args: &ApplyArgs, data: &Data, out: Output) -> Result<Outcome> {
     let client = Client::new(data.socket("controller"));
     if let Some(file) = PlanFile::read(&args.stack.stack)? {
+        sweeping::spare(&file.desired, data)?;
         return perform(&client, &file.desired, Some(file.plan.base), args.detach, out).await;
     }
     let Some(declared) = desired::stack(&args.stack, out)? else { return Ok(Outcome::Invalid) };

@@ -10,7 +10,7 @@ use crate::command::{Ask, ask, rollback, scale};
 use crate::error::{CliError, Outcome, Result};
 use crate::output::Output;
 use crate::paths::Data;
-use crate::{init, keeping, planned, reading, roles, up};
+use crate::{image, init, keeping, planned, reading, roles, up};
 
 /// Does what the verb says.
 ///
@@ -39,7 +39,7 @@ pub fn run(cli: Cli, out: Output) -> Result<Outcome> {
         Verb::Abort { service } => block(ask(&client()?, service, Ask::Abort, out)),
         Verb::Scale { counts, detach } => block(scale(&client()?, counts, *detach, out)),
         Verb::Secret(verb) => keeping::secret(verb, &data()?, out),
-        Verb::Image(verb) => keeping::image(verb, &data()?, out),
+        Verb::Image(verb) => image::image(verb, &data()?, out),
         Verb::Serve(args) => roles::serve(args, &data()?),
         Verb::Keeper(args) => roles::keeper(args, &data()?),
         Verb::Gateway(args) => roles::gateway(args, &data()?),

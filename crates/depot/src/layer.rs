@@ -27,6 +27,8 @@ const OPAQUE: &[u8] = b".wh..wh..opq";
 const AUFS: &[u8] = b".wh..wh.";
 /// The one extended attribute that is kept.
 const CAPABILITY: &[u8] = b"security.capability";
+/// How long a file capability is (Linux `struct vfs_cap_data`, revisions 1 and 2, and `vfs_ns_cap_data`, revision 3).
+const CAPABILITY_LENGTHS: [usize; 3] = [12, 20, 24];
 /// The largest user or group number: the kernel takes the one above it for "none".
 const LARGEST_ID: u64 = u32::MAX as u64 - 1;
 
@@ -308,6 +310,9 @@ fn stat_of(entry: &TarEntry) -> std::result::Result<Stat, String> {
         if id > LARGEST_ID { Err(fail()) } else { u32::try_from(id).map_err(|_| fail()) }
     };
     let xattrs = entry.xattrs.iter().filter(|(name, _)| name.as_slice() == CAPABILITY);
+    if let Some((_, value)) = xattrs.clone().find(|(_, value)| !CAPABILITY_LENGTHS.contains(&value.len())) {
+        return Err(format!("its file capability has {} bytes, and none has so many", value.len()));
+    }
     Ok(Stat {
         st_mode: entry.mode & 0o7777,
         st_uid: id("owner", entry.uid)?,

@@ -30,6 +30,7 @@ mod pax;
 mod progress;
 mod record;
 mod rootfs;
+mod sealing;
 mod source;
 mod staging;
 mod store;

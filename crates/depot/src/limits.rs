@@ -53,3 +53,7 @@ pub(crate) const DEEPEST: usize = 256;
 
 /// The most symbolic links followed for one path (Linux MAXSYMLINKS).
 pub(crate) const MOST_LINKS: usize = 40;
+
+/// The most layers of an image: other tools stop at 127 (the most that an overlay was ever made of), and each costs a
+/// thread for a moment.
+pub(crate) const MOST_LAYERS: usize = 1000;

@@ -6,6 +6,7 @@ use basalt_model::Digest;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::limits::MOST_LAYERS;
 
 /// Media type of an OCI manifest.
 pub(crate) const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
@@ -124,6 +125,9 @@ pub(crate) fn parse(what: &str, bytes: &[u8], media_type: &str) -> Result<Docume
             match config.media_type.as_str() {
                 OCI_CONFIG | DOCKER_CONFIG => {}
                 other => return Err(refuse(what, format!("its configuration is `{other}`: it is no container image"))),
+            }
+            if layers.len() > MOST_LAYERS {
+                return Err(refuse(what, format!("it has {} layers, more than {MOST_LAYERS}", layers.len())));
             }
             let media_type = if said.is_empty() { OCI_MANIFEST } else { said };
             Ok(Document::Manifest(Manifest { schema_version: 2, media_type: media_type.to_owned(), config, layers }))

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use basalt_model::Digest;
@@ -16,6 +16,7 @@ use composefs::tree::RegularFile;
 use sha2::{Digest as _, Sha256};
 
 use crate::error::{Error, Result, io as on};
+use crate::sealing;
 use crate::store::{Lock, Store, sync_dir};
 use crate::tree::ObjectId;
 
@@ -37,7 +38,8 @@ pub(crate) struct Staging<'a> {
     /// New blobs, and where they wait.
     blobs: BTreeMap<Digest, PathBuf>,
     count: u64,
-    _lock: Lock,
+    seal: bool,
+    lock: Lock,
 }
 
 impl<'a> Staging<'a> {
@@ -45,7 +47,8 @@ impl<'a> Staging<'a> {
         let lock = store.lock()?;
         let parent = store.staging();
         let dir = tempfile::TempDir::new_in(&parent).map_err(on("create a directory in", &parent))?;
-        Ok(Self { store, dir, objects: BTreeMap::new(), blobs: BTreeMap::new(), count: 0, _lock: lock })
+        let seal = sealing::is_possible(dir.path()).map_err(on("write in", &parent))?;
+        Ok(Self { store, dir, objects: BTreeMap::new(), blobs: BTreeMap::new(), count: 0, seal, lock })
     }
 
     /// Returns a path that nothing is at yet.
@@ -68,13 +71,13 @@ impl<'a> Staging<'a> {
             let id: ObjectId = compute_verity(&bytes);
             if !self.has_object(&id, size) {
                 let path = self.fresh_path();
-                fs::write(&path, &bytes)?;
+                create(&path)?.write_all(&bytes)?;
                 self.objects.insert(id.to_object_pathname(), path);
             }
             return Ok(RegularFile::External(id, size));
         }
         let path = self.fresh_path();
-        let mut file = File::create_new(&path)?;
+        let mut file = create(&path)?;
         let mut hasher = FsVerityHasher::<ObjectId>::new();
         let mut buffer = vec![0; CHUNK];
         let mut written = 0;
@@ -155,8 +158,9 @@ impl<'a> Staging<'a> {
         }
         let mut dirs = BTreeSet::new();
         for (name, path) in &self.objects {
-            // Objects are never written again; instances see these bits through no mount of theirs.
-            fs::set_permissions(path, PermissionsExt::from_mode(0o444)).map_err(on("restrict", path))?;
+            if self.seal {
+                sealing::seal(path).map_err(on("seal (fs-verity)", path))?;
+            }
             let target = objects.join(name);
             let dir = target.parent().unwrap_or(&objects).to_owned();
             if dirs.insert(dir.clone()) {
@@ -175,8 +179,13 @@ impl<'a> Staging<'a> {
         } else {
             sync_file_system(&objects)?;
         }
-        Ok(self._lock)
+        Ok(self.lock)
     }
+}
+
+/// Creates an object: it is never written again. Instances see its permission bits through no mount of theirs.
+fn create(path: &Path) -> io::Result<File> {
+    File::options().write(true).create_new(true).mode(0o444).open(path)
 }
 
 /// Copies a stream into a new file and returns its digest and length.

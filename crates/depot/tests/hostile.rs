@@ -487,3 +487,176 @@ fn archives_around_images() {
         assert!(error.contains(word), "{error}");
     }
 }
+
+#[test]
+fn streams_that_do_not_end_as_they_should() {
+    let plain = Layer::default().file("f", b"content").end();
+    let gzip = |bytes: &[u8]| {
+        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        gzip.write_all(bytes).unwrap();
+        gzip.finish().unwrap()
+    };
+    let zstd = |bytes: &[u8]| zstd::encode_all(bytes, 1).unwrap();
+    let image = |packing: &str, packed: Vec<u8>| {
+        let media_type = match packing {
+            "gzip" => "application/vnd.oci.image.layer.v1.tar+gzip",
+            "zstd" => "application/vnd.oci.image.layer.v1.tar+zstd",
+            _ => LAYER,
+        };
+        let mut image = Image::of(vec![]);
+        image.layers.push((packed, media_type, plain.clone()));
+        image
+    };
+    // Several members or frames are one stream, and a frame to be skipped is nothing.
+    let (a, b) = plain.split_at(700);
+    let skipped = [&[0x50, 0x2a, 0x4d, 0x18, 5, 0, 0, 0][..], b"hello"].concat();
+    for (packing, packed) in [
+        ("gzip", [gzip(a), gzip(b)].concat()),
+        ("gzip", [gzip(&plain), gzip(b"")].concat()),
+        ("zstd", [zstd(a), zstd(b)].concat()),
+        ("zstd", [skipped.clone(), zstd(a), skipped.clone(), zstd(b), skipped].concat()),
+    ] {
+        import(&image(packing, packed)).unwrap();
+    }
+    // What is cut off, or followed by something else, is no such stream.
+    let half = |bytes: Vec<u8>| bytes[..bytes.len() / 2].to_vec();
+    for (packing, packed) in [
+        ("gzip", half(gzip(&plain))),
+        ("zstd", half(zstd(&plain))),
+        ("gzip", [gzip(&plain), b"rest".to_vec()].concat()),
+        ("zstd", [zstd(&plain), b"rest".to_vec()].concat()),
+        ("gzip", zstd(&plain)),
+        ("zstd", gzip(&plain)),
+        ("gzip", Vec::new()),
+    ] {
+        refused(&image(packing, packed), &["layer `sha256:"]);
+    }
+    // Packed, but not said to be.
+    refused(&image("", gzip(&plain)), &["layer `sha256:"]);
+    // The digest that counts is of all that follows the archive too.
+    let mut longer = image("gzip", gzip(&[&plain[..], b"more"].concat()));
+    refused(&longer, &["unpacked: expected sha256:"]);
+    longer.layers[0].2.extend_from_slice(b"more");
+    assert!(import(&longer).is_ok());
+    refused(&Image::of(vec![Layer(b"ends within a block".to_vec())]), &["checksum"]);
+}
+
+#[test]
+fn windows_that_would_take_all_memory() {
+    let plain = Layer::default().file("f", b"content").end();
+    // A frame header that asks for a window of 2 GiB (RFC 8878, section 3.1.1.1.2), followed by an empty last block.
+    let frame = [&[0x28, 0xb5, 0x2f, 0xfd, 0x00, (31 - 10) << 3][..], &[1, 0, 0]].concat();
+    let mut image = Image::of(vec![]);
+    image.layers.push((frame, "application/vnd.oci.image.layer.v1.tar+zstd", plain));
+    refused(&image, &["layer `sha256:"]);
+}
+
+#[test]
+fn extended_headers_without_end() {
+    let long = |layer: Layer, name: &str| layer.entry(EntryType::GNULongName, "././@LongLink", "", name.as_bytes());
+    let endless = (0..900).fold(Layer::default(), |layer, _| long(layer, "x"));
+    layer_refused(endless.file("f", b""), &["two extended headers"]);
+    layer_refused(long(Layer::default(), &"x".repeat(5000)).file("f", b""), &["4095 bytes"]);
+    layer_refused(long(Layer::default(), "x"), &["between an extended header"]);
+    layer_refused(
+        Layer::default().entry(EntryType::GNULongLink, "l", "", &[b'x'; 5000]).symlink("l", "x"),
+        &["`l`", "target"],
+    );
+    let capability =
+        |bytes: usize| Layer::default().pax("SCHILY.xattr.security.capability", &vec![1; bytes]).file("f", b"");
+    layer_refused(capability(70_000), &["`f`", "file capability has 70000 bytes"]);
+    layer_refused(capability(0), &["file capability has 0 bytes"]);
+    assert!(import(&Image::of(vec![capability(20)])).is_ok());
+    // Comments for the whole archive say nothing about any entry.
+    let global = (0..50).fold(Layer::default(), |l, _| l.entry(EntryType::XGlobalHeader, "g", "", b"12 path=../x\n"));
+    let (_dir, depot, digest) = import(&Image::of(vec![global.file("f", b"")])).unwrap();
+    let root = Mounted::new(&depot.with_mount_points(&digest, &[], &[]).unwrap());
+    assert!(root.names("").contains(&"f".to_owned()));
+}
+
+#[test]
+fn links_in_circles() {
+    layer_refused(Layer::default().hard_link("a", "b").hard_link("b", "a"), &["`a`", "no such file"]);
+    layer_refused(Layer::default().symlink("a", "b").symlink("b", "a").file("a/x", b""), &["`a/x`", "symbolic link"]);
+    layer_refused(Layer::default().symlink("a", "a").hard_link("h", "a/x"), &["symbolic link"]);
+    // Where a mount point must be, a circle can't be followed.
+    refused(&Image::of(vec![Layer::default().symlink("etc", "etc")]), &["mount point `/etc", "circles"]);
+    // By itself a circle does no harm.
+    assert!(import(&Image::of(vec![Layer::default().symlink("a", "b").symlink("b", "a")])).is_ok());
+}
+
+#[test]
+fn numbers_that_are_no_numbers() {
+    let spoil = |field: fn(&mut tar::OldHeader) -> &mut [u8], bytes: &[u8]| {
+        let mut header = header(EntryType::Regular, "f", "", 0);
+        field(header.as_old_mut()).copy_from_slice(bytes);
+        header.set_cksum();
+        Layer::default().raw(&header, b"")
+    };
+    // Base 256 (GNU), as large and as negative as can be.
+    let (large, negative) = ([0x80, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff], [0xff; 8]);
+    layer_refused(spoil(|h| &mut h.uid, &large), &["`f`", "owner"]);
+    layer_refused(spoil(|h| &mut h.uid, &negative), &["`f`", "owner"]);
+    layer_refused(spoil(|h| &mut h.gid, &large), &["`f`", "group"]);
+    layer_refused(spoil(|h| &mut h.mode, b"zzzzzzz\0"), &["`f`", "mode"]);
+    let (large, negative) = ([0x80, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff], [0xff; 12]);
+    layer_refused(spoil(|h| &mut h.size, &large), &["layer"]);
+    layer_refused(spoil(|h| &mut h.size, &negative), &["layer"]);
+}
+
+#[test]
+fn set_user_id_bits_are_kept_and_nothing_beyond() {
+    let mut header = header(EntryType::Regular, "su", "", 0);
+    header.set_mode(0o7_777_777 & 0o104_755);
+    header.set_cksum();
+    let (_dir, depot, digest) = import(&Image::of(vec![Layer::default().raw(&header, b"")])).unwrap();
+    let root = Mounted::new(&depot.with_mount_points(&digest, &[], &[]).unwrap());
+    let mode = std::os::unix::fs::MetadataExt::mode(&fs::metadata(root.path().join("su")).unwrap());
+    // An instance has no new privileges, so the bit does nothing there.
+    assert_eq!(mode & 0o7777, 0o4755);
+    assert_eq!(mode & 0o170_000, 0o100_000);
+}
+
+#[test]
+fn indexes_nested_and_documents_oversized() {
+    let nested = |depth: usize| {
+        let mut image = Image::of(vec![Layer::default().file("f", b"")]);
+        image.spoil_dir = Box::new(move |dir| {
+            let path = dir.join("index.json");
+            let mut index: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+            let architecture = if cfg!(target_arch = "x86_64") { "amd64" } else { "arm64" };
+            for _ in 0..depth {
+                index["manifests"][0]["platform"] = json!({ "os": "linux", "architecture": architecture });
+                let bytes = serde_json::to_vec(&index).unwrap();
+                fs::write(dir.join("blobs/sha256").join(&sha(&bytes)[7..]), &bytes).unwrap();
+                index = json!({ "schemaVersion": 2, "manifests": [
+                    { "mediaType": INDEX, "digest": sha(&bytes), "size": bytes.len() },
+                ] });
+            }
+            fs::write(path, serde_json::to_vec(&index).unwrap()).unwrap();
+        });
+        image
+    };
+    assert!(import(&nested(1)).is_ok());
+    refused(&nested(4), &["manifest `sha256:", "nested too deep"]);
+    refused(&nested(60), &["nested too deep"]);
+
+    let file = |name: &'static str, content: Vec<u8>| {
+        let mut image = Image::of(vec![Layer::default().file("f", b"")]);
+        image.spoil_dir = Box::new(move |dir| fs::write(dir.join(name), &content).unwrap());
+        image
+    };
+    refused(&file("index.json", vec![b' '; 5 << 20]), &["`index.json`", "more than 4194304"]);
+    refused(&file("index.json", "[".repeat(100_000).into_bytes()), &["`index.json`", "malformed"]);
+    refused(&file("oci-layout", b"{}".to_vec()), &["`oci-layout`"]);
+    refused(&file("oci-layout", br#"{"imageLayoutVersion":"9"}"#.to_vec()), &["layout `9`"]);
+    let mut image = Image::of(vec![Layer::default().file("f", b"")]);
+    image.spoil_config = Box::new(|config| config["padding"] = json!("x".repeat(4 << 20)));
+    refused(&image, &["configuration", "more than 4194304"]);
+    let mut image = Image::of(vec![Layer::default().file("f", b"")]);
+    image.spoil_manifest = Box::new(|manifest| {
+        let layer = manifest["layers"][0].clone();
+        manifest["layers"] = json!(vec![layer; 1001]);
+    });
+    refused(&image, &["1001 layers"]);
+}

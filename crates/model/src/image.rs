@@ -13,7 +13,8 @@ use crate::Name;
 pub enum ImageSource {
     /// An `image` block of the same stack.
     Block(Name),
-    /// `oci:DIR`, `oci-archive:FILE`, `docker-archive:FILE`, or a registry reference. Paths are absolute.
+    /// `oci:DIR`, `oci-archive:FILE`, `docker-archive:FILE`, `dir:DIR`, `tar:FILE`, or a registry reference. Paths are
+    /// absolute.
     Reference(String),
 }
 

@@ -14,6 +14,6 @@ pub use failure::failure;
 pub use fields::fields;
 pub use plan::plan;
 pub use released::releases;
-pub use status::{healthy, status};
+pub use status::{age, healthy, status};
 pub use style::{Paint, Style, clip};
 pub use tree::Node;

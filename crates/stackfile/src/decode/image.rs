@@ -84,11 +84,12 @@ pub(super) fn source(cx: &Context, value: &Value) -> Eval<ImageSource> {
 /// Reads a reference: paths in it become absolute, and must be there.
 fn reference(cx: &Context, text: &str, at: At) -> Eval<String> {
     let shown = text.escape_debug();
-    for scheme in ["oci-archive:", "docker-archive:", "oci:"] {
+    for scheme in ["oci-archive:", "docker-archive:", "oci:", "dir:", "tar:"] {
         let Some(path) = text.strip_prefix(scheme) else { continue };
         let path = cx.resolve(path);
-        let what = if scheme == "oci:" { "folder" } else { "file" };
-        if !cx.files.exists(&path) || (scheme == "oci:") != cx.files.is_folder(&path) {
+        let folder = matches!(scheme, "oci:" | "dir:");
+        let what = if folder { "folder" } else { "file" };
+        if !cx.files.exists(&path) || folder != cx.files.is_folder(&path) {
             let fault = Fault::at(at, format!("there is no {what} `{}`", path.display()));
             return Err(fault.help("paths that are not absolute begin at the stack's folder").into());
         }
