@@ -134,18 +134,26 @@ impl<R: Read> TarReader<R> {
             return Err(fail("it is no file but has content"));
         }
         let link = pax.link.or(long_link).or_else(|| header.link_name_bytes().map(|l| l.into_owned()));
+        let old = header.as_old();
         let entry = TarEntry {
             kind,
             link: link.unwrap_or_default(),
             size,
             offset: self.position,
-            mode: header.mode().map_err(|_| fail("its mode is not a number"))?,
-            uid: pax.uid.map_or_else(|| header.uid(), Ok).map_err(|_| fail("its owner is not a number"))?,
-            gid: pax.gid.map_or_else(|| header.gid(), Ok).map_err(|_| fail("its group is not a number"))?,
+            mode: or_blank(&old.mode, || header.mode()).map_err(|_| fail("its mode is not a number"))?,
+            uid: match pax.uid {
+                Some(uid) => uid,
+                None => or_blank(&old.uid, || header.uid()).map_err(|_| fail("its owner is not a number"))?,
+            },
+            gid: match pax.gid {
+                Some(gid) => gid,
+                None => or_blank(&old.gid, || header.gid()).map_err(|_| fail("its group is not a number"))?,
+            },
             mtime: match pax.mtime {
                 Some(time) => time,
                 None => {
-                    let seconds = header.mtime().map_err(|_| fail("its time is not a number"))?;
+                    let seconds =
+                        or_blank(&old.mtime, || header.mtime()).map_err(|_| fail("its time is not a number"))?;
                     (i64::try_from(seconds).unwrap_or(0), 0)
                 }
             },
@@ -244,6 +252,11 @@ impl<R: Read> Read for Content<'_, R> {
         self.0.position += n as u64;
         Ok(n)
     }
+}
+
+/// Reads a number; one that was left out is nothing, as other readers take it.
+fn or_blank<T: Default>(field: &[u8], read: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+    if field.iter().all(|b| matches!(b, 0 | b' ')) { Ok(T::default()) } else { read() }
 }
 
 fn padding(size: u64) -> u64 {

@@ -74,8 +74,9 @@ impl Depot {
         let diff_ids = config.diff_ids(&format!("configuration `{}`", record.config))?;
         let mut intake = Intake::new(self, progress)?;
         intake.layers(None, &manifest, &diff_ids)?;
-        let Intake { mut tree, staging, .. } = intake;
+        let Intake { mut tree, mut staging, .. } = intake;
         mounts::add_standard(&mut tree)?;
+        staging.keep_only(&mut tree);
         let _lock = staging.commit()?;
         let erofs = erofs::write(self.store(), tree)?;
         if erofs != record.erofs {
@@ -308,6 +309,7 @@ impl<'a> Intake<'a> {
         let config = found.manifest.config.digest("configuration")?;
         staging.put_bytes(&found.bytes)?;
         mounts::add_standard(&mut tree)?;
+        staging.keep_only(&mut tree);
         let _lock = staging.commit()?;
         let erofs = erofs::write(depot.store(), tree)?;
         let record = ImageRecord { erofs, config, layers, origin: origin.to_owned() };

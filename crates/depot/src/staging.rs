@@ -12,13 +12,13 @@ use std::path::{Path, PathBuf};
 use basalt_model::Digest;
 use composefs::INLINE_CONTENT_MAX_V0;
 use composefs::fsverity::{FsVerityHashValue, FsVerityHasher, compute_verity};
-use composefs::tree::RegularFile;
+use composefs::tree::{LeafContent, RegularFile};
 use sha2::{Digest as _, Sha256};
 
 use crate::error::{Error, Result, io as on};
 use crate::sealing;
 use crate::store::{Lock, Store, sync_dir};
-use crate::tree::ObjectId;
+use crate::tree::{ObjectId, Tree};
 
 /// Files up to this size are read whole, hashed, and written only if they are new; larger ones are streamed through a file.
 const READ_WHOLE: u64 = 1 << 20;
@@ -143,6 +143,20 @@ impl<'a> Staging<'a> {
     pub(crate) fn find_blob(&self, digest: &Digest) -> Option<PathBuf> {
         let here = self.blobs.get(digest).cloned();
         here.or_else(|| Some(self.store.blob(digest)).filter(|path| path.is_file()))
+    }
+
+    /// Gives up the new objects that a tree does not point to: what an upper layer has replaced.
+    pub(crate) fn keep_only(&mut self, tree: &mut Tree) {
+        tree.compact();
+        let needed: BTreeSet<String> = tree
+            .leaves
+            .iter()
+            .filter_map(|leaf| match &leaf.content {
+                LeafContent::Regular(RegularFile::External(id, _)) => Some(id.to_object_pathname()),
+                _ => None,
+            })
+            .collect();
+        self.objects.retain(|name, _| needed.contains(name));
     }
 
     /// Puts everything on disk, and only then in its place. The lock stays until the returned guard is dropped.

@@ -132,7 +132,7 @@ fn a_tar_is_an_image_however_it_is_packed() {
 
     fs::write(path("root.tar.xz"), b"\xfd7zXZ\0rest").unwrap();
     assert!(import("root.tar.xz").unwrap_err().to_string().contains("packed with xz"));
-    fs::write(path("cut.tar.gz"), &fs::read(path("root.tar.gz")).unwrap()[..2000]).unwrap();
+    fs::write(path("cut.tar.gz"), &fs::read(path("root.tar.gz")).unwrap()[..900]).unwrap();
     let error = import("cut.tar.gz").unwrap_err().to_string();
     assert!(error.contains("cut.tar.gz"), "{error}");
     assert_eq!(depot.images().unwrap().len(), 1);
