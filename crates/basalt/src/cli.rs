@@ -90,6 +90,25 @@ pub enum Verb {
     /// Check a stack and show all its faults at once
     #[command(after_help = "Example: basalt validate examples/shop --var greeting=hi")]
     Validate(StackArgs),
+    /// Bring HCL files into their usual form
+    #[command(after_help = "\
+Only white space changes. With --check, exits with 2 if a file is not in that form, and writes none.
+
+Examples:
+  basalt fmt
+  basalt fmt --check examples/shop
+  basalt fmt - < shop.hcl")]
+    Fmt {
+        /// Files, folders of them, or `-` for standard input
+        #[arg(default_value = ".")]
+        paths: Vec<PathBuf>,
+        /// Only name the files that are not in that form
+        #[arg(long)]
+        check: bool,
+    },
+    /// Print the JSON Schema of stacks in YAML and JSON
+    #[command(after_help = "Example: basalt schema > stack.schema.json")]
+    Schema,
     /// Show what an apply would change, without changing anything
     #[command(after_help = "\
 Examples:

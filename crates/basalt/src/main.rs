@@ -11,6 +11,7 @@ mod command;
 mod desired;
 mod error;
 mod follow;
+mod form;
 mod goal;
 mod image;
 mod init;

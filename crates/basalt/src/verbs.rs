@@ -10,7 +10,7 @@ use crate::command::{Ask, ask, rollback, scale};
 use crate::error::{CliError, Outcome, Result};
 use crate::output::Output;
 use crate::paths::Data;
-use crate::{image, init, keeping, planned, reading, roles, up};
+use crate::{form, image, init, keeping, planned, reading, roles, up};
 
 /// Does what the verb says.
 ///
@@ -22,6 +22,8 @@ pub fn run(cli: Cli, out: Output) -> Result<Outcome> {
     match &cli.verb {
         Verb::Init { dir } => init::init(dir, out),
         Verb::Validate(args) => planned::validate(args, out),
+        Verb::Fmt { paths, check } => form::format(paths, *check, out),
+        Verb::Schema => form::schema(out),
         Verb::Plan(args) => block(planned::plan(args, &data()?, out)),
         Verb::Apply(args) => block(up::apply(args, &data()?, out)),
         Verb::Up(args) => block(up::up(args, &data()?, out)),

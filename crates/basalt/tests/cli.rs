@@ -178,3 +178,110 @@ fn help_of_every_verb_has_an_example() {
     }
     insta::assert_snapshot!(help);
 }
+
+/// Runs the program with something on its standard input.
+#[allow(clippy::disallowed_methods)] // running the program is what is tested
+fn basalt_with(data: &Path, args: &[&str], input: &str) -> Ran {
+    use std::io::Write;
+    let mut child = Command::new(env!("CARGO_BIN_EXE_basalt"))
+        .args(args)
+        .env("BASALT_DATA", data)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    let ran = child.wait_with_output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    Ran { code: ran.status.code(), out: text(ran.stdout), err: text(ran.stderr) }
+}
+
+#[test]
+fn a_stack_may_come_from_standard_input() {
+    let dir = tempfile::tempdir().unwrap();
+    let json = r#"{"stack": "shop", "image": {"web": {"from": "scratch", "file": {"/x": {"content": "x"}}, "command": ["/x"]}},
+        "service": {"web": {"image": "${image.web}", "instances": 2}}}"#;
+    let ran = basalt_with(dir.path(), &["plan", "-", "--output", "json"], json);
+    assert_eq!(ran.code, Some(0), "{}{}", ran.out, ran.err);
+    let plan: serde_json::Value = serde_json::from_str(&ran.out).unwrap();
+    assert_eq!(plan["has_changes"], true);
+    let ran =
+        basalt_with(dir.path(), &["validate", "-"], "stack: shop\nservice:\n  web: {image: \"x:1\", instnces: 2}\n");
+    assert_eq!(ran.code, Some(4));
+    assert!(ran.err.contains("did you mean `instances`"), "{}", ran.err);
+    let ran = basalt_with(dir.path(), &["validate", "-"], STACK);
+    assert_eq!(ran.code, Some(0), "{}", ran.err);
+}
+
+#[test]
+fn a_sensitive_value_is_in_no_plan() {
+    let text = "variable \"password\" { sensitive = true }\nimage \"i\" {\n  from = \"scratch\"\n  command = [\"/x\"]\n}\n\
+        service \"web\" {\n  image = image.i\n  env = { PASSWORD = var.password }\n  config \"/etc/x\" { content = \"p=${var.password}\" }\n}\n\
+        output \"p\" {\n  value = var.password\n  sensitive = true\n}\n";
+    let (dir, path) = stack(text);
+    let data = dir.path().join("data");
+    let plan = dir.path().join("shop.plan");
+    let args = |password: &str| {
+        let var = format!("password={password}");
+        basalt(&data, &["plan", &path, "--var", &var, "--out", plan.to_str().unwrap(), "--output", "json"])
+    };
+    let version = |ran: &Ran| {
+        assert_eq!(ran.code, Some(0), "{}{}", ran.out, ran.err);
+        let plan: serde_json::Value = serde_json::from_slice(&std::fs::read(&plan).unwrap()).unwrap();
+        plan["desired"]["services"]["web"]["release"]["env_secrets"]["PASSWORD"]["version"].as_u64()
+    };
+    let first = args("hunter2");
+    assert_eq!(version(&first), Some(1));
+    assert_eq!(version(&args("hunter2")), Some(1), "the same value is the same version");
+    assert_eq!(version(&args("hunter3")), Some(2));
+    let mut all = first.out + &first.err;
+    let mut folders = vec![dir.path().to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            match path.is_dir() {
+                true => folders.push(path),
+                false => all += &String::from_utf8_lossy(&std::fs::read(path).unwrap()),
+            }
+        }
+    }
+    assert!(!all.contains("hunter"), "a sensitive value in clear");
+    let shown = basalt(&data, &["validate", &path, "--var", "password=hunter2"]);
+    assert!(shown.out.contains("output p = (sensitive)"), "{}", shown.out);
+}
+
+#[test]
+fn fmt_brings_files_into_form() {
+    let (dir, path) = stack("a  {\nb=1 # c\n}\n");
+    let folder = dir.path().to_str().unwrap();
+    let ran = basalt(dir.path(), &["fmt", "--check", folder]);
+    assert_eq!((ran.code, ran.out.trim()), (Some(2), path.as_str()));
+    let ran = basalt(dir.path(), &["fmt", folder]);
+    assert_eq!((ran.code, ran.out.trim()), (Some(0), path.as_str()));
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "a {\n  b = 1 # c\n}\n");
+    let ran = basalt(dir.path(), &["fmt", "--check", folder]);
+    assert_eq!((ran.code, ran.out.as_str()), (Some(0), ""));
+    let ran = basalt_with(dir.path(), &["fmt", "-"], "b=1");
+    assert_eq!((ran.code, ran.out.as_str()), (Some(0), "b = 1\n"));
+    let ran = basalt_with(dir.path(), &["fmt", "-"], "b=");
+    assert_eq!(ran.code, Some(4));
+    assert!(ran.err.contains("not valid HCL"), "{}", ran.err);
+}
+
+#[test]
+fn the_examples_are_in_form() {
+    let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples");
+    for folder in std::fs::read_dir(examples).unwrap() {
+        let folder = folder.unwrap().path();
+        let ran = basalt(Path::new("/nonexistent"), &["fmt", "--check", folder.to_str().unwrap()]);
+        assert_eq!((ran.code, ran.out.as_str()), (Some(0), ""));
+    }
+}
+
+#[test]
+fn the_schema_is_printed() {
+    let ran = basalt(Path::new("/nonexistent"), &["schema"]);
+    let schema: serde_json::Value = serde_json::from_str(&ran.out).unwrap();
+    assert_eq!(schema["$defs"]["service"]["required"], serde_json::json!(["image"]));
+}

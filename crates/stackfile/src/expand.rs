@@ -9,7 +9,7 @@ use crate::read;
 use crate::reader::Reader;
 use crate::schema::DYNAMIC;
 use crate::source::At;
-use crate::tree::{Block, Body, Label};
+use crate::tree::{Block, Body, Expr, Label};
 use crate::value::{Data, Value};
 
 /// The key by which a block is made once for each element.
@@ -80,7 +80,7 @@ fn dynamic(ev: &Evaluator, block: &Block, names: Option<&Names>) -> Eval<Vec<Blo
     let own = Block { scope: names.cloned(), ..block.clone() };
     let mut reader = Reader::block(ev, &own, format!("`dynamic \"{kind}\"`"));
     let collection = reader.required(FOR_EACH, "for_each = [ … ]", |value| Ok(value.clone()));
-    let iterator = reader.get("iterator", |value| value.to_text()).unwrap_or_else(|| kind.clone());
+    let iterator = iterator(&mut reader).unwrap_or_else(|| kind.clone());
     let labels = reader.attribute("labels");
     let contents = reader.blocks(&["content"]);
     let content = match contents.as_slice() {
@@ -119,4 +119,12 @@ fn dynamic(ev: &Evaluator, block: &Block, names: Option<&Names>) -> Eval<Vec<Blo
         });
     }
     Ok(made)
+}
+
+/// Returns the name that `content` has for an element: a bare word, or a string.
+fn iterator(reader: &mut Reader) -> Option<String> {
+    match &*reader.attribute("iterator")?.value {
+        Expr::Hcl(_, expr) if expr.as_variable().is_some() => expr.as_variable().map(|name| name.as_str().to_owned()),
+        _ => reader.get("iterator", Value::to_text),
+    }
 }

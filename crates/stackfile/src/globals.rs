@@ -212,6 +212,14 @@ fn read_type(ev: &Evaluator, expr: &Expr) -> Eval<Type> {
         },
         Expr::Node(node) => match &node.data {
             NodeData::Text(text) => text.clone(),
+            // `${list(string)}` is the type itself.
+            NodeData::Template(template) => match (template.template.get(0), template.template.len()) {
+                (Some(hcl_edit::template::Element::Interpolation(only)), 1) => {
+                    let ev = Evaluator { origin: Origin::Within(at, &template.text), ..*ev };
+                    return Type::parse(&ev, &only.expr, at);
+                }
+                _ => return Err(Fault::at(at, "not a type").help("write for example \"list(string)\"").into()),
+            },
             _ => return Err(Fault::at(at, "not a type").help("write for example \"list(string)\"").into()),
         },
     };

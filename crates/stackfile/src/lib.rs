@@ -49,7 +49,7 @@ mod yaml;
 pub use diagnostic::{Diagnostic, Place, Severity, Span};
 pub use files::{Disk, Files};
 pub use format::format;
-pub use load::{Inputs, Loaded, OutputValue, load, load_from, load_text};
+pub use load::{Inputs, Loaded, OutputValue, load, load_from, load_text, parse_hcl};
 pub use render::render;
 pub use schema_json::json_schema;
 pub use sealed::Sealed;

@@ -112,6 +112,16 @@ pub fn load_text(files: &dyn Files, text: &str, folder: &Path, inputs: &Inputs) 
     finish(cx, bodies, &stem, &folder, &folder.join(NAME), inputs, NAME)
 }
 
+/// Reads an HCL text and evaluates nothing: what is said about it is about its form alone.
+pub fn parse_hcl(files: &dyn Files, name: &str, text: &str) -> Loaded {
+    let cx = Context::new(files, PathBuf::new());
+    let source = cx.add_source(name.to_owned(), text.to_owned());
+    Format::Hcl.parse(&cx, source, text, &schema::STACK);
+    let (diagnostics, sources) = cx.finish();
+    let (outputs, sealed) = (BTreeMap::new(), BTreeMap::new());
+    Loaded { name: None, stack: None, outputs, sealed, diagnostics, sources }
+}
+
 /// Evaluates and decodes what was parsed.
 fn finish(
     cx: Context,

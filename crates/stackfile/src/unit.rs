@@ -467,7 +467,7 @@ fn module(
     let path = tidy(&path);
     if above.contains(&path) {
         let names: Vec<String> = above.iter().chain([&path]).map(|path| format!("`{}`", path.display())).collect();
-        let fault = Fault::at(path_at, format!("modules take each other in in a circle: {}", names.join(" → ")));
+        let fault = Fault::at(path_at, format!("modules contain each other in a circle: {}", names.join(" → ")));
         cx.report(fault.help("one of them has to do without the others"));
         return (None, Vec::new());
     }

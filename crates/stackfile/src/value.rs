@@ -98,6 +98,18 @@ impl Value {
             }
     }
 
+    /// Adds the texts in it that are sensitive; `whole` says whether all are.
+    pub(crate) fn sensitive_texts(&self, whole: bool, texts: &mut Vec<String>) {
+        let whole = whole || self.sensitive;
+        match &self.data {
+            Data::List(items) => items.iter().for_each(|item| item.sensitive_texts(whole, texts)),
+            Data::Map(map) => map.values().for_each(|value| value.sensitive_texts(whole, texts)),
+            Data::Text(text) if whole && !text.is_empty() => texts.push(text.clone()),
+            Data::Number(number) if whole => texts.push(number.to_string()),
+            _ => {}
+        }
+    }
+
     pub(crate) fn is_null(&self) -> bool {
         matches!(self.data, Data::Null)
     }

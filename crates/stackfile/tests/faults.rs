@@ -258,3 +258,79 @@ fn no_stack_at_all() {
     }
     insta::assert_snapshot!(text);
 }
+
+/// Returns what is said about each text as a file of a kind.
+fn said_of(kind: &str, stacks: &[&str]) -> String {
+    let mut text = String::new();
+    for stack in stacks {
+        let path = format!("/s/shop.{kind}");
+        let files = Memory::new(&[
+            (&path, stack),
+            ("/s/self/a.hcl", "module \"b\" { source = \"../other\" }"),
+            ("/s/other/b.hcl", "module \"a\" { source = \"../self\" }"),
+            (
+                "/s/sized/c.hcl",
+                "variable \"size\" { type = number }\nservice \"app\" {\n  image = \"x\"\n  instances = var.size\n}\n",
+            ),
+        ]);
+        let loaded = load_from(&files, Path::new(&path), &Inputs::default());
+        assert_eq!(loaded.stack.is_none(), loaded.has_errors(), "{stack}");
+        assert!(!loaded.diagnostics.is_empty(), "nothing was said about:\n{stack}");
+        writeln!(text, "{}", render(&loaded, false)).unwrap();
+    }
+    text
+}
+
+#[test]
+fn yaml() {
+    insta::assert_snapshot!(said_of(
+        "yaml",
+        &[
+            "service:\n  web:\n    image: x\n    instnces: 2\n    port: {http: {container: ü}}\n",
+            "service:\n  web:\n   image: x\n  - b\n",
+            "servce:\n  web: {}\n",
+            "service: [1]\njob: x\n",
+            "service:\n  web:\n    image: x\n    image: y\n",
+            "service:\n  wéb:\n    image: \"é ${var.x}\"\n",
+            "service:\n  web:\n    image: \"\\u00e9 ${var.x}\"\n    limits: 5\n",
+            "service:\n  web:\n    image: x\n    env: {A: \"${1 +}\"}\n",
+            "a: &a [*a]\n",
+            "--- \na: 1\n---\nb: 2\n",
+            "locals:\n  a: ${local.b}\n  b: ${local.a}\n",
+        ]
+    ));
+}
+
+#[test]
+fn json() {
+    insta::assert_snapshot!(said_of(
+        "json",
+        &[
+            "{\"service\": {\"web\": {\"image\": \"x\", \"drain\": \"5\", \"scratch\": \"/a\"}}}",
+            "{\"service\": {\"web\": {\"image\": \"x\",}}}",
+            "{\"service\": ",
+            "[]",
+            "{\"image\": {\"i\": {\"from\": \"scratch\", \"steps\": [{\"cpy\": {}}, 5]}}}",
+        ]
+    ));
+}
+
+#[test]
+fn modules_and_repeated_blocks() {
+    insta::assert_snapshot!(said_of(
+        "hcl",
+        &[
+            "module \"a\" { source = \"./self\" }",
+            "module \"a\" { source = \"./nowhere\" }\nmodule \"b\" { source = \"registry/x\" }\nmodule \"b\" { source = \"./self\" }",
+            "module \"a\" {\n  source = \"./sized\"\n  sise = 2\n}",
+            "module \"a\" {\n  source = \"./sized\"\n  size = \"x\"\n}\nservice \"a-app\" { image = \"x\" }",
+            "locals {\n  a = module.m.x\n}\nmodule \"m\" {\n  source = \"./sized\"\n  size = local.a\n}",
+            "service \"web\" {\n  for_each = [\"a\", \"A b\"]\n  image = \"x\"\n}\nservice \"api\" {\n  for_each = 5\n  image = \"x\"\n}",
+            "service \"web\" {\n  for_each = [\"a\"]\n  image = \"x\"\n}\njob \"j\" {\n  image = \"x\"\n  connects_to = [service.web[\"b\"], module.m.x]\n}",
+            "service \"web\" {\n  image = \"x\"\n  dynamic \"port\" {\n    for_each = [1]\n  }\n  dynamic \"prt\" {\n    for_each = [1]\n    content {\n    }\n  }\n}",
+            "variable \"x\" {\n  default = 5\n  validation {\n    condition = var.x > 9\n    error_message = \"too small, for ${var.x}\"\n  }\n}",
+            "variable \"x\" {\n  default = null\n  nullable = false\n}\nvariable \"y\" { type = optional(string) }\nvariable \"z\" {\n  type = tuple([string])\n  default = []\n}",
+            "output \"x\" { }\noutput \"y\" { value = image.nope }\noutput \"z\" { value = secret.z }\nenvironment \"a\" { variables = 5 }\nenvironment \"a\" { }",
+        ]
+    ));
+}

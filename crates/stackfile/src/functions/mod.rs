@@ -151,19 +151,20 @@ pub(crate) fn call(ev: &Evaluator, call: &FuncCall, scope: &Scope, at: At) -> Ev
             .into());
     }
     let call = Call { ev, at, function, args };
-    let value = match function.run {
+    let result = match function.run {
         Run::Whole(run) => {
             let sensitive = call.args.iter().any(Value::is_sensitive);
-            Value::new(run(&call)?, at).marked(sensitive)
+            run(&call).map(|data| Value::new(data, at).marked(sensitive))
         }
         Run::Parts(run) => {
             let sensitive = call.args.iter().any(|arg| arg.sensitive);
-            run(&call)?.marked(sensitive)
+            run(&call).map(|value| value.marked(sensitive))
         }
-        Run::Own(run) => run(&call)?,
+        Run::Own(run) => run(&call),
         // Has returned above.
-        Run::Lazy(_) => return Err(Faults::default()),
+        Run::Lazy(_) => Err(Faults::default()),
     };
+    let value = result.map_err(|faults| call.discreet(faults))?;
     ev.cx.spend(value.size(), at)?;
     Ok(Value { at, ..value })
 }
@@ -300,6 +301,21 @@ impl Call<'_> {
     /// Returns a fault of the `i`th argument, to add help to.
     fn wrong_fault(&self, i: usize, reason: impl AsRef<str>) -> Fault {
         Fault::at(self.args[i].at, format!("{}: {}", self.argument(i), reason.as_ref()))
+    }
+
+    /// Returns the faults, without those that quote a sensitive argument.
+    fn discreet(&self, faults: Faults) -> Faults {
+        let mut secrets = Vec::new();
+        self.args.iter().for_each(|arg| arg.sensitive_texts(false, &mut secrets));
+        let quotes = |fault: &Fault| {
+            let texts = [Some(&fault.message), fault.label.as_ref(), fault.help.as_ref()];
+            texts.into_iter().flatten().any(|text| secrets.iter().any(|secret| text.contains(secret.as_str())))
+        };
+        if !faults.0.iter().any(quotes) {
+            return faults;
+        }
+        let message = format!("`{}` has no result for this sensitive value", self.function.name());
+        Fault::at(self.at, message).help("why is not said, for that would show the value").into()
     }
 
     /// Returns `detail` unless the `i`th argument is sensitive, for messages that would quote it.
