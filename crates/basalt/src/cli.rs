@@ -220,6 +220,9 @@ Example: basalt diff web 6 7")]
     /// Keep images, content-addressed
     #[command(subcommand, after_help = "Example: basalt image import oci-archive:web.tar")]
     Image(ImageVerb),
+    /// Turn files of other tools into stacks
+    #[command(subcommand, after_help = "Example: basalt import compose compose.yaml --out stack.hcl")]
+    Import(ImportVerb),
     /// Run the controller in the foreground
     #[command(after_help = "\
 Starts keeper and gateway where they do not run. SIGTERM ends the controller alone; instances and gateway go on.
@@ -344,6 +347,36 @@ pub enum SecretVerb {
         /// The secret
         name: String,
     },
+}
+
+/// What can be turned into stacks.
+#[derive(Debug, Subcommand)]
+pub enum ImportVerb {
+    /// Turn a Docker Compose file into a stack, and name everything that has no counterpart
+    #[command(after_help = "\
+The stack goes to standard output, what is to be known about it to standard error.
+
+Examples:
+  basalt import compose compose.yaml
+  basalt import compose compose.yaml --out stack.hcl --profile debug
+  basalt import compose compose.yaml --output json | jq '.findings[]'")]
+    Compose(ImportComposeArgs),
+}
+
+/// Arguments of `import compose`.
+#[derive(Debug, Clone, Args)]
+pub struct ImportComposeArgs {
+    /// The Compose file
+    pub file: PathBuf,
+    /// Write the stack to this file, which must not be there yet
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+    /// File of variables for `${…}` [default: .env beside the Compose file]
+    #[arg(long = "env-file", value_name = "FILE")]
+    pub env_files: Vec<PathBuf>,
+    /// Take in the services of this profile; `*` means all
+    #[arg(long = "profile", value_name = "NAME")]
+    pub profiles: Vec<String>,
 }
 
 /// What can be done with images.

@@ -5,12 +5,12 @@ use std::future::Future;
 use basalt_api::Client;
 use clap::CommandFactory;
 
-use crate::cli::{Cli, Verb};
+use crate::cli::{Cli, ImportVerb, Verb};
 use crate::command::{Ask, ask, rollback, scale};
 use crate::error::{CliError, Outcome, Result};
 use crate::output::Output;
 use crate::paths::Data;
-use crate::{form, image, init, keeping, planned, reading, roles, up};
+use crate::{form, image, import, init, keeping, planned, reading, roles, up};
 
 /// Does what the verb says.
 ///
@@ -42,6 +42,7 @@ pub fn run(cli: Cli, out: Output) -> Result<Outcome> {
         Verb::Scale { counts, detach } => block(scale(&client()?, counts, *detach, out)),
         Verb::Secret(verb) => keeping::secret(verb, &data()?, out),
         Verb::Image(verb) => image::image(verb, &data()?, out),
+        Verb::Import(ImportVerb::Compose(args)) => import::compose(args, out),
         Verb::Serve(args) => roles::serve(args, &data()?),
         Verb::Keeper(args) => roles::keeper(args, &data()?),
         Verb::Gateway(args) => roles::gateway(args, &data()?),

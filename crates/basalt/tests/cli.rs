@@ -49,6 +49,29 @@ fn exit_codes() {
     check(&["secret", "remove", "nobody"], 4, "there is no secret `nobody`");
     check(&["image", "import", "oci-archive:/nowhere.tar"], 4, "/nowhere.tar");
     check(&["image", "list"], 0, "");
+    check(&["import", "compose", "/nowhere.yaml"], 4, "`/nowhere.yaml` can't be read");
+}
+
+/// A Compose file goes in; a stack that is valid comes out, with what is to be known about it beside it.
+#[test]
+fn compose_files_become_stacks() {
+    let dir = tempfile::tempdir().unwrap();
+    let (file, stack) = (dir.path().join("compose.yaml"), dir.path().join("stack.hcl"));
+    let text = "services:\n  web:\n    image: nginx:${TAG}\n    ports: ['8080:80']\n    hostname: web\n";
+    std::fs::write(&file, text).unwrap();
+    std::fs::write(dir.path().join(".env"), "TAG=1.27\n").unwrap();
+    let (file, stack) = (file.to_str().unwrap(), stack.to_str().unwrap());
+    let ran = basalt(dir.path(), &["import", "compose", file, "--out", stack]);
+    assert_eq!(ran.code, Some(0), "{}", ran.err);
+    assert!(ran.err.contains("compose.yaml:5 services.web.hostname"), "{}", ran.err);
+    assert!(std::fs::read_to_string(stack).unwrap().contains("variable \"tag\" { default = \"1.27\" }"));
+    assert_eq!(basalt(dir.path(), &["validate", stack]).code, Some(0));
+    // What is there stays as it is.
+    assert_eq!(basalt(dir.path(), &["import", "compose", file, "--out", stack]).code, Some(4));
+    let ran = basalt(dir.path(), &["import", "compose", file, "--output", "json"]);
+    let json: serde_json::Value = serde_json::from_str(&ran.out).unwrap();
+    assert!(json["stack"].as_str().unwrap().contains("service \"web\""));
+    assert!(json["findings"].as_array().unwrap().iter().any(|finding| finding["line"] == 5), "{json}");
 }
 
 /// A stack that needs nothing from this machine.

@@ -3,8 +3,9 @@
 use crate::workspace::Workspace;
 
 /// The floor of each crate. A crate imports only from floors below its own.
-const FLOORS: [(&str, u32); 18] = [
+const FLOORS: [(&str, u32); 19] = [
     ("basalt-model", 0),
+    ("basalt-compose", 1),
     ("basalt-stackfile", 1),
     ("basalt-plan", 1),
     ("basalt-rollout", 1),

@@ -73,3 +73,34 @@ fn every_function_has_one_row() {
         assert!(!names.contains(&name), "{name} is left out, and there");
     }
 }
+
+/// Whatever the function: sensitive arguments never make a result that may be shown.
+#[test]
+fn marks_pass_through_every_function() {
+    const EXEMPT: [&str; 4] = ["can", "issensitive", "nonsensitive", "type"];
+    let mut lost = Vec::new();
+    for function in TABLES.iter().flat_map(|(_, table)| *table).filter(|f| !EXEMPT.contains(&f.name())) {
+        let expr: hcl_edit::expr::Expression = function.example.0.parse().expect(function.usage);
+        // Some examples shorten what the function returns.
+        let Some(call) = innermost(&expr, function.name()) else { panic!("{} is not called", function.usage) };
+        let args: Vec<String> = call.args.iter().map(|arg| format!("sensitive({})", arg.to_string().trim())).collect();
+        if args.is_empty() {
+            continue;
+        }
+        let dots = if call.args.expand_final() { "..." } else { "" };
+        let text = format!("issensitive({}({}{dots}))", function.name(), args.join(", "));
+        if eval(&text).as_deref() != Ok("true") {
+            lost.push(format!("{text}: {:?}", eval(&text)));
+        }
+    }
+    assert!(lost.is_empty(), "{}", lost.join("\n"));
+}
+
+/// Returns the call of a function within an example.
+fn innermost<'e>(expr: &'e hcl_edit::expr::Expression, name: &str) -> Option<&'e hcl_edit::expr::FuncCall> {
+    let call = expr.as_func_call()?;
+    if call.name.name.as_str() == name {
+        return Some(call);
+    }
+    call.args.iter().find_map(|arg| innermost(arg, name))
+}
