@@ -71,7 +71,7 @@ fn line<'t>(tokens: &'t [Token<'t>]) -> Line<'t> {
     let equals = tokens.iter().position(|token| token.text == "=").filter(|i| *i > 0);
     // A value that goes on behind this line is in no column with others.
     let whole = |i: &usize| tokens[*i..].iter().map(|token| token.opens()).sum::<i32>() == 0;
-    let long = tokens.iter().any(|token| token.text.contains('\n'));
+    let long = tokens.iter().any(|token| token.text.contains('\n') && !token.text.starts_with("<<"));
     let assign = match equals.filter(whole).filter(|_| !long) {
         Some(i) => tokens.split_off(i),
         None => Vec::new(),
@@ -115,7 +115,10 @@ fn columns(lines: &[Line], width: impl Fn(&Line) -> Option<usize>) -> Vec<usize>
     let mut columns = vec![0; lines.len()];
     let mut start = 0;
     while start < widths.len() {
-        let run = widths[start..].iter().take_while(|width| width.is_some()).count();
+        let some = widths[start..].iter().take_while(|width| width.is_some()).count();
+        // Behind a heredoc, another run begins.
+        let ends = |line: &Line| line.assign.last().is_some_and(|token| token.text.contains('\n'));
+        let run = lines[start..start + some].iter().position(ends).map_or(some, |end| end + 1);
         let widest = widths[start..start + run].iter().flatten().max().copied().unwrap_or(0);
         columns[start..start + run].fill(widest);
         start += run.max(1);
@@ -205,6 +208,7 @@ mod tests {
         check("  # top\na {\n// in\n/* block\n   stays */\n}\n", "# top\na {\n  // in\n  /* block\n   stays */\n}\n");
         check("a = <<-E\n   x ${ y }\n     z\n   E\nb = 1\n", "a = <<-E\n   x ${ y }\n     z\n   E\nb = 1\n");
         check("a = \"${ x }  \\\" %{ if y }\"\n", "a = \"${ x }  \\\" %{ if y }\"\n");
+        check("ab = 1\nc = <<E\n x\nE\nd = 1\n", "ab = 1\nc  = <<E\n x\nE\nd = 1\n");
         check("a = c?1:2\r\n", "a = c ? 1 : 2\n");
     }
 }

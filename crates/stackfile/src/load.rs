@@ -268,7 +268,7 @@ fn evaluate(loader: &Loader, bodies: Vec<(u32, Body)>, stem: &str, path: &Path, 
     let outputs = unit.outputs.iter().filter_map(|(name, output)| {
         let sensitive = output.value.is_sensitive();
         let json = |value| Some(serde_json::from_str(&cx.keep(functions::json(value))?).unwrap_or_default());
-        let value = if sensitive { None } else { Some(json(&output.value)?) };
+        let value = if sensitive { None } else { Some(json(&output.value.clone().named())?) };
         Some((name.clone(), OutputValue { value, sensitive, description: output.description.clone() }))
     });
     let outputs = outputs.collect();

@@ -404,4 +404,6 @@ pub(crate) fn asked(shape: &'static Shape, keys: &[&'static str], blocks: &[&'st
 }
 
 #[cfg(test)]
+mod docs;
+#[cfg(test)]
 mod tests;

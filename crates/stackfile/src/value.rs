@@ -78,6 +78,17 @@ impl Value {
         self
     }
 
+    /// Returns it with the names of blocks in the place of references to them.
+    pub(crate) fn named(self) -> Self {
+        let data = match self.data {
+            Data::List(items) => Data::List(items.into_iter().map(Self::named).collect()),
+            Data::Map(map) => Data::Map(map.into_iter().map(|(key, value)| (key, value.named())).collect()),
+            Data::Reference(_, name) => Data::Text(name),
+            data => data,
+        };
+        Self { data, ..self }
+    }
+
     /// Returns it as if it, and all in it, stood at another place.
     pub(crate) fn moved(self, at: At) -> Self {
         let data = match self.data {

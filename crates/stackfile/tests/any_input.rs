@@ -1,18 +1,27 @@
 //! No input does harm: random bytes and torn stacks end in a stack or in faults.
 
+mod convert;
 mod memory;
 
 use std::path::Path;
 
-use basalt_stackfile::{Inputs, load_from, render};
+use basalt_stackfile::{Inputs, format, load_from, render};
 use memory::Memory;
 use proptest::prelude::*;
 
 const SHOP: &str = include_str!("shop.hcl");
 
 fn survives(text: &str) {
-    let files = Memory::new(&[("/s/shop.hcl", text), ("/s/app.toml.tpl", text), ("/bin/busybox", "ELF")]);
-    let loaded = load_from(&files, Path::new("/s/shop.hcl"), &Inputs::default());
+    survives_as("hcl", text);
+    if let Some(formatted) = format(text) {
+        assert_eq!(format(&formatted).as_deref(), Some(formatted.as_str()), "formatting twice is formatting once");
+    }
+}
+
+fn survives_as(kind: &str, text: &str) {
+    let path = format!("/s/shop.{kind}");
+    let files = Memory::new(&[(&path, text), ("/s/app.toml.tpl", text), ("/bin/busybox", "ELF")]);
+    let loaded = load_from(&files, Path::new(&path), &Inputs::default());
     assert_eq!(loaded.stack.is_none(), loaded.has_errors());
     let rendered = render(&loaded, true);
     assert_eq!(rendered.is_empty(), loaded.diagnostics.is_empty());
@@ -82,6 +91,61 @@ proptest! {
         let start = values[pick.index(values.len())];
         let end = start + SHOP[start..].find(['\n', '}']).unwrap_or(0);
         survives(&format!("{}{piece}{}", &SHOP[..start], &SHOP[end..]));
+    }
+}
+
+/// Pieces that mean something in YAML and JSON.
+const DATA_PIECES: [&str; 30] = [
+    "{", "}", "[", "]", ":", ": ", ",", "\"", "'", "- ", "\n", "\n  ", "\n    ", "&a ", "*a", "<<: ", "| ", "> ",
+    "|\n", "---\n", "!!str ", "${var.a}", "%{ if ", "null", "1e99", "service", "web", "image", "é", "\\u00e9",
+];
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(200) })]
+
+    #[test]
+    fn random_data(text in ".{0,200}") {
+        survives_as("yaml", &text);
+        survives_as("json", &text);
+    }
+
+    #[test]
+    fn random_pieces_of_data(pieces in prop::collection::vec(prop::sample::select(&DATA_PIECES[..]), 0..40)) {
+        survives_as("yaml", &pieces.concat());
+        survives_as("json", &pieces.concat());
+        survives_as("yaml", &format!("service: {}", pieces.concat()));
+        survives_as("json", &format!("{{\"service\": {}}}", pieces.concat()));
+    }
+
+    #[test]
+    fn torn_data(start in any::<prop::sample::Index>(), length in 0usize..30, piece in prop::sample::select(&DATA_PIECES[..])) {
+        let json = convert::to_json(SHOP);
+        for (kind, text) in [("yaml", convert::to_yaml(&json)), ("json", json.to_string())] {
+            let bounds: Vec<usize> = text.char_indices().map(|(at, _)| at).collect();
+            let start = start.index(bounds.len());
+            let end = (start + length).min(bounds.len() - 1);
+            survives_as(kind, &format!("{}{piece}{}", &text[..bounds[start]], &text[bounds[end]..]));
+        }
+    }
+}
+
+#[test]
+fn aliases_grow_within_bounds() {
+    let mut text = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n".to_owned();
+    for i in 1..12 {
+        text += &format!("a{i}: &a{i} [{}]\n", vec![format!("*a{}", i - 1); 9].join(", "));
+    }
+    survives_as("yaml", &text);
+}
+
+#[test]
+fn deep_data() {
+    for depth in [60, 100, 5000] {
+        let json = format!("{{\"locals\": {{\"a\": {}1{}}}}}", "[".repeat(depth), "]".repeat(depth));
+        survives_as("json", &json);
+        survives_as("yaml", &json);
+        survives_as("yaml", &(0..depth).map(|i| format!("{}a:\n", " ".repeat(i))).collect::<String>());
+        survives_as("yaml", &"- ".repeat(depth));
     }
 }
 

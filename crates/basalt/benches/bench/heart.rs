@@ -9,6 +9,7 @@ use basalt_journal::SqliteJournal;
 use basalt_model::{Digest, Event, Health, Kind, Limits, Millis, Name, Release, Service, Settings, State};
 use basalt_plan::{Desired, DesiredService, plan as compare};
 use basalt_seam::Journal as _;
+use basalt_stackfile::{Inputs, load};
 
 use crate::measure::{median, millis};
 use crate::table::Row;
@@ -50,6 +51,52 @@ pub fn plan() -> Vec<Row> {
         Row::alone(&format!("plan of {count} unchanged services"), "ms", median(times), budget)
     };
     [10, 100, 1_000, 10_000].map(row).into()
+}
+
+/// Stacks read from text to nouns, in growing numbers of services: the time, and the memory that it takes at most.
+pub fn stack() -> Vec<Row> {
+    let row = |count: u32| {
+        let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        let path = folder.path().join("bench.hcl");
+        std::fs::write(&path, stack_text(count)).unwrap();
+        let mut most = 0.0_f64;
+        let times = (0..3).map(|_| {
+            // Forgets the highest memory so far (proc(5), clear_refs).
+            std::fs::write("/proc/self/clear_refs", "5").unwrap();
+            let before = status("VmRSS");
+            let time = millis(|| assert!(!load(&path, &Inputs::default()).has_errors()));
+            most = most.max(status("VmHWM") - before);
+            time
+        });
+        let time = median(times.collect());
+        let (time_budget, memory_budget) =
+            if count == 10_000 { ("≤ 500 ms", "≤ 512 MiB") } else { ("linear", "linear") };
+        [
+            Row::alone(&format!("stack of {count} services read"), "ms", time, time_budget),
+            Row::alone(&format!("its memory at most, {count} services"), "MiB", most, memory_budget),
+        ]
+    };
+    [10, 100, 1_000, 10_000].into_iter().flat_map(row).collect()
+}
+
+/// Returns a field of this process's status in MiB.
+fn status(field: &str) -> f64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let kib = status.lines().find_map(|line| line.strip_prefix(field)?.split_whitespace().nth(1)?.parse::<f64>().ok());
+    kib.unwrap_or(0.0) / 1024.0
+}
+
+fn stack_text(count: u32) -> String {
+    let service = |n| {
+        format!(
+            "service \"service-{n}\" {{\n  image = \"registry.example.com/app:${{var.tag}}\"\n  env = {{\n    NAME = \"service-{n}\"\n    \
+             URL  = \"http://${{local.host}}/${{upper(\"x\")}}\"\n  }}\n  config \"/etc/app.toml\" {{ content = \"name = {n}\\n\" }}\n  \
+             port \"http\" {{ container = 8080 }}\n  limits {{ memory = \"128MiB\" }}\n  health {{\n    http {{\n      path = \"/health\"\n    }}\n  }}\n  \
+             route {{ host = \"service-{n}.example.com\" }}\n}}\n"
+        )
+    };
+    let head = "variable \"tag\" { default = \"1\" }\nlocals { host = \"example.com\" }\n";
+    head.to_owned() + &(0..count).map(service).collect::<String>()
 }
 
 /// Returns a stack of services, and the state in which all of them run as they are wanted.

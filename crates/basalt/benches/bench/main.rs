@@ -22,9 +22,10 @@ use table::Row;
 /// A group of rows, and what measures it.
 type Group = (&'static str, fn() -> Vec<Row>);
 
-const GROUPS: [Group; 7] = [
+const GROUPS: [Group; 8] = [
     ("journal", heart::journal),
     ("plan", heart::plan),
+    ("stack", heart::stack),
     ("start", runtimes::start),
     ("replace", instances::replace),
     ("update", updates::update),
