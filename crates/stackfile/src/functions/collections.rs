@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use unicode_segmentation::UnicodeSegmentation;
 
+use super::conversion::unify;
 use super::{Call, Function, parts, texts, whole};
 use crate::fault::Eval;
 use crate::number::Number;
@@ -138,8 +139,10 @@ pub(super) const TABLE: &[Function] = &[
             if values.len() != keys.len() {
                 return Err(c.wrong(1, format!("{} keys for {} values", keys.len(), values.len())));
             }
-            let search: BTreeSet<String> = c.list(2)?.iter().map(identity).collect();
-            let found = values.iter().zip(keys).filter(|(_, key)| search.contains(&identity(key)));
+            // Of different simple types all become strings, so that "1" and 1 are the same key.
+            let mut keys = unify(keys.iter().chain(c.list(2)?).cloned().collect())?;
+            let search: BTreeSet<String> = keys.drain(values.len()..).map(|key| identity(&key)).collect();
+            let found = values.iter().zip(&keys).filter(|(_, key)| search.contains(&identity(key)));
             Ok(Data::List(found.map(|(value, _)| value.clone()).collect()))
         },
     ),

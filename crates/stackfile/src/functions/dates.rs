@@ -14,9 +14,9 @@ use crate::value::Data;
 
 pub(super) const FORMATDATE: Function = whole(
     "formatdate(format, time)",
-    "The time in another form: `YYYY` `YY` year; `MMMM` `MMM` `MM` `M` month; `DD` `D` day; `EEEE` `EEE` weekday; `HH` `H` hour; \
-     `hh` `h` `AA` `aa` of twelve; `mm` `m` minute; `ss` `s` second; `ZZZZZ` `ZZZZ` `ZZZ` `Z` offset; `'text'` as it is.",
-    (r#"formatdate("D MMM YYYY 'at' HH:mm ZZZ", "2026-01-02T03:04:05Z")"#, r#""2 Jan 2026 at 03:04 UTC""#),
+    "The time in another form: `YYYY` `YY` year; `MMMM` `MMM` `MM` `M` month; `DD` `D` day; `EEEE` `EEE` weekday; `hh` `h` hour; \
+     `HH` `H` `AA` `aa` of twelve; `mm` `m` minute; `ss` `s` second; `ZZZZZ` `ZZZZ` `ZZZ` `Z` offset; `'text'` as it is.",
+    (r#"formatdate("D MMM YYYY 'at' hh:mm ZZZ", "2026-01-02T03:04:05Z")"#, r#""2 Jan 2026 at 03:04 UTC""#),
     formatdate,
 );
 
@@ -210,10 +210,10 @@ fn formatdate(call: &Call) -> Eval<Data> {
             "D" => t.day().to_string(),
             "EEEE" => day.to_owned(),
             "EEE" => day[..3].to_owned(),
-            "HH" => format!("{:02}", t.hour()),
-            "H" => t.hour().to_string(),
-            "hh" => format!("{twelve:02}"),
-            "h" => twelve.to_string(),
+            "hh" => format!("{:02}", t.hour()),
+            "h" => t.hour().to_string(),
+            "HH" => format!("{twelve:02}"),
+            "H" => twelve.to_string(),
             "AA" => if t.hour() < 12 { "AM" } else { "PM" }.to_owned(),
             "aa" => if t.hour() < 12 { "am" } else { "pm" }.to_owned(),
             "mm" => format!("{:02}", t.minute()),
@@ -226,7 +226,7 @@ fn formatdate(call: &Call) -> Eval<Data> {
             "Z" => zone(offset, ":", "Z"),
             _ => {
                 let fault = call.wrong_fault(0, format!("`{verb}` is not known"));
-                return Err(fault.help("what is meant as it is stands in quotes: \"HH'h'\"").into());
+                return Err(fault.help("what is meant as it is stands in quotes: \"hh'h'\"").into());
             }
         });
     }

@@ -205,6 +205,7 @@ fn collections() {
     check("flatten([[[]], [1, [{ a = [2, [3]] }]]])", r#"[1,{"a":[2,[3]]}]"#);
     check(r#"length({ a = 1 })"#, "1");
     check(r#"lookup({ a = 1 }, "a", 0)"#, "1");
+    check(r#"matchkeys(["a", "b", "c"], [1, 2, 3], [1, "3"])"#, r#"["a","c"]"#);
     check("merge()", "{}");
     check("merge({ a = 1 }, null, { b = { c = 1 } }, { b = { d = 1 } })", r#"{"a":1,"b":{"d":1}}"#);
     check("one([])", "null");
@@ -362,16 +363,17 @@ fn hashes() {
 
 #[test]
 fn dates() {
-    check(r#"formatdate("DD MMM YYYY hh:mm ZZZ", "2018-01-02T23:12:01Z")"#, r#""02 Jan 2018 11:12 UTC""#);
+    check(r#"formatdate("DD MMM YYYY hh:mm ZZZ", "2018-01-02T23:12:01Z")"#, r#""02 Jan 2018 23:12 UTC""#);
     check(
         r#"formatdate("EEEE, DD-MMM-YY hh:mm:ss ZZZ", "2018-01-02T23:12:01Z")"#,
-        r#""Tuesday, 02-Jan-18 11:12:01 UTC""#,
+        r#""Tuesday, 02-Jan-18 23:12:01 UTC""#,
     );
     check(
-        r#"formatdate("EEE, D MMMM YYYY H:m:s AA Z ZZZZ ZZZZZ", "2018-01-02T00:02:01-08:30")"#,
+        r#"formatdate("EEE, D MMMM YYYY h:m:s AA Z ZZZZ ZZZZZ", "2018-01-02T00:02:01-08:30")"#,
         r#""Tue, 2 January 2018 0:2:1 AM -08:30 -0830 -08:30""#,
     );
-    check(r#"formatdate("h 'o''clock' aa", "2018-01-02T00:02:01Z")"#, r#""12 o'clock am""#);
+    check(r#"formatdate("H 'o''clock' aa", "2018-01-02T00:02:01Z")"#, r#""12 o'clock am""#);
+    check(r#"formatdate("HH:mmaa", "2018-01-02T23:12:01Z")"#, r#""11:12pm""#);
     check(r#"timeadd("2017-11-22T00:00:00Z", "-1.5h")"#, r#""2017-11-21T22:30:00Z""#);
     check(r#"timeadd("2020-02-28T23:59:59.9+01:00", "100ms")"#, r#""2020-02-29T00:00:00+01:00""#);
     check(r#"timecmp("2017-11-22T00:00:00Z", "2017-11-22T01:00:00+01:00")"#, "0");
