@@ -116,7 +116,10 @@ impl Variables {
         let name = expression.name.as_str();
         let set = self.set.get(name);
         let non_empty = set.filter(|value| !value.is_empty());
-        let operand = |text: &str| self.known(text);
+        /// The most expressions within a default; what has more is taken as it is.
+        const DEEPEST: usize = 32;
+        let deep = expression.operand.matches("${").count() > DEEPEST;
+        let operand = |text: &str| if deep { text.to_owned() } else { self.known(text) };
         let counted = if expression.operator.starts_with(':') { non_empty } else { set };
         if matches!(expression.operator.as_str(), ":+" | "+") {
             // What is written depends on the variable, and is no value of it.
@@ -200,6 +203,10 @@ mod tests {
         check("${A:?must be set}", "1");
         check("$1 ${1-x", "$1 ${1-x");
         check("a$", "a$");
+        check(
+            &format!("{}{}", "${B:-".repeat(9999), "}".repeat(9999)),
+            &format!("{}{}", "${B:-".repeat(9998), "}".repeat(9998)),
+        );
     }
 
     #[test]

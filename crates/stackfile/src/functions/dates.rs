@@ -36,8 +36,8 @@ pub(super) const TIMECMP: Function = whole(
 
 pub(super) const TIMESTAMP: Function = whole(
     "timestamp()",
-    "The time that is given to the evaluation, in UTC. None is an error: with a clock, the same stack would never give the \
-     same release.",
+    "The time that SOURCE_DATE_EPOCH gives, in UTC. None is an error: with a clock, the same stack would never give the same \
+     release.",
     ("timestamp()", r#""2026-01-02T03:04:05Z""#),
     now,
 );
