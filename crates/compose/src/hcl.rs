@@ -30,6 +30,15 @@ impl Text {
         self.0.iter().map(literal).collect()
     }
 
+    /// Returns it with its literal parts changed.
+    pub(crate) fn map(self, change: impl Fn(String) -> String) -> Self {
+        let part = |part| match part {
+            Part::Literal(text) => Part::Literal(change(text)),
+            part => part,
+        };
+        Self(self.0.into_iter().map(part).collect())
+    }
+
     /// Returns whether it refers to no variable.
     pub(crate) fn is_literal(&self) -> bool {
         self.0.iter().all(|part| matches!(part, Part::Literal(_)))

@@ -74,6 +74,8 @@ pub(crate) struct Cx<'o> {
     pub(crate) findings: Findings,
     /// The images that are built, by what they are built of.
     pub(crate) built: RefCell<BTreeMap<String, String>>,
+    /// Services whose names can't stay: from, to.
+    pub(crate) renamed: RefCell<Vec<(String, String)>>,
 }
 
 /// A service that is being imported.
@@ -150,6 +152,7 @@ pub fn import(text: &str, options: &Options, files: &dyn Files) -> Result<Import
         files,
         variables: variables(options, files),
         findings: Findings::default(),
+        renamed: RefCell::default(),
         built: RefCell::default(),
     };
     let fields = Fields::new(&root);
@@ -237,8 +240,9 @@ fn project<'n>(cx: &Cx, fields: &Fields<'n>, nodes: &'n [(String, Rc<Node>)]) ->
         fields.get("profiles").inspect(|node| node.use_all());
         let own = name(key);
         if own != *key {
-            let what = format!("the service is named `{own}` here, and others reach it by that name alone");
-            cx.findings.note(node, what, format!("write `{own}` where `{key}` is called"));
+            let what = format!("the service is named `{own}` here, and so is the host in addresses such as `{key}:80`");
+            cx.findings.note(node, what, format!("write `{own}` where `{key}` is called otherwise"));
+            cx.renamed.borrow_mut().push((key.clone(), own.clone()));
         }
         if !names.insert(own.clone()) {
             cx.findings.name(node, format!("another service is named `{own}` already: this one is left out"), "");
@@ -410,12 +414,48 @@ impl Cx<'_> {
     /// Returns the text of a scalar with its variables replaced or referred to.
     pub(crate) fn text(&self, node: &Node, place: Where) -> Option<Text> {
         match node.text() {
-            Some(text) => Some(self.variables.read(text, place)),
+            Some(text) => Some(self.read(text, place)),
             None => {
                 self.odd(node, "a string");
                 None
             }
         }
+    }
+
+    /// Returns a text with its variables replaced or referred to, and hosts by their names in the stack.
+    pub(crate) fn read(&self, text: &str, place: Where) -> Text {
+        let text = self.variables.read(text, place);
+        if place == Where::Known { text } else { text.map(|literal| self.hosts(literal)) }
+    }
+
+    /// Returns a text with the hosts of addresses by their names in the stack: `//db_1`, `@db_1` and `db_1:5432`.
+    pub(crate) fn hosts(&self, text: String) -> String {
+        let part = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+        self.renamed.borrow().iter().fold(text, |text, (from, to)| {
+            let mut renamed = String::new();
+            let mut end = 0;
+            for (at, _) in text.match_indices(from) {
+                let (before, behind) = (&text[..at], &text[at + from.len()..]);
+                let alone = !before.ends_with(part) && !behind.starts_with(part);
+                let port = behind.strip_prefix(':').is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()));
+                if alone && (port || before.ends_with("//") || before.ends_with('@')) {
+                    renamed.push_str(&text[end..at]);
+                    renamed.push_str(to);
+                    end = at + from.len();
+                }
+            }
+            renamed.push_str(&text[end..]);
+            renamed
+        })
+    }
+
+    /// Returns the value of a variable that names a host, if it is nothing but a service whose name can't stay.
+    fn host(&self, key: &str, text: Text) -> Text {
+        let key = key.to_ascii_uppercase();
+        let names_host = ["HOST", "SERVER", "ADDR", "ENDPOINT"].iter().any(|word| key.contains(word));
+        let renamed = self.renamed.borrow();
+        let to = renamed.iter().find(|(from, _)| names_host && text.is_literal() && text.plain() == *from);
+        to.map_or(text, |(_, to)| Text::literal(to))
     }
 
     /// Returns a bool.
@@ -446,7 +486,7 @@ impl Cx<'_> {
                 .iter()
                 .filter_map(|(key, node)| match node.data {
                     Data::Null => Some((key.clone(), Expr::Text(self.variables.passed_on(key)))),
-                    _ => Some((key.clone(), Expr::Text(self.text(node, place)?))),
+                    _ => Some((key.clone(), Expr::Text(self.host(key, self.text(node, place)?)))),
                 })
                 .collect(),
             Data::List(items) => items
@@ -454,7 +494,7 @@ impl Cx<'_> {
                 .filter_map(|item| {
                     let raw = item.text()?;
                     Some(match raw.split_once('=') {
-                        Some((key, value)) => (key.to_owned(), Expr::Text(self.variables.read(value, place))),
+                        Some((key, value)) => (key.to_owned(), Expr::Text(self.host(key, self.read(value, place)))),
                         None => (raw.to_owned(), Expr::Text(self.variables.passed_on(raw))),
                     })
                 })

@@ -191,7 +191,7 @@ fn arguments(cx: &Cx, node: &Node) -> Vec<Text> {
             if raw.contains('$') && !parts.iter().all(whole) {
                 return words(&cx.variables.known(raw)).into_iter().map(Text::literal).collect();
             }
-            parts.iter().map(|word| cx.variables.read(word, Where::Elsewhere)).collect()
+            parts.iter().map(|word| cx.read(word, Where::Elsewhere)).collect()
         }
         _ => {
             cx.odd(node, "a command");
@@ -222,7 +222,7 @@ fn environment(cx: &Cx, fields: &Fields, service: &str) -> Vec<(String, Expr)> {
             match cx.files.text(Path::new(path.trim_start_matches("./"))) {
                 Some(text) => {
                     for (key, value) in dotenv(&text) {
-                        let value = cx.variables.known(&value);
+                        let value = cx.hosts(cx.variables.known(&value));
                         let secret = is_secret(&key) && !value.is_empty();
                         let text =
                             if secret { cx.variables.secret(service, &key, &value) } else { Text::literal(value) };
