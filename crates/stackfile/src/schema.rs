@@ -406,4 +406,7 @@ pub(crate) fn asked(shape: &'static Shape, keys: &[&'static str], blocks: &[&'st
 #[cfg(test)]
 mod docs;
 #[cfg(test)]
+#[path = "../tests/memory/mod.rs"]
+mod memory;
+#[cfg(test)]
 mod tests;

@@ -30,3 +30,34 @@ fn secrets_and_configs_go_back_with_the_release() {
     }
     basalt.down();
 }
+
+#[test]
+fn sensitive_values_reach_the_program_and_nobody_else() {
+    let stack = |token: u64| {
+        let content = format!("config \"/etc/app.conf\" {{ content = \"token=${{sensitive({token})}}\" }}");
+        let stack = Stack::new("sealed", "").instances(1).service(&content).env("PLAIN", "seen");
+        stack.env("TOKEN", &format!("${{sensitive({token})}}")).env("KEY", "${secret.key}")
+    };
+    let mut basalt = Basalt::new();
+    basalt.run_with_input(&["secret", "set", "key"], "k3y-in-store").expect(0);
+    basalt.up(&stack(70_012_341)).expect(0);
+    let environ = |basalt: &Basalt| basalt.get("/file?/proc/self/environ").1;
+    let seen = environ(&basalt);
+    for variable in ["TOKEN=70012341", "KEY=k3y-in-store", "PLAIN=seen"] {
+        assert!(seen.split('\0').any(|entry| entry == variable), "{variable} is not in {seen:?}");
+    }
+    assert_eq!(basalt.get("/file?/etc/app.conf").1, "token=70012341");
+
+    basalt.up(&stack(70_012_342)).expect(0);
+    assert!(environ(&basalt).contains("TOKEN=70012342"));
+    basalt.run(&["rollback", "app"]).expect(0);
+    assert!(environ(&basalt).contains("TOKEN=70012341"), "the whole earlier release");
+
+    for verb in
+        [&["events", "--output", "json"][..], &["releases", "--output", "json"], &["status", "--output", "json"]]
+    {
+        let out = basalt.run(verb).expect(0).out;
+        assert!(!out.contains("7001234") && !out.contains("k3y"), "a secret in clear: {out}");
+    }
+    basalt.down();
+}

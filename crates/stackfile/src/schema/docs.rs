@@ -3,11 +3,8 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
-use super::{OPEN, Of, STACK, Shape};
+use super::{OPEN, Of, STACK, Shape, memory};
 use crate::{Inputs, load_from, render};
-
-#[path = "../../tests/memory/mod.rs"]
-mod memory;
 
 const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/language.md");
 const START: &str = "<!-- blocks -->\n";

@@ -2,11 +2,8 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use super::{OPEN, STACK, Shape};
+use super::{OPEN, STACK, Shape, memory};
 use crate::{Inputs, load_from, render};
-
-#[path = "../../tests/memory/mod.rs"]
-mod memory;
 
 type Asked = BTreeMap<&'static str, (BTreeSet<&'static str>, BTreeSet<&'static str>)>;
 
