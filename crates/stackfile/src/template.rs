@@ -17,7 +17,7 @@ impl Evaluator<'_> {
             return self.eval(&only.expr, scope, at);
         }
         let elements: Vec<&Element> = template.iter().collect();
-        let (text, sensitive) = self.elements(&elements, scope, at, false, false)?;
+        let (text, sensitive) = self.elements(&elements, scope, at, (false, false), true)?;
         Ok(Value::text(text, at).marked(sensitive))
     }
 
@@ -32,15 +32,30 @@ impl Evaluator<'_> {
 
     /// Returns the text of a template, and whether anything sensitive is in it.
     pub(crate) fn render(&self, template: &Template, scope: &Scope, at: At) -> Eval<(String, bool)> {
-        self.trimmed(template, scope, at, false, false)
+        self.trimmed(template, scope, at, (false, false), false)
     }
 
-    fn trimmed(&self, template: &Template, scope: &Scope, at: At, start: bool, end: bool) -> Eval<(String, bool)> {
-        self.elements(&template.iter().collect::<Vec<_>>(), scope, at, start, end)
+    fn trimmed(
+        &self,
+        template: &Template,
+        scope: &Scope,
+        at: At,
+        trim: (bool, bool),
+        quoted: bool,
+    ) -> Eval<(String, bool)> {
+        self.elements(&template.iter().collect::<Vec<_>>(), scope, at, trim, quoted)
     }
 
-    /// Returns the text of some elements; `start` and `end` say whether the markers around them ask for trimming.
-    fn elements(&self, elements: &[&Element], scope: &Scope, at: At, start: bool, end: bool) -> Eval<(String, bool)> {
+    /// Returns the text of some elements; `start` and `end` say whether the markers around them ask for trimming, and
+    /// `quoted` whether they stand in quotes.
+    fn elements(
+        &self,
+        elements: &[&Element],
+        scope: &Scope,
+        at: At,
+        (start, end): (bool, bool),
+        quoted: bool,
+    ) -> Eval<(String, bool)> {
         let mut text = String::new();
         let mut sensitive = false;
         let mut failed: Option<Faults> = None;
@@ -49,16 +64,15 @@ impl Evaluator<'_> {
                 Element::Literal(literal) => {
                     let before = i.checked_sub(1).map_or(start, |i| strips(elements[i]).strip_end());
                     let after = elements.get(i + 1).map_or(end, |next| strips(next).strip_start());
-                    let literal = literal.as_str();
-                    let literal = if before { literal.trim_start() } else { literal };
-                    Ok((if after { literal.trim_end() } else { literal }.to_owned(), false))
+                    let literal = if before { without_start(literal, quoted) } else { literal.to_string() };
+                    Ok((if after { without_end(&literal, quoted).to_owned() } else { literal }, false))
                 }
                 Element::Interpolation(interpolation) => self
                     .eval(&interpolation.expr, scope, at)
                     .and_then(|value| Ok((value.to_text()?, value.is_sensitive()))),
                 Element::Directive(directive) => match &**directive {
-                    Directive::If(directive) => self.if_directive(directive, scope, at),
-                    Directive::For(directive) => self.for_directive(directive, scope, at),
+                    Directive::If(directive) => self.if_directive(directive, scope, at, quoted),
+                    Directive::For(directive) => self.for_directive(directive, scope, at, quoted),
                 },
             };
             match part {
@@ -76,22 +90,22 @@ impl Evaluator<'_> {
         failed.map_or(Ok((text, sensitive)), Err)
     }
 
-    fn if_directive(&self, directive: &IfDirective, scope: &Scope, at: At) -> Eval<(String, bool)> {
+    fn if_directive(&self, directive: &IfDirective, scope: &Scope, at: At, quoted: bool) -> Eval<(String, bool)> {
         let condition = self.eval(&directive.if_expr.cond_expr, scope, at)?;
         let end = directive.endif_expr.strip.strip_start();
         let (text, sensitive) = match (condition.to_bool()?, &directive.else_expr) {
             (true, other) => {
                 let end = other.as_ref().map_or(end, |other| other.strip.strip_start());
                 let start = directive.if_expr.strip.strip_end();
-                self.trimmed(&directive.if_expr.template, scope, at, start, end)?
+                self.trimmed(&directive.if_expr.template, scope, at, (start, end), quoted)?
             }
-            (false, Some(other)) => self.trimmed(&other.template, scope, at, other.strip.strip_end(), end)?,
+            (false, Some(other)) => self.trimmed(&other.template, scope, at, (other.strip.strip_end(), end), quoted)?,
             (false, None) => (String::new(), false),
         };
         Ok((text, sensitive || condition.is_sensitive()))
     }
 
-    fn for_directive(&self, directive: &ForDirective, scope: &Scope, at: At) -> Eval<(String, bool)> {
+    fn for_directive(&self, directive: &ForDirective, scope: &Scope, at: At, quoted: bool) -> Eval<(String, bool)> {
         let intro = &directive.for_expr;
         let collection = self.eval(&intro.collection_expr, scope, at)?;
         let mut sensitive = collection.is_sensitive();
@@ -102,12 +116,27 @@ impl Evaluator<'_> {
             let key = intro.key_var.as_ref().map(|name| (name.as_str().to_owned(), key));
             let inner = scope.with(key.into_iter().chain([(value_name, value)]));
             let (start, end) = (intro.strip.strip_end(), directive.endfor_expr.strip.strip_start());
-            let (part, mark) = self.trimmed(&intro.template, &inner, at, start, end)?;
+            let (part, mark) = self.trimmed(&intro.template, &inner, at, (start, end), quoted)?;
             text.push_str(&part);
             sensitive |= mark;
         }
         Ok((text, sensitive))
     }
+}
+
+/// Returns a literal without the white space at its start: all of it in quotes, else up to the end of the line, so that
+/// what the next line is indented by stays, as in HCL's own implementation, whose literals end with their lines.
+fn without_start(literal: &str, quoted: bool) -> String {
+    let end = if quoted { literal.len() } else { literal.find('\n').map_or(literal.len(), |end| end + 1) };
+    let (line, rest) = literal.split_at(end);
+    format!("{}{rest}", line.trim_start())
+}
+
+/// Returns a literal without the white space at its end, by the same rule.
+fn without_end(literal: &str, quoted: bool) -> &str {
+    let body = literal.strip_suffix('\n').unwrap_or(literal);
+    let start = if quoted { 0 } else { body.rfind('\n').map_or(0, |end| end + 1) };
+    &literal[..start + literal[start..].trim_end().len()]
 }
 
 /// Returns what an element trims of the literals before and behind it.

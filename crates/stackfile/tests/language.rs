@@ -62,6 +62,8 @@ fn values() {
     check("<<-E\n    a\n      b ${1}\n    E\n", json!("a\n  b 1\n"));
     check("<<E\n  a\n\n  b\nE\n", json!("  a\n\n  b\n"));
     check("<<-E\n    a\n\n    b\n  E\n", json!("a\n\nb\n"));
+    check("<<E\n%{ for v in [1, 2] ~}\n  - ${v}\n%{ endfor ~}\nend\nE\n", json!("  - 1\n  - 2\nend\n"));
+    check("<<E\na\n%{~ if true }\nb\n  %{~ endif }\nE\n", json!("a\nb\n\n"));
     check("\"$${x} %%{y}\"", json!("${x} %{y}"));
     check("basalt.environment", json!("default"));
     check("path.module", json!("."));
