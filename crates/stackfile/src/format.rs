@@ -17,10 +17,10 @@ struct Line<'t> {
     comment: Option<&'t Token<'t>>,
 }
 
-/// Returns an HCL text in its usual form; `None` if that would change more than white space, as it might for a text that
-/// is no HCL.
+/// Returns an HCL text in its usual form; `None` if it is no HCL, or if that would change more than white space.
 pub fn format(text: &str) -> Option<String> {
     let text = text.replace("\r\n", "\n");
+    hcl_edit::parser::parse_body(&text).ok()?;
     let before = tokens(&text);
     let mut lines: Vec<Line> = before.split(|token| token.kind == Kind::Newline).map(line).collect();
     indent(&mut lines);
@@ -59,7 +59,7 @@ pub fn format(text: &str) -> Option<String> {
             let texts = tokens.iter().filter(|token| token.kind != Kind::Newline);
             texts.map(|token| token.text.trim_end().to_owned()).collect()
         };
-        whole(&before) == whole(&after)
+        whole(&before) == whole(&after) && hcl_edit::parser::parse_body(&formatted).is_ok()
     };
     same.then_some(formatted)
 }
@@ -207,7 +207,7 @@ mod tests {
         check("a = f({\nb = 1\n})\n", "a = f({\n  b = 1\n})\n");
         check("  # top\na {\n// in\n/* block\n   stays */\n}\n", "# top\na {\n  // in\n  /* block\n   stays */\n}\n");
         check("a = <<-E\n   x ${ y }\n     z\n   E\nb = 1\n", "a = <<-E\n   x ${ y }\n     z\n   E\nb = 1\n");
-        check("a = \"${ x }  \\\" %{ if y }\"\n", "a = \"${ x }  \\\" %{ if y }\"\n");
+        check("a = \"${ x }  \\\" %{ if y }z%{ endif }\"\n", "a = \"${ x }  \\\" %{ if y }z%{ endif }\"\n");
         check("ab = 1\nc = <<E\n x\nE\nd = 1\n", "ab = 1\nc  = <<E\n x\nE\nd = 1\n");
         check("a = c?1:2\r\n", "a = c ? 1 : 2\n");
     }

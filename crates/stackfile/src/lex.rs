@@ -106,7 +106,6 @@ fn quoted(text: &str) -> usize {
             '\\' => at += 1 + rest[1..].chars().next().map_or(0, char::len_utf8),
             _ if rest.starts_with("$${") || rest.starts_with("%%{") => at += 3,
             _ if rest.starts_with("${") || rest.starts_with("%{") => at += 2 + inside(&rest[2..]),
-            '\n' => return at,
             _ => at += c.len_utf8(),
         }
     }
