@@ -27,6 +27,9 @@ const KNOWN: [&str; 8] = ["variable", "locals", "environment", "module", "output
 /// Blocks that later versions will know.
 const NOT_YET: [&str; 5] = ["check", "data", "policy", "provider", "secret"];
 
+/// The most modules within each other: more than any stack needs, few enough for the stack of a thread.
+const DEEPEST_MODULE: usize = 16;
+
 /// What is charged for a module that is taken in, in bytes for each of its blocks.
 const BLOCK: usize = 256;
 
@@ -469,6 +472,12 @@ fn module(
         let names: Vec<String> = above.iter().chain([&path]).map(|path| format!("`{}`", path.display())).collect();
         let fault = Fault::at(path_at, format!("modules contain each other in a circle: {}", names.join(" → ")));
         cx.report(fault.help("one of them has to do without the others"));
+        return (None, Vec::new());
+    }
+    if above.len() > DEEPEST_MODULE {
+        // Links may lead in circles by ever longer paths.
+        let fault = Fault::at(path_at, format!("more than {DEEPEST_MODULE} modules within each other"));
+        cx.report(fault.help("look for a link that leads back to a folder above it"));
         return (None, Vec::new());
     }
     let Some((bodies, folder)) = loader.module(&path, path_at) else { return (None, Vec::new()) };

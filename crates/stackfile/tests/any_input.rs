@@ -150,6 +150,31 @@ fn deep_data() {
 }
 
 #[test]
+fn modules_in_ever_longer_paths() {
+    /// One text at every path, as a link to the folder above makes it.
+    struct Everywhere;
+    impl basalt_stackfile::Files for Everywhere {
+        fn read(&self, _: &Path) -> std::io::Result<Vec<u8>> {
+            Ok(b"module \"m\" { source = \"./again/x.hcl\" }\n".to_vec())
+        }
+        fn list(&self, _: &Path) -> std::io::Result<Vec<std::path::PathBuf>> {
+            Ok(Vec::new())
+        }
+        fn is_folder(&self, _: &Path) -> bool {
+            false
+        }
+        fn exists(&self, _: &Path) -> bool {
+            true
+        }
+        fn absolute(&self, path: &Path) -> std::io::Result<std::path::PathBuf> {
+            Ok(path.to_owned())
+        }
+    }
+    let loaded = load_from(&Everywhere, Path::new("/s.hcl"), &Inputs::default());
+    assert_eq!(loaded.diagnostics[0].message, "more than 16 modules within each other");
+}
+
+#[test]
 fn not_utf8() {
     struct Bytes;
     impl basalt_stackfile::Files for Bytes {
