@@ -27,11 +27,11 @@ const KNOWN: [&str; 8] = ["variable", "locals", "environment", "module", "output
 /// Blocks that later versions will know.
 const NOT_YET: [&str; 5] = ["check", "data", "policy", "provider", "secret"];
 
-/// The most modules within each other: more than any stack needs, few enough for the stack of a thread.
-const DEEPEST_MODULE: usize = 16;
+/// The most modules within each other: more than any stack needs, few enough that no `for_each` in each multiplies beyond bounds.
+const DEEPEST_MODULE: usize = 8;
 
 /// What is charged for a module that is taken in, in bytes for each of its blocks.
-const BLOCK: usize = 256;
+const BLOCK: usize = 1024;
 
 /// A stack or module with everything evaluated but its images, services and jobs.
 pub(crate) struct Unit {

@@ -171,7 +171,7 @@ fn modules_in_ever_longer_paths() {
         }
     }
     let loaded = load_from(&Everywhere, Path::new("/s.hcl"), &Inputs::default());
-    assert_eq!(loaded.diagnostics[0].message, "more than 16 modules within each other");
+    assert_eq!(loaded.diagnostics[0].message, "more than 8 modules within each other");
 }
 
 #[test]
