@@ -149,52 +149,38 @@ fn deep_data() {
     }
 }
 
+/// The same bytes at every path.
+struct Everywhere(&'static [u8]);
+
+impl basalt_stackfile::Files for Everywhere {
+    fn read(&self, _: &Path) -> std::io::Result<Vec<u8>> {
+        Ok(self.0.to_vec())
+    }
+    fn list(&self, _: &Path) -> std::io::Result<Vec<std::path::PathBuf>> {
+        Ok(Vec::new())
+    }
+    fn is_folder(&self, _: &Path) -> bool {
+        false
+    }
+    fn exists(&self, _: &Path) -> bool {
+        true
+    }
+    fn absolute(&self, path: &Path) -> std::io::Result<std::path::PathBuf> {
+        Ok(path.to_owned())
+    }
+}
+
 #[test]
 fn modules_in_ever_longer_paths() {
-    /// One text at every path, as a link to the folder above makes it.
-    struct Everywhere;
-    impl basalt_stackfile::Files for Everywhere {
-        fn read(&self, _: &Path) -> std::io::Result<Vec<u8>> {
-            Ok(b"module \"m\" { source = \"./again/x.hcl\" }\n".to_vec())
-        }
-        fn list(&self, _: &Path) -> std::io::Result<Vec<std::path::PathBuf>> {
-            Ok(Vec::new())
-        }
-        fn is_folder(&self, _: &Path) -> bool {
-            false
-        }
-        fn exists(&self, _: &Path) -> bool {
-            true
-        }
-        fn absolute(&self, path: &Path) -> std::io::Result<std::path::PathBuf> {
-            Ok(path.to_owned())
-        }
-    }
-    let loaded = load_from(&Everywhere, Path::new("/s.hcl"), &Inputs::default());
+    // As a link to the folder above makes them.
+    let files = Everywhere(b"module \"m\" { source = \"./again/x.hcl\" }\n");
+    let loaded = load_from(&files, Path::new("/s.hcl"), &Inputs::default());
     assert_eq!(loaded.diagnostics[0].message, "more than 8 modules within each other");
 }
 
 #[test]
 fn not_utf8() {
-    struct Bytes;
-    impl basalt_stackfile::Files for Bytes {
-        fn read(&self, _: &Path) -> std::io::Result<Vec<u8>> {
-            Ok(vec![b'a', 0xff, 0xfe])
-        }
-        fn list(&self, _: &Path) -> std::io::Result<Vec<std::path::PathBuf>> {
-            Ok(Vec::new())
-        }
-        fn is_folder(&self, _: &Path) -> bool {
-            false
-        }
-        fn exists(&self, _: &Path) -> bool {
-            true
-        }
-        fn absolute(&self, path: &Path) -> std::io::Result<std::path::PathBuf> {
-            Ok(path.to_owned())
-        }
-    }
-    let loaded = load_from(&Bytes, Path::new("/s.hcl"), &Inputs::default());
+    let loaded = load_from(&Everywhere(&[b'a', 0xff, 0xfe]), Path::new("/s.hcl"), &Inputs::default());
     assert_eq!(loaded.diagnostics[0].message, "`/s.hcl` is not UTF-8 text");
 }
 
