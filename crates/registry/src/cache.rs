@@ -18,7 +18,7 @@ use sha2::{Digest as _, Sha256};
 use crate::error::{Error, Result, io as on};
 
 /// What a broken transfer has left is kept so long for the next attempt.
-const KEEP_PARTS: Duration = Duration::from_secs(7 * 24 * 3600);
+const KEEP: Duration = Duration::from_secs(24 * 3600);
 
 /// How often a lock that another process holds is tried.
 const RETRY_LOCK: Duration = Duration::from_millis(50);
@@ -122,7 +122,7 @@ impl Cache {
         for entry in fs::read_dir(&dir).map_err(on("list", &dir))? {
             let entry = entry.map_err(on("list", &dir))?;
             let old = entry.metadata().and_then(|m| m.modified()).ok().and_then(|at| at.elapsed().ok());
-            if old.is_some_and(|old| old > KEEP_PARTS) {
+            if old.is_some_and(|old| old > KEEP) {
                 remove(&entry.path())?;
             }
         }

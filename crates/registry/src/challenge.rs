@@ -20,6 +20,14 @@ impl Challenge {
         let bearer = found.iter().find(|challenge| matches!(challenge, Self::Bearer { .. }));
         bearer.or(found.first()).cloned()
     }
+
+    /// Returns the challenge without the scope that it names.
+    pub(crate) fn without_scope(self) -> Self {
+        match self {
+            Self::Basic => Self::Basic,
+            Self::Bearer { realm, service, .. } => Self::Bearer { realm, service, scope: None },
+        }
+    }
 }
 
 /// Reads all challenges of a header that are known.

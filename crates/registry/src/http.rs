@@ -126,10 +126,12 @@ pub(crate) fn is_bad_certificate(error: &reqwest::Error) -> bool {
     false
 }
 
-/// TLS errors travel within I/O errors, whose `source` skips what they wrap.
+/// TLS errors travel within I/O errors, some of these within others, and `source` skips what they wrap.
 fn tls_error<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a rustls::Error> {
-    let wrapped = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
-    error.downcast_ref().or_else(|| wrapped.and_then(|inner| inner.downcast_ref()))
+    if let Some(found) = error.downcast_ref() {
+        return Some(found);
+    }
+    tls_error(error.downcast_ref::<std::io::Error>()?.get_ref()?)
 }
 
 /// Returns the files of a folder with an extension, sorted.

@@ -141,7 +141,8 @@ impl Remote {
             }
         };
         if answer.status() == StatusCode::UNAUTHORIZED {
-            self.access.lock().await.challenge = Challenge::of(answer.headers());
+            // Some name a scope here, which is of no repository.
+            self.access.lock().await.challenge = Challenge::of(answer.headers()).map(Challenge::without_scope);
         }
         Ok(())
     }
