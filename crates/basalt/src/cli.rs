@@ -434,6 +434,24 @@ Example: basalt image gc --all")]
         #[arg(long)]
         all: bool,
     },
+    /// Bring an image of a registry into the depot
+    #[command(after_help = "\
+Logins are those of docker, podman and skopeo. registries.conf, auth.json and certs.d in the data directory go before theirs.
+A stack's images are pulled by themselves; this is for having one beforehand.
+
+Example: basalt image pull registry.example.com/team/web:1.2")]
+    Pull {
+        /// `[HOST[:PORT]/]NAME[:TAG][@DIGEST]`; without a host, Docker Hub's
+        reference: String,
+    },
+    /// Send an image of the depot to a registry, byte for byte
+    #[command(after_help = "Example: basalt image push sha256:3f29c1 registry.example.com/team/web:1.2")]
+    Push {
+        /// Its digest or the beginning of it, or what it was pulled as
+        image: String,
+        /// `[HOST[:PORT]/]NAME[:TAG]`
+        reference: String,
+    },
     /// Check every kept image against its digests
     #[command(after_help = "Example: basalt image verify --repair")]
     Verify {

@@ -13,6 +13,7 @@ use basalt_trust::SecretStore;
 
 use crate::cli::StackArgs;
 use crate::error::{CliError, Kind, Result};
+use crate::image_registry::Registries;
 use crate::output::Output;
 use crate::paths::Data;
 use crate::progress::ImageProgress;
@@ -130,15 +131,16 @@ fn missing(errors: &[PinError]) -> CliError {
 struct Images<'a> {
     stack: &'a Stack,
     depot: Depot,
+    registries: Registries<'a>,
     out: Output,
     found: BTreeMap<String, Digest>,
 }
 
 impl<'a> Images<'a> {
     /// Bakes or reads every image that a service or job uses, and those that these start from.
-    fn resolve(stack: &'a Stack, data: &Data, out: Output) -> Result<Self> {
+    fn resolve(stack: &'a Stack, data: &'a Data, out: Output) -> Result<Self> {
         let depot = Depot::open(&data.depot()).map_err(|error| CliError::of(Kind::Internal, &error))?;
-        let mut images = Self { stack, depot, out, found: BTreeMap::new() };
+        let mut images = Self { stack, depot, registries: Registries::new(data), out, found: BTreeMap::new() };
         let services = stack.services.values().map(|service| &service.image);
         for source in services.chain(stack.jobs.values().map(|job| &job.image)) {
             images.find(source, &mut Vec::new())?;
@@ -152,11 +154,7 @@ impl<'a> Images<'a> {
             return Ok(*digest);
         }
         let digest = match source {
-            ImageSource::Reference(reference) => {
-                let progress = ImageProgress::new(self.out, reference);
-                let imported = self.depot.import(reference, &progress);
-                imported.map_err(|error| failed(&format!("the image `{reference}` can't be read"), &error))?
-            }
+            ImageSource::Reference(reference) => self.registries.image(&self.depot, reference, self.out)?,
             ImageSource::Block(name) => self.bake(name, under_way)?,
         };
         self.found.insert(key, digest);
@@ -197,7 +195,7 @@ fn failed(message: &str, error: &basalt_depot::Error) -> CliError {
 /// If one can't be baked.
 pub fn bake_all(stack: &Stack, data: &Data, out: Output) -> Result<BTreeMap<Name, Digest>> {
     let depot = Depot::open(&data.depot()).map_err(|error| CliError::of(Kind::Internal, &error))?;
-    let mut images = Images { stack, depot, out, found: BTreeMap::new() };
+    let mut images = Images { stack, depot, registries: Registries::new(data), out, found: BTreeMap::new() };
     let mut baked = BTreeMap::new();
     for name in stack.images.keys() {
         baked.insert(name.clone(), images.find(&ImageSource::Block(name.clone()), &mut Vec::new())?);

@@ -18,7 +18,7 @@ use crate::progress::ImageProgress;
 use crate::recorded::recorded;
 use crate::render::printable;
 use crate::sweeping::{self, Needed, needed};
-use crate::{desired, render};
+use crate::{desired, image_registry, render};
 
 /// Does something with images.
 ///
@@ -35,6 +35,8 @@ pub fn image(verb: &ImageVerb, data: &Data, out: Output) -> Result<Outcome> {
         ImageVerb::Export { image, file, tag } => export(&depot()?, image, file, tag.as_deref(), out),
         ImageVerb::Remove { image } => remove(&depot()?, image, data, out),
         ImageVerb::Gc { all } => gc(&depot()?, *all, data, out),
+        ImageVerb::Pull { reference } => image_registry::pull(&depot()?, reference, data, out),
+        ImageVerb::Push { image, reference } => image_registry::push(&depot()?, image, reference, data, out),
         ImageVerb::Verify { repair: false } => verify(&depot()?, out),
         ImageVerb::Verify { repair: true } => repair(&depot()?, out),
     }

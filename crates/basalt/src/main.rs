@@ -14,6 +14,7 @@ mod follow;
 mod form;
 mod goal;
 mod image;
+mod image_registry;
 mod import;
 mod init;
 mod keeping;

@@ -44,6 +44,11 @@ impl Data {
         self.0.join("depot")
     }
 
+    /// Returns the directory of what is being pulled.
+    pub fn pulls(&self) -> PathBuf {
+        self.0.join("pulls")
+    }
+
     /// Returns the directory of secrets.
     pub fn secrets(&self) -> PathBuf {
         self.0.join("secrets")

@@ -54,6 +54,12 @@ impl Progress for ImageProgress {
     }
 }
 
+impl basalt_registry::Progress for ImageProgress {
+    fn report(&self, what: &str, done: u64, total: Option<u64>) {
+        Progress::report(self, what, done, total);
+    }
+}
+
 impl Drop for ImageProgress {
     fn drop(&mut self) {
         self.bar.finish_and_clear();

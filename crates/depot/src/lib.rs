@@ -15,6 +15,7 @@ mod depot;
 mod docker;
 mod erofs;
 mod error;
+mod exchange;
 mod export;
 mod feed;
 #[cfg(fuzzing)]

@@ -38,6 +38,11 @@ impl Docker {
         docker
     }
 
+    /// Returns the folder of all that it keeps.
+    pub fn root(&self) -> PathBuf {
+        self.folder.path().join("root")
+    }
+
     /// Runs `docker` with these arguments.
     pub fn run(&self, arguments: &str) -> String {
         run(&self.line(arguments))

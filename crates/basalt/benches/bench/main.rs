@@ -11,6 +11,7 @@ mod harness;
 mod docker;
 mod gateway;
 mod heart;
+mod images;
 mod instances;
 mod measure;
 mod runtimes;
@@ -22,7 +23,7 @@ use table::Row;
 /// A group of rows, and what measures it.
 type Group = (&'static str, fn() -> Vec<Row>);
 
-const GROUPS: [Group; 8] = [
+const GROUPS: [Group; 9] = [
     ("journal", heart::journal),
     ("plan", heart::plan),
     ("stack", heart::stack),
@@ -31,6 +32,7 @@ const GROUPS: [Group; 8] = [
     ("update", updates::update),
     ("gateway", gateway::throughput),
     ("many", instances::many),
+    ("images", images::pull),
 ];
 
 fn main() {

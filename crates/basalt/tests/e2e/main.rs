@@ -11,6 +11,7 @@ mod deploys;
 mod exits;
 mod jobs;
 mod killed;
+mod registry;
 mod rollouts;
 mod secrets;
 mod software;
