@@ -9,7 +9,7 @@ use basalt_container::keeper::{KeeperOptions, RoleCommand};
 use basalt_container::supervise::claim_role;
 use basalt_controller::{Controller, Parts};
 use basalt_depot::Depot;
-use basalt_gateway::{GatewayOptions, GatewayRouter};
+use basalt_gateway::{GatewayOptions, GatewayRouter, Limits};
 use basalt_journal::SqliteJournal;
 use basalt_seam::Wake;
 use basalt_trust::SecretStore;
@@ -36,7 +36,13 @@ pub fn gateway(args: &ServeArgs, data: &Data) -> Result<Outcome> {
     trace();
     let _role = claim_role(data.dir(), "gateway").map_err(failed)?;
     let http = start::address(data, args.http);
-    basalt_gateway::run(GatewayOptions { data: data.dir().to_owned(), http }).map_err(failed)?;
+    basalt_gateway::run(GatewayOptions {
+        data: data.dir().to_owned(),
+        http,
+        trusted: Vec::new(),
+        limits: Limits::default(),
+    })
+    .map_err(failed)?;
     Ok(Outcome::Done)
 }
 

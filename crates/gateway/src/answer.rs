@@ -39,6 +39,23 @@ impl Answer {
         Self { status, text, again: false }
     }
 
+    /// Returns it in the words of HTTP/1; without its text if it answers a `HEAD`.
+    pub(crate) fn to_http1(&self, close: bool, to_head: bool) -> Vec<u8> {
+        let status = self.status;
+        let mut out = format!(
+            "HTTP/1.1 {} {}\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: {}\r\n{}{}\r\n",
+            status.as_u16(),
+            status.canonical_reason().unwrap_or_default(),
+            self.text.len(),
+            if self.again { "Retry-After: 1\r\n" } else { "" },
+            if close { "Connection: close\r\n" } else { "" },
+        );
+        if !to_head {
+            out.push_str(&self.text);
+        }
+        out.into_bytes()
+    }
+
     /// Sends it. With `close`, the client is told that the connection ends after it.
     ///
     /// # Errors

@@ -1,118 +1,214 @@
 //! Connections from clients, each served by a task of its own.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
-use pingora_core::apps::{HttpServerApp, HttpServerOptions, ServerApp};
+use pingora_core::apps::{HttpServerApp, HttpServerOptions};
+use pingora_core::protocols::http::v2::server::{H2Options, default_h2_options};
 use pingora_core::server::configuration::ServerConf;
 use pingora_proxy::HttpProxy;
-use tokio::net::TcpStream;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::{sleep, timeout};
 
-use crate::downstream::Downstream;
+use crate::Error;
+use crate::forwarded::Trust;
+use crate::http1::client::{Client, Ends};
+use crate::http1::connection;
+use crate::limits::{Clients, Limits};
 use crate::plane::Plane;
-use crate::proxy::Proxy;
+use crate::proxy::{ATTEMPTS, Proxy};
+use crate::refusals::{Refusal, Refusals};
 use crate::tcp;
+use crate::workers::Workers;
 
-/// How often one request is tried at most, connections that were refused included.
-const ATTEMPTS: usize = 16;
 /// Idle connections to instances that are kept per thread: some tens each for a hundred instances.
 const POOL: usize = 4096;
 /// At the end, time in which clients that are just sending a request on an open connection still get their answer.
 const LINGER: Duration = Duration::from_millis(250);
 /// At the end, time for requests in flight: what load balancers and service managers commonly grant.
 const FINISH: Duration = Duration::from_secs(30);
+/// Streams that a client may have open on one HTTP/2 connection: what RFC 9113 §6.5.2 recommends at least.
+const STREAMS: u32 = 100;
+/// Streams that a client may have opened and reset before they were looked at (CVE-2023-44487): honest clients have few.
+const RESETS: usize = 50;
+/// The largest header list of a request over HTTP/2, as over HTTP/1.
+const LARGEST_HEAD: u32 = crate::http1::head::LARGEST_HEAD as u32;
+/// How much of one stream's body may wait here; the rest waits at the client.
+const WINDOW: u32 = 256 << 10;
+/// The same for all streams of a connection together.
+const CONNECTION_WINDOW: u32 = 1 << 20;
 
 /// Serves connections until it is told to finish.
+#[derive(Debug)]
 pub(crate) struct Connections {
-    plane: Arc<Plane>,
-    proxy: Arc<HttpProxy<Proxy>>,
-    finishing: watch::Sender<bool>,
-    /// How many are open.
-    open: watch::Sender<usize>,
+    shared: Arc<Shared>,
+    workers: Workers,
+    clients: Clients,
 }
 
-impl std::fmt::Debug for Connections {
+/// What all connections share.
+pub(crate) struct Shared {
+    pub(crate) plane: Arc<Plane>,
+    pub(crate) refusals: Arc<Refusals>,
+    pub(crate) limits: Limits,
+    pub(crate) trust: Trust,
+    pub(crate) finishing: watch::Sender<bool>,
+    ending: AtomicBool,
+    proxy: Arc<HttpProxy<Proxy>>,
+    /// How many are open.
+    open: AtomicUsize,
+    /// The last has been closed.
+    none_open: Notify,
+}
+
+impl std::fmt::Debug for Shared {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Connections").finish_non_exhaustive()
+        f.debug_struct("Shared").finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    /// Returns whether the gateway is about to end, so that connections end with their next answer.
+    pub(crate) fn is_finishing(&self) -> bool {
+        self.ending.load(Relaxed)
+    }
+
+    /// Returns the general proxy.
+    pub(crate) fn proxy(&self) -> &Arc<HttpProxy<Proxy>> {
+        &self.proxy
     }
 }
 
 /// An open connection; it counts until it is dropped.
-struct Open(watch::Sender<usize>);
+struct Open(Arc<Shared>);
 
 impl Open {
-    fn new(open: &watch::Sender<usize>) -> Self {
-        open.send_modify(|open| *open += 1);
-        Self(open.clone())
+    fn new(shared: &Arc<Shared>) -> Self {
+        shared.open.fetch_add(1, Relaxed);
+        Self(shared.clone())
     }
 }
 
 impl Drop for Open {
     fn drop(&mut self) {
-        self.0.send_modify(|open| *open -= 1);
+        if self.0.open.fetch_sub(1, Relaxed) == 1 {
+            self.0.none_open.notify_waiters();
+        }
     }
 }
 
 impl Connections {
     /// Returns what serves connections by the tables of a plane, on `threads` threads.
-    pub(crate) fn new(plane: Arc<Plane>, threads: usize) -> Arc<Self> {
+    ///
+    /// # Errors
+    /// If the machine has no more threads to give.
+    pub(crate) fn new(plane: Arc<Plane>, threads: usize, limits: Limits, trust: Trust) -> Result<Arc<Self>, Error> {
         let conf =
             ServerConf { threads, upstream_keepalive_pool_size: POOL, max_retries: ATTEMPTS, ..ServerConf::default() };
-        let mut proxy = pingora_proxy::http_proxy(&Arc::new(conf), Proxy { plane: plane.clone() });
+        let refusals = Arc::new(Refusals::default());
+        let inner =
+            Proxy { plane: plane.clone(), limits: limits.clone(), trust: trust.clone(), refusals: refusals.clone() };
+        let mut proxy = pingora_proxy::http_proxy(&Arc::new(conf), inner);
         let mut options = HttpServerOptions::default();
         options.h2c = true;
+        options.h2_idle_timeout = Some(limits.idle);
         proxy.server_options = Some(options);
-        let (finishing, open) = (watch::Sender::new(false), watch::Sender::new(0));
-        Arc::new(Self { plane, proxy: Arc::new(proxy), finishing, open })
+        proxy.h2_options = Some(http2());
+        let shared = Arc::new(Shared {
+            plane,
+            refusals,
+            limits,
+            trust,
+            finishing: watch::Sender::new(false),
+            ending: AtomicBool::new(false),
+            proxy: Arc::new(proxy),
+            open: AtomicUsize::new(0),
+            none_open: Notify::new(),
+        });
+        let workers = Workers::start(threads).map_err(Error::Runtime)?;
+        Ok(Arc::new(Self { shared, workers, clients: Clients::default() }))
     }
 
-    /// Serves a connection on which HTTP/1.1 or HTTP/2 is spoken.
+    /// Returns what was refused, by reason.
+    pub(crate) fn refusals(&self) -> &Arc<Refusals> {
+        &self.shared.refusals
+    }
+
+    /// Serves a connection on which HTTP/1 or HTTP/2 is spoken.
     pub(crate) fn serve_http(&self, stream: TcpStream, peer: SocketAddr, local: SocketAddr) {
-        let (proxy, mut finishing, open) = (self.proxy.clone(), self.finishing.subscribe(), Open::new(&self.open));
-        tokio::spawn(async move {
-            let spoken = tokio::select! {
-                spoken = Downstream::accept(stream, peer, local) => spoken.ok(),
-                // Browsers connect ahead of time and say nothing: the end does not wait for them.
-                () = lingered(&mut finishing) => None,
-            };
-            // A client that leaves before it has said anything is no news.
-            if let Some(stream) = spoken {
-                proxy.process_new(Box::new(stream), &finishing).await;
+        let Some(counted) = self.count(peer) else { return };
+        let (shared, open) = (self.shared.clone(), Open::new(&self.shared));
+        self.workers.serve(async move {
+            let ends = Ends { peer, local, fd: stream.as_raw_fd(), https: false };
+            // A client that has left already is no news.
+            if let Ok(stream) = tokio::net::TcpStream::from_std(stream)
+                && stream.set_nodelay(true).is_ok()
+            {
+                connection::serve(Client::new(Box::new(stream), ends), &shared).await;
             }
-            drop(open);
+            drop((open, counted));
         });
     }
 
     /// Serves a connection on which anything is spoken.
-    pub(crate) fn serve_tcp(&self, stream: TcpStream, local: SocketAddr) {
-        let (plane, open) = (self.plane.clone(), Open::new(&self.open));
-        tokio::spawn(async move {
-            tcp::serve(stream, local, &plane).await;
-            drop(open);
+    pub(crate) fn serve_tcp(&self, stream: TcpStream, peer: SocketAddr, local: SocketAddr) {
+        let Some(counted) = self.count(peer) else { return };
+        let (shared, open) = (self.shared.clone(), Open::new(&self.shared));
+        self.workers.serve(async move {
+            if let Ok(stream) = tokio::net::TcpStream::from_std(stream) {
+                tcp::serve(stream, local, &shared.plane).await;
+            }
+            drop((open, counted));
         });
+    }
+
+    /// Counts a connection of a client; `None` if it has too many.
+    fn count(&self, peer: SocketAddr) -> Option<crate::limits::Counted> {
+        let most = if self.shared.trust.has(peer.ip()) { usize::MAX } else { self.shared.limits.connections };
+        let counted = self.clients.count(peer.ip(), most);
+        if counted.is_none() {
+            self.shared.refusals.count(Refusal::ManyConnections, peer.ip());
+        }
+        counted
     }
 
     /// Finishes what is in flight: answers close their connection, and idle connections are closed.
     pub(crate) async fn finish(&self) {
-        self.finishing.send_replace(true);
-        let mut open = self.open.subscribe();
-        // The sender lives as long as this, so both waits end with nothing open or too late.
-        if timeout(LINGER, open.wait_for(|open| *open == 0)).await.is_ok() {
+        self.shared.ending.store(true, Relaxed);
+        self.shared.finishing.send_replace(true);
+        if timeout(LINGER, self.until_none_open()).await.is_ok() {
             return;
         }
-        self.proxy.http_cleanup().await;
-        if timeout(FINISH, open.wait_for(|open| *open == 0)).await.is_err() {
+        self.shared.proxy.http_cleanup().await;
+        if timeout(FINISH, self.until_none_open()).await.is_err() {
             tracing::warn!("ending with requests in flight: they took longer than {} s", FINISH.as_secs());
+        }
+    }
+
+    async fn until_none_open(&self) {
+        /// Also looked at by time: the last may have closed between a look and the wait.
+        const LOOK: Duration = Duration::from_millis(20);
+        while self.shared.open.load(Relaxed) > 0 {
+            tokio::select! {
+                () = self.shared.none_open.notified() => {}
+                () = sleep(LOOK) => {}
+            }
         }
     }
 }
 
-/// Returns some time after the end has begun.
-async fn lingered(finishing: &mut watch::Receiver<bool>) {
-    // An error means that nobody is left to begin the end, which is its end.
-    let _ = finishing.wait_for(|finishing| *finishing).await;
-    sleep(LINGER).await;
+/// What clients are granted on one HTTP/2 connection. What they answer to is in `h2`: floods of CONTINUATION, SETTINGS, PING
+/// and resets end the connection there.
+fn http2() -> H2Options {
+    let mut options = default_h2_options();
+    options
+        .max_concurrent_streams(STREAMS)
+        .max_pending_accept_reset_streams(RESETS)
+        .max_header_list_size(LARGEST_HEAD)
+        .initial_window_size(WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW);
+    options
 }

@@ -1,12 +1,9 @@
-//! A connection from a client, in the shape that pingora takes.
+//! A client's connection in the shape that pingora takes, for one request or for all of HTTP/2.
 
 use std::io;
-use std::net::SocketAddr;
-use std::os::fd::AsRawFd;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::{Buf, BytesMut};
@@ -17,49 +14,81 @@ use pingora_core::protocols::{
     UniqueIDType,
 };
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
-use tokio::net::TcpStream;
+
+use crate::http1::body::{Body, Chunks};
+use crate::http1::client::Client;
+use crate::http1::head::{Framing, Head};
 
 /// What an HTTP/2 client says first (RFC 9113 §3.4).
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// How pingora signs its own answers.
 const SIGNATURE: &[u8] = b"Server: Pingora\r\n";
 /// How much is gathered before it is written: a response header and a small body go out together, while large bodies
 /// gain nothing from being copied.
 const GATHERED: usize = 8 << 10;
-/// How long a client may take to say which protocol it speaks; nginx gives a request header 60 s.
-const PATIENCE: Duration = Duration::from_secs(60);
-/// Pause while only a part of the preface has arrived: the rest is on its way, and a readable socket does not tell.
-const PAUSE: Duration = Duration::from_millis(5);
+/// How much a client may send ahead of its next request.
+const AHEAD: usize = 64 << 10;
 
-/// A connection from a client. Small writes are gathered until they are flushed.
+/// A client's connection. Small writes are gathered until they are flushed.
 #[derive(Debug)]
 pub(crate) struct Downstream {
-    stream: TcpStream,
+    client: Client,
+    /// What may be read.
+    reading: Reading,
     /// Whether anything has been written.
     wrote: bool,
     gathered: BytesMut,
-    http2: bool,
     digest: Arc<SocketDigest>,
 }
 
+/// What may be read.
+#[derive(Debug)]
+enum Reading {
+    /// The rest of a head, and then a body: not one byte of the next request.
+    Request { head: usize, body: Body },
+    /// All.
+    All { http2: bool },
+}
+
 impl Downstream {
-    /// Takes a connection, and waits until the client has said which protocol it speaks.
-    ///
-    /// # Errors
-    /// If the client leaves or says nothing for too long.
-    pub(crate) async fn accept(stream: TcpStream, peer: SocketAddr, local: SocketAddr) -> io::Result<Self> {
-        stream.set_nodelay(true)?;
-        let http2 = tokio::time::timeout(PATIENCE, speaks_http2(&stream)).await.map_err(io::Error::other)??;
-        let digest = SocketDigest::from_raw_fd(stream.as_raw_fd());
+    /// Returns a connection for the request that is at the front of the client's buffer.
+    pub(crate) fn for_request(client: Client, head: &Head) -> Self {
+        let body = match head.framing {
+            Framing::Length(length) => Body::Length(length),
+            Framing::Chunked => Body::Chunked(Chunks::default()),
+        };
+        let reading =
+            if head.upgrade { Reading::All { http2: false } } else { Reading::Request { head: head.length, body } };
+        Self::new(client, reading)
+    }
+
+    /// Returns a connection on which HTTP/2 is spoken.
+    pub(crate) fn for_http2(client: Client) -> Self {
+        Self::new(client, Reading::All { http2: true })
+    }
+
+    fn new(client: Client, reading: Reading) -> Self {
+        let digest = SocketDigest::from_raw_fd(client.ends.fd);
         // Nothing else has had the digest yet, so both are empty.
-        let _ = digest.peer_addr.set(Some(PingoraAddress::Inet(peer)));
-        let _ = digest.local_addr.set(Some(PingoraAddress::Inet(local)));
-        Ok(Self { stream, wrote: false, gathered: BytesMut::new(), http2, digest: Arc::new(digest) })
+        let _ = digest.peer_addr.set(Some(PingoraAddress::Inet(client.ends.peer)));
+        let _ = digest.local_addr.set(Some(PingoraAddress::Inet(client.ends.local)));
+        Self { client, reading, wrote: false, gathered: BytesMut::new(), digest: Arc::new(digest) }
+    }
+
+    /// Returns whether TLS is spoken.
+    pub(crate) fn is_https(&self) -> bool {
+        self.client.ends.https
+    }
+
+    /// Returns the client for its next request; `None` if there can't be one.
+    pub(crate) fn into_client(self) -> Option<Client> {
+        let done = matches!(&self.reading, Reading::Request { head: 0, body } if body.is_done());
+        (done && self.gathered.is_empty()).then_some(self.client)
     }
 
     fn poll_write_gathered(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.gathered.is_empty() {
-            let written = ready!(Pin::new(&mut self.stream).poll_write(cx, &self.gathered))?;
+            let written = ready!(Pin::new(&mut self.client.io).poll_write(cx, &self.gathered))?;
             if written == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
@@ -81,27 +110,45 @@ fn without_signature(buf: &[u8]) -> [&[u8]; 2] {
     }
 }
 
-/// Looks at what the client says first, and leaves it to be read.
-async fn speaks_http2(stream: &TcpStream) -> io::Result<bool> {
-    let mut first = [0; PREFACE.len()];
-    loop {
-        let seen = stream.peek(&mut first).await?;
-        if seen == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        if first[..seen] != PREFACE[..seen] {
-            return Ok(false);
-        }
-        if seen == PREFACE.len() {
-            return Ok(true);
-        }
-        tokio::time::sleep(PAUSE).await;
-    }
-}
-
 impl AsyncRead for Downstream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buf)
+        let Self { client, reading, .. } = &mut *self;
+        if let Reading::Request { head: 0, body } = reading
+            && body.is_done()
+        {
+            // Only the client's leaving is of interest now. What it sends ahead waits, up to a bound.
+            while client.buffer.len() < AHEAD {
+                if !ready!(client.poll_fill(cx))? {
+                    return Poll::Ready(Ok(()));
+                }
+            }
+            return Poll::Pending;
+        }
+        if client.buffer.is_empty() {
+            // HTTP/2 and other protocols need no copy.
+            if let Reading::All { .. } = reading {
+                return Pin::new(&mut client.io).poll_read(cx, buf);
+            }
+            if !ready!(client.poll_fill(cx))? {
+                return Poll::Ready(Ok(()));
+            }
+        }
+        let most = client.buffer.len().min(buf.remaining());
+        let given = match reading {
+            Reading::Request { head: 0, body } => {
+                let broken = |_| io::Error::new(io::ErrorKind::InvalidData, "the body's chunks are broken");
+                body.take(&client.buffer[..most]).map_err(broken)?
+            }
+            Reading::Request { head, .. } => {
+                let given = most.min(*head);
+                *head -= given;
+                given
+            }
+            Reading::All { .. } => most,
+        };
+        buf.put_slice(&client.buffer[..given]);
+        client.buffer.advance(given);
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -117,17 +164,17 @@ impl AsyncWrite for Downstream {
             return Poll::Ready(Ok(buf.len()));
         }
         ready!(self.poll_write_gathered(cx))?;
-        Pin::new(&mut self.stream).poll_write(cx, buf)
+        Pin::new(&mut self.client.io).poll_write(cx, buf)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_write_gathered(cx))?;
-        Pin::new(&mut self.stream).poll_flush(cx)
+        Pin::new(&mut self.client.io).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_write_gathered(cx))?;
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        Pin::new(&mut self.client.io).poll_shutdown(cx)
     }
 
     fn poll_write_vectored(
@@ -141,7 +188,7 @@ impl AsyncWrite for Downstream {
             return Poll::Ready(Ok(total));
         }
         ready!(self.poll_write_gathered(cx))?;
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+        Pin::new(&mut self.client.io).poll_write_vectored(cx, bufs)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -159,7 +206,7 @@ impl Shutdown for Downstream {
 
 impl UniqueID for Downstream {
     fn id(&self) -> UniqueIDType {
-        self.stream.as_raw_fd()
+        self.client.ends.fd
     }
 }
 
@@ -185,10 +232,10 @@ impl GetSocketDigest for Downstream {
 
 #[async_trait]
 impl Peek for Downstream {
-    /// Shows the preface or something else: what the client has said is known since [`Downstream::accept`].
+    /// Shows the preface or something else: what the client speaks is known before.
     async fn try_peek(&mut self, buf: &mut [u8]) -> io::Result<bool> {
         buf.fill(0);
-        if self.http2 && buf.len() == PREFACE.len() {
+        if matches!(self.reading, Reading::All { http2: true }) && buf.len() == PREFACE.len() {
             buf.copy_from_slice(PREFACE);
         }
         Ok(true)

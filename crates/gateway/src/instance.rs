@@ -8,6 +8,7 @@ use basalt_model::{Health, InstanceId};
 use basalt_seam::InstanceTraffic;
 use tokio::sync::{Notify, watch};
 
+use crate::http1::pool::Pool;
 use crate::service::Service;
 
 /// One start of an instance. Shared by every table that names it, so that health and counters survive a change of tables.
@@ -27,6 +28,8 @@ pub(crate) struct Instance {
     pub(crate) suspected: Notify,
     /// The port at which it was met.
     pub(crate) suspected_port: AtomicU64,
+    /// Connections to it that wait for their next request.
+    pub(crate) pool: Pool,
     verdict: AtomicU8,
     /// The verdict of checks that are made elsewhere.
     told: AtomicU8,
@@ -76,6 +79,7 @@ impl Instance {
             service,
             suspected: Notify::new(),
             suspected_port: AtomicU64::new(0),
+            pool: Pool::default(),
             verdict: AtomicU8::new(UNKNOWN),
             told: AtomicU8::new(UNKNOWN),
             named: AtomicBool::new(true),
@@ -134,6 +138,8 @@ impl Instance {
     /// Says that the table in force no longer names it.
     pub(crate) fn unname(&self) {
         self.named.store(false, SeqCst);
+        // It is to be stopped, and is not to find connections open on which nothing will come.
+        self.pool.close();
     }
 
     /// Returns how many requests and connections are under way to it.

@@ -2,13 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::net::{SocketAddr, SocketAddrV4};
+use std::net::{SocketAddr, SocketAddrV4, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use basalt_model::{Protocol, RouteTable};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::task::AbortHandle;
 use tokio::time::sleep;
 
@@ -140,7 +140,7 @@ fn copy(socket: &TcpListener) -> io::Result<OwnedFd> {
 /// Accepts until the task is ended.
 async fn accept(socket: Arc<TcpListener>, address: SocketAddr, plane: Arc<Plane>, connections: Arc<Connections>) {
     loop {
-        let (stream, peer) = match socket.accept().await {
+        let (stream, peer) = match socket.accept().await.and_then(|(stream, peer)| Ok((stream.into_std()?, peer))) {
             Ok(accepted) => accepted,
             Err(error) => {
                 // A client that has left already is no problem; all else may be.
@@ -154,7 +154,7 @@ async fn accept(socket: Arc<TcpListener>, address: SocketAddr, plane: Arc<Plane>
         let local = local(&stream, address);
         match protocol(&plane, local) {
             Protocol::Http => connections.serve_http(stream, peer, local),
-            Protocol::Tcp => connections.serve_tcp(stream, local),
+            Protocol::Tcp => connections.serve_tcp(stream, peer, local),
         }
     }
 }

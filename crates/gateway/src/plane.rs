@@ -164,6 +164,12 @@ impl Plane {
         }
     }
 
+    /// Closes connections to instances that have been idle for too long.
+    pub(crate) fn sweep(&self) {
+        let instances: Vec<_> = self.kept().instances.values().map(|checked| checked.instance.clone()).collect();
+        instances.iter().for_each(|instance| instance.pool.sweep(crate::proxy::IDLE));
+    }
+
     /// Says where requests from outside are taken.
     pub(crate) fn set_http(&self, address: String) {
         self.kept().http = Some(address);

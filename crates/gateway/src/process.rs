@@ -14,13 +14,20 @@ use crate::Error;
 use crate::connections::Connections;
 use crate::control::Control;
 use crate::copy::Copy;
+use crate::forwarded::Trust;
+use crate::limits::Limits;
 use crate::listeners::Listeners;
+use crate::network::Network;
 use crate::plane::Plane;
+use crate::refusals::Refusals;
 use crate::sockets::Sockets;
 use crate::tables::Tables;
 
 /// Time between two looks after the listening sockets: what they mend is rare, and no request waits for it.
 const TENDING: Duration = Duration::from_secs(5);
+
+/// Time between two looks after idle connections to instances.
+const SWEEPING: Duration = Duration::from_secs(1);
 
 /// What the gateway is told at its start.
 #[derive(Debug, Clone)]
@@ -29,6 +36,10 @@ pub struct GatewayOptions {
     pub data: PathBuf,
     /// Where requests from outside are taken.
     pub http: SocketAddr,
+    /// Whose word about their own clients is believed: proxies and load balancers before this one.
+    pub trusted: Vec<Network>,
+    /// How much is granted to a client.
+    pub limits: Limits,
 }
 
 /// Runs the gateway until SIGTERM or SIGINT; then finishes what is in flight and returns.
@@ -43,7 +54,8 @@ pub fn run(options: GatewayOptions) -> Result<(), Error> {
     raise_file_limit();
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
-    let runtime = runtime.worker_threads(threads).enable_all().build().map_err(Error::Runtime)?;
+    // Connections have threads of their own; here they are only accepted, and instances checked.
+    let runtime = runtime.worker_threads(1).enable_all().build().map_err(Error::Runtime)?;
     let result = runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate()).map_err(Error::Runtime)?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(Error::Runtime)?;
@@ -75,14 +87,16 @@ pub(crate) async fn serve(options: GatewayOptions, threads: usize, end: impl Fut
         Copy::in_data(&options.data).map_err(|source| Error::Copy { path: options.data.join("gateway"), source })?;
     let control = Control::in_data(&options.data).await?;
     let sockets = Sockets::take_back(options.data.join("run/fdstore.sock"));
-    let connections = Connections::new(plane.clone(), threads);
+    let connections = Connections::new(plane.clone(), threads, options.limits, Trust(options.trusted))?;
     let listeners = Arc::new(Listeners::new(plane.clone(), connections.clone(), sockets, options.http)?);
     let tables = Arc::new(Tables::new(plane.clone(), listeners.clone(), copy));
     tables.restore();
-    let control = tokio::spawn(control.serve(plane, tables.clone()));
+    let control = tokio::spawn(control.serve(plane.clone(), tables.clone()));
     let tending = tokio::spawn(tend(tables));
+    let sweeping = tokio::spawn(sweep(plane, connections.refusals().clone()));
     end.await;
     tending.abort();
+    sweeping.abort();
     control.abort();
     listeners.stop();
     connections.finish().await;
@@ -97,6 +111,17 @@ async fn tend(tables: Arc<Tables>) {
         // It waits for the keeper.
         if tokio::task::spawn_blocking(move || tables.tend()).await.is_err() {
             return;
+        }
+    }
+}
+
+/// Closes connections to instances that are idle for too long, and tells what was refused, until the task is ended.
+async fn sweep(plane: Arc<Plane>, refusals: Arc<Refusals>) {
+    loop {
+        sleep(SWEEPING).await;
+        plane.sweep();
+        if let Some(news) = refusals.news() {
+            tracing::warn!("{news}");
         }
     }
 }

@@ -14,21 +14,30 @@ use tokio::time::Instant;
 
 use crate::answer::Answer;
 use crate::choice::Attempts;
+use crate::downstream::Downstream;
+use crate::forwarded::{Claimed, Forwarded, Trust};
 use crate::instance::InFlight;
+use crate::limits::Limits;
 use crate::plane::{Begun, Plane};
+use crate::refusals::{Refusal, Refusals};
 use crate::routing::{Destination, Routing};
 use crate::waiting::{self, Stranded};
 
 /// An instance on the same machine accepts within microseconds; a second is for one whose queue is full.
-const CONNECT: Duration = Duration::from_secs(1);
+pub(crate) const CONNECT: Duration = Duration::from_secs(1);
 /// How long an idle connection may be used again: below the 5 s after which common servers (Node.js) close theirs, so
 /// that few requests meet a connection that is just being closed. Also bounds how long an instance that is to stop sees them.
-const IDLE: Duration = Duration::from_secs(4);
+pub(crate) const IDLE: Duration = Duration::from_secs(4);
 /// The same for requests that can't be sent twice: only connections that have just been used.
-const IDLE_UNSAFE: Duration = Duration::from_secs(1);
+pub(crate) const IDLE_UNSAFE: Duration = Duration::from_secs(1);
 /// How often a request that broke or was answered badly is sent again: more rarely helps, and a request that kills
 /// instances must not visit them all.
-const MOST_RETRIES: u32 = 2;
+pub(crate) const MOST_RETRIES: u32 = 2;
+/// How often one request is tried at most, connections that were refused included.
+pub(crate) const ATTEMPTS: usize = 16;
+/// Pause before a request whose instance broke goes on while no other is healthy: its checker finds out meanwhile, and the
+/// request then waits for a successor.
+pub(crate) const LOOK: Duration = Duration::from_millis(250);
 /// Streams on one HTTP/2 connection to an instance: what servers commonly allow.
 const STREAMS: usize = 100;
 
@@ -36,6 +45,9 @@ const STREAMS: usize = 100;
 #[derive(Debug)]
 pub(crate) struct Proxy {
     pub(crate) plane: Arc<Plane>,
+    pub(crate) limits: Limits,
+    pub(crate) trust: Trust,
+    pub(crate) refusals: Arc<Refusals>,
 }
 
 /// What is known of one request.
@@ -83,6 +95,12 @@ fn host(request: &RequestHeader) -> &str {
     request.uri.authority().map(|authority| authority.as_str()).or_else(named).unwrap_or("")
 }
 
+/// Whether a client speaks TLS.
+fn is_https(session: &Session) -> bool {
+    let stream = session.stream().and_then(|stream| stream.as_any().downcast_ref::<Downstream>());
+    stream.is_some_and(Downstream::is_https) || session.digest().is_some_and(|digest| digest.ssl_digest.is_some())
+}
+
 /// Whether a request may be sent twice (RFC 9110 §9.2.2).
 fn is_idempotent(session: &Session) -> bool {
     session.req_header().method.is_idempotent()
@@ -99,6 +117,41 @@ impl Proxy {
         };
         ctx.stranded = Some(answer);
         Err(Error::new(ErrorType::HTTPStatus(status)))
+    }
+
+    /// Counts a refusal. Returns the status that it is answered with; 0 if it is not.
+    fn refuse(&self, session: &Session, why: Refusal) -> u16 {
+        if let Some(peer) = session.client_addr().and_then(|address| address.as_inet()) {
+            self.refusals.count(why, peer.ip());
+        }
+        why.status().unwrap_or(0)
+    }
+
+    /// Tells an instance of the client.
+    fn tell_of_client(&self, session: &Session, request: &mut RequestHeader) -> Result<()> {
+        let Some(peer) = session.client_addr().and_then(|address| address.as_inet()).copied() else { return Ok(()) };
+        let field = |name: &str| session.req_header().headers.get(name).and_then(|value| value.to_str().ok());
+        let claimed = |name: &str| field(name).unwrap_or_default();
+        let claimed = Claimed {
+            for_: claimed("x-forwarded-for"),
+            proto: claimed("x-forwarded-proto"),
+            host: claimed("x-forwarded-host"),
+            standard: claimed("forwarded"),
+        };
+        let trusted = self.trust.has(peer.ip());
+        let seen = Forwarded::of(peer, is_https(session), host(session.req_header()), claimed, trusted);
+        for (name, value) in [
+            ("X-Forwarded-For", seen.for_),
+            ("X-Forwarded-Proto", seen.proto),
+            ("X-Forwarded-Host", seen.host),
+            ("Forwarded", seen.standard),
+        ] {
+            match value.is_empty() {
+                true => drop(request.remove_header(name)),
+                false => request.insert_header(name, value)?,
+            }
+        }
+        Ok(())
     }
 
     /// Whether another healthy instance could answer instead.
@@ -123,6 +176,10 @@ impl ProxyHttp for Proxy {
     }
 
     async fn request_filter(&self, session: &mut Session, _: &mut RequestContext) -> Result<bool> {
+        // An upgraded connection may be silent for as long as both sides like.
+        let patience = (!session.is_upgrade_req()).then_some(self.limits.body);
+        session.set_read_timeout(patience);
+        session.set_write_timeout(Some(self.limits.write));
         let found = {
             let routing = self.plane.routing();
             let found = Aim::of(session).find(&routing);
@@ -163,16 +220,7 @@ impl ProxyHttp for Proxy {
         request: &mut RequestHeader,
         _: &mut RequestContext,
     ) -> Result<()> {
-        // What a client claims of itself is replaced by what is seen of it.
-        if let Some(client) = session.client_addr().and_then(|address| address.as_inet()) {
-            request.insert_header("X-Forwarded-For", client.ip().to_string())?;
-        }
-        request.insert_header("X-Forwarded-Proto", "http")?;
-        match host(session.req_header()) {
-            "" => drop(request.remove_header("X-Forwarded-Host")),
-            host => request.insert_header("X-Forwarded-Host", host)?,
-        }
-        request.remove_header("Forwarded");
+        self.tell_of_client(session, request)?;
         Ok(())
     }
 
@@ -271,6 +319,8 @@ impl ProxyHttp for Proxy {
         let status = match error.etype() {
             ErrorType::HTTPStatus(status) => *status,
             ErrorType::ReadTimedout | ErrorType::ConnectTimedout if *error.esource() == ErrorSource::Upstream => 504,
+            ErrorType::ReadTimedout => self.refuse(session, Refusal::SlowBody),
+            ErrorType::WriteTimedout => self.refuse(session, Refusal::SlowReader),
             kind => match error.esource() {
                 ErrorSource::Upstream => 502,
                 // The client has left: there is nobody to answer.

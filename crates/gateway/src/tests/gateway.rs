@@ -13,7 +13,7 @@ use basalt_seam::{Router, RouterSeen};
 use tokio::sync::{oneshot, watch};
 
 use super::app::PORT;
-use crate::{GatewayOptions, GatewayRouter, process};
+use crate::{GatewayOptions, GatewayRouter, Limits, process};
 
 /// A gateway on threads of its own. It dies when it is dropped.
 pub(crate) struct Gateway {
@@ -43,8 +43,14 @@ impl Gateway {
 
     /// Starts in a data directory.
     pub(crate) async fn start_in(data: &Path, http: SocketAddr) -> Self {
+        let options = GatewayOptions { data: data.to_owned(), http, trusted: vec![], limits: Limits::default() };
+        Self::start_with(options).await
+    }
+
+    /// Starts with options.
+    pub(crate) async fn start_with(options: GatewayOptions) -> Self {
+        let (data, http) = (options.data.clone(), options.http);
         let (end, ended) = oneshot::channel();
-        let options = GatewayOptions { data: data.to_owned(), http };
         let thread = std::thread::spawn(move || run(options, ended));
         let (router, changed) = follow(data.join("run/gateway.sock"));
         let mut gateway = Self { http, router, changed, end: Some(end), thread: Some(thread), _data: None };

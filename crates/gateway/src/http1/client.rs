@@ -1,0 +1,141 @@
+//! A connection from a client, with what has been read of it and not yet used.
+
+use std::cell::RefCell;
+use std::fmt::Debug;
+use std::future::poll_fn;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::RawFd;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::BytesMut;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Sleep, sleep};
+
+/// What is read at once: a large body then takes one system call for each 64 KiB, the default of a pipe and of nginx.
+const PIECE: usize = 64 << 10;
+
+thread_local! {
+    /// Where bytes are read to before it is known how many there are: connections that are idle then hold no buffer.
+    static PIECES: RefCell<Box<[u8]>> = RefCell::new(vec![0; PIECE].into());
+}
+
+/// A byte stream: TCP, or TLS over it.
+pub(crate) trait Transport: AsyncRead + AsyncWrite + Unpin + Send + Sync + Debug {}
+
+impl<T: AsyncRead + AsyncWrite + Unpin + Send + Sync + Debug> Transport for T {}
+
+/// Who is at the other end of a connection.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Ends {
+    pub(crate) peer: SocketAddr,
+    pub(crate) local: SocketAddr,
+    /// The socket, for what pingora wants to know of it.
+    pub(crate) fd: RawFd,
+    /// Whether TLS is spoken.
+    pub(crate) https: bool,
+}
+
+/// A connection from a client.
+#[derive(Debug)]
+pub(crate) struct Client {
+    pub(crate) io: Box<dyn Transport>,
+    pub(crate) ends: Ends,
+    /// What has been read and not yet used.
+    pub(crate) buffer: BytesMut,
+    /// Whether the client has said its last.
+    pub(crate) ended: bool,
+}
+
+/// Reads a piece and does something with it; `None` at the end of the stream.
+pub(crate) fn poll_piece<T>(
+    io: &mut (impl AsyncRead + Unpin + ?Sized),
+    cx: &mut Context<'_>,
+    then: impl FnOnce(&[u8]) -> T,
+) -> Poll<io::Result<Option<T>>> {
+    PIECES.with_borrow_mut(|piece| {
+        let mut into = ReadBuf::new(piece);
+        ready!(Pin::new(io).poll_read(cx, &mut into))?;
+        let filled = into.filled();
+        Poll::Ready(Ok(if filled.is_empty() { None } else { Some(then(filled)) }))
+    })
+}
+
+impl Client {
+    pub(crate) fn new(io: Box<dyn Transport>, ends: Ends) -> Self {
+        Self { io, ends, buffer: BytesMut::new(), ended: false }
+    }
+
+    /// Reads more into the buffer. Returns whether there was more.
+    pub(crate) fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        let Self { io, buffer, ended, .. } = self;
+        let more = ready!(poll_piece(io, cx, |piece| buffer.extend_from_slice(piece)))?.is_some();
+        *ended |= !more;
+        Poll::Ready(Ok(more))
+    }
+
+    /// Reads more into the buffer. Returns whether there was more.
+    pub(crate) async fn fill(&mut self) -> io::Result<bool> {
+        poll_fn(|cx| self.poll_fill(cx)).await
+    }
+
+    /// Writes all, as long as the client takes some of it within each `patience`.
+    ///
+    /// # Errors
+    /// If the client has left; `TimedOut` if it takes nothing.
+    pub(crate) async fn write(&mut self, bytes: &[u8], patience: Duration) -> io::Result<()> {
+        let (mut at, mut stall) = (0, Stall::default());
+        poll_fn(|cx| {
+            while at < bytes.len() {
+                match Pin::new(&mut self.io).poll_write(cx, &bytes[at..]) {
+                    Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                    Poll::Ready(Ok(written)) => {
+                        at += written;
+                        stall.end();
+                    }
+                    Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                    Poll::Pending => return stall.poll(cx, patience).map(|()| Err(io::ErrorKind::TimedOut.into())),
+                }
+            }
+            Pin::new(&mut self.io).poll_flush(cx)
+        })
+        .await
+    }
+
+    /// Ends the connection so that the client still gets what was written before: unread bytes would break it
+    /// (RFC 9112 §9.6).
+    pub(crate) async fn linger(&mut self) {
+        /// How long the client may take to see the end.
+        const LINGER: Duration = Duration::from_secs(2);
+        /// How much is read meanwhile.
+        const MOST: usize = 1 << 20;
+        let _ = poll_fn(|cx| Pin::new(&mut self.io).poll_shutdown(cx)).await;
+        let read = async {
+            let mut read = 0;
+            while read < MOST && !self.ended && self.fill().await.unwrap_or(false) {
+                read += self.buffer.len();
+                self.buffer.clear();
+            }
+        };
+        // Whoever does not close is cut off.
+        let _ = tokio::time::timeout(LINGER, read).await;
+    }
+}
+
+/// Measures how long nothing moves. Costs nothing while all moves.
+#[derive(Debug, Default)]
+pub(crate) struct Stall(Option<Pin<Box<Sleep>>>);
+
+impl Stall {
+    /// Something has moved.
+    pub(crate) fn end(&mut self) {
+        self.0 = None;
+    }
+
+    /// Is ready once nothing has moved for so long.
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>, patience: Duration) -> Poll<()> {
+        self.0.get_or_insert_with(|| Box::pin(sleep(patience))).as_mut().poll(cx)
+    }
+}

@@ -1,0 +1,269 @@
+//! The head of a request, read strictly (RFC 9112 §2–§5).
+
+use std::mem::MaybeUninit;
+use std::ops::Range;
+
+use httparse::Header;
+
+use crate::refusals::Refusal;
+
+/// The most header fields of a request: browsers send some twenty, nginx and Apache allow about a hundred.
+const MOST_FIELDS: usize = 100;
+/// The longest request target: RFC 9112 §3 asks for 8,000 octets at least.
+const LONGEST_TARGET: usize = 16 << 10;
+/// The largest head: what nginx allows (four buffers of 8 KiB), and cookies of browsers fit.
+pub(crate) const LARGEST_HEAD: usize = 32 << 10;
+/// The largest content length: beyond it, sums of lengths could overflow.
+const LONGEST_LENGTH: u64 = 1 << 60;
+
+/// How long the body of a request is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Framing {
+    /// So many bytes.
+    Length(u64),
+    /// Told in chunks.
+    Chunked,
+}
+
+/// The head of a request. Ranges lie in the buffer that it was read from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Head {
+    /// Its length with the empty line behind it.
+    pub(crate) length: usize,
+    pub(crate) method: Range<usize>,
+    /// The path and query, whatever form the target had; `*` for `OPTIONS *`.
+    pub(crate) target: Range<usize>,
+    /// The host and port; empty if none is named.
+    pub(crate) host: Range<usize>,
+    /// Whether the version is 1.0.
+    pub(crate) old: bool,
+    pub(crate) framing: Framing,
+    /// Whether the client wants another protocol, such as WebSocket.
+    pub(crate) upgrade: bool,
+    /// Whether the client waits for `100 (Continue)`.
+    pub(crate) expect: bool,
+    /// Whether the client wants the connection to end after this request.
+    pub(crate) close: bool,
+    /// Whether `Connection` names fields that end here, other than the usual.
+    pub(crate) nominates: bool,
+}
+
+/// Space for header fields, on the stack.
+type Space<'b> = [MaybeUninit<Header<'b>>; MOST_FIELDS];
+
+/// Reads the head of a request; `None` if the buffer does not have all of it yet.
+///
+/// # Errors
+/// If it breaks the grammar, is too large, or leaves open where the request ends.
+pub(crate) fn read(buffer: &[u8]) -> Result<Option<Head>, Refusal> {
+    let Some(length) = find_end(buffer)? else { return Ok(None) };
+    let mut space: Space = [const { MaybeUninit::uninit() }; MOST_FIELDS];
+    let mut parsed = httparse::Request::new(&mut []);
+    match parsed.parse_with_uninit_headers(&buffer[..length], &mut space) {
+        Ok(httparse::Status::Complete(_)) => {}
+        Ok(httparse::Status::Partial) => return Err(Refusal::BadHead),
+        Err(httparse::Error::TooManyHeaders) => return Err(Refusal::LargeHead),
+        Err(httparse::Error::Version) => return Err(Refusal::UnknownVersion),
+        Err(_) => return Err(Refusal::BadHead),
+    }
+    let (Some(method), Some(target), Some(minor)) = (parsed.method, parsed.path, parsed.version) else {
+        return Err(Refusal::BadHead);
+    };
+    if method == "CONNECT" {
+        return Err(Refusal::Connect);
+    }
+    let place = |part: &[u8]| place(buffer, part);
+    let old = minor == 0;
+    let (authority, path) = split_target(method, target)?;
+    let mut fields = Fields::default();
+    for field in parsed.headers.iter() {
+        fields.take(field)?;
+    }
+    let host = match (fields.host, authority) {
+        (Some(host), Some(authority)) if !host.eq_ignore_ascii_case(authority) => return Err(Refusal::BadHead),
+        // RFC 9112 §3.2: a request of 1.1 without `Host` is refused, with an empty one it is not.
+        (None, _) if !old => return Err(Refusal::BadHead),
+        (Some(host), _) | (None, Some(host)) => host,
+        (None, None) => &[],
+    };
+    let framing = match (fields.length, fields.chunked) {
+        (Some(_), true) => return Err(Refusal::BadFraming),
+        (None, true) if old => return Err(Refusal::BadFraming),
+        (_, true) => Framing::Chunked,
+        (length, false) => Framing::Length(length.unwrap_or(0)),
+    };
+    Ok(Some(Head {
+        length,
+        method: place(method.as_bytes()),
+        target: place(path.as_bytes()),
+        host: place(host),
+        old,
+        framing,
+        upgrade: fields.upgrade && fields.connection_upgrade && !old,
+        expect: fields.expect,
+        close: fields.close || old && !fields.keep_alive,
+        nominates: fields.nominates,
+    }))
+}
+
+/// Returns the position behind the empty line that ends the head; `None` if that has not arrived.
+///
+/// # Errors
+/// If a line does not end in CR LF, or the head is too large.
+fn find_end(buffer: &[u8]) -> Result<Option<usize>, Refusal> {
+    let mut start = 0;
+    let limit = &buffer[..buffer.len().min(LARGEST_HEAD)];
+    while let Some(at) = memchr::memchr(b'\n', &limit[start..]) {
+        // A line that ends in LF alone is one line for some programs and two for others.
+        if at == 0 || limit[start + at - 1] != b'\r' {
+            return Err(Refusal::BadHead);
+        }
+        if at == 1 {
+            return if start == 0 { Err(Refusal::BadHead) } else { Ok(Some(start + 2)) };
+        }
+        if start == 0 && at > LONGEST_TARGET + 32 {
+            return Err(Refusal::LongTarget);
+        }
+        start += at + 1;
+    }
+    match buffer.len() {
+        _ if start == 0 && limit.len() > LONGEST_TARGET + 32 => Err(Refusal::LongTarget),
+        0..LARGEST_HEAD => Ok(None),
+        _ => Err(Refusal::LargeHead),
+    }
+}
+
+/// Returns where a part of the buffer lies in it. A part that is none lies at its start, with no length.
+fn place(buffer: &[u8], part: &[u8]) -> Range<usize> {
+    let start = (part.as_ptr() as usize).wrapping_sub(buffer.as_ptr() as usize);
+    if start + part.len() <= buffer.len() { start..start + part.len() } else { 0..0 }
+}
+
+/// Returns the authority of a target, if it has one, and its path with its query (RFC 9112 §3.2).
+fn split_target<'t>(method: &str, target: &'t str) -> Result<(Option<&'t [u8]>, &'t str), Refusal> {
+    if target.bytes().any(|b| b <= b' ' || b == 0x7f || b == b'#') {
+        return Err(Refusal::BadHead);
+    }
+    if target.starts_with('/') {
+        return Ok((None, target));
+    }
+    if target == "*" {
+        return if method == "OPTIONS" { Ok((None, target)) } else { Err(Refusal::BadHead) };
+    }
+    let colon = target.find("://").ok_or(Refusal::BadHead)?;
+    let scheme = &target[..colon];
+    if !scheme.eq_ignore_ascii_case("http") && !scheme.eq_ignore_ascii_case("https") {
+        return Err(Refusal::BadHead);
+    }
+    let rest = &target[colon + 3..];
+    let end = rest.find(['/', '?']).unwrap_or(rest.len());
+    let (authority, path) = rest.split_at(end);
+    // A target without a path is rare enough to be refused where it would have to be made up: `http://host?query`.
+    let path = match path {
+        "" => "/",
+        path if path.starts_with('/') => path,
+        _ => return Err(Refusal::BadHead),
+    };
+    if authority.is_empty() || !is_host(authority.as_bytes()) {
+        return Err(Refusal::BadHead);
+    }
+    Ok((Some(authority.as_bytes()), path))
+}
+
+/// Whether this may stand in `Host`: a name, an address in brackets, and a port (RFC 3986 §3.2.2, without user information).
+fn is_host(host: &[u8]) -> bool {
+    let allowed = |b: &u8| b.is_ascii_alphanumeric() || b"-._~%!$&'()*+;=:[]".contains(b);
+    let brackets = |b: u8| host.iter().filter(|c| **c == b).count();
+    let colons = host.iter().rev().take_while(|b| **b != b']').filter(|b| **b == b':').count();
+    host.iter().all(allowed) && brackets(b'[') == brackets(b']') && brackets(b'[') <= 1 && colons <= 1
+}
+
+/// What header fields say that matters to the gateway.
+#[derive(Debug, Default)]
+struct Fields<'b> {
+    host: Option<&'b [u8]>,
+    length: Option<u64>,
+    chunked: bool,
+    upgrade: bool,
+    connection_upgrade: bool,
+    expect: bool,
+    close: bool,
+    keep_alive: bool,
+    nominates: bool,
+}
+
+impl<'b> Fields<'b> {
+    fn take(&mut self, field: &Header<'b>) -> Result<(), Refusal> {
+        let is = |name: &str| field.name.eq_ignore_ascii_case(name);
+        // Most names are told apart by their length alone.
+        match field.name.len() {
+            4 if is("host") => {
+                if self.host.is_some() || !is_host(field.value) {
+                    return Err(Refusal::BadHead);
+                }
+                self.host = Some(field.value);
+            }
+            6 if is("expect") => self.expect = true,
+            7 if is("upgrade") => self.upgrade = true,
+            10 if is("connection") => self.take_connection(field.value),
+            14 if is("content-length") => {
+                let length = content_length(field.value).ok_or(Refusal::BadFraming)?;
+                if self.length.replace(length).is_some() {
+                    return Err(Refusal::BadFraming);
+                }
+            }
+            17 if is("transfer-encoding") => {
+                if self.chunked {
+                    return Err(Refusal::BadFraming);
+                }
+                if !field.value.eq_ignore_ascii_case(b"chunked") {
+                    return Err(unknown_coding(field.value));
+                }
+                self.chunked = true;
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn take_connection(&mut self, value: &[u8]) {
+        for token in value.split(|b| *b == b',').map(<[u8]>::trim_ascii) {
+            let is = |name: &str| token.eq_ignore_ascii_case(name.as_bytes());
+            if is("close") {
+                self.close = true;
+            } else if is("keep-alive") {
+                self.keep_alive = true;
+            } else if is("upgrade") {
+                self.connection_upgrade = true;
+            } else if !token.is_empty() {
+                self.nominates = true;
+            }
+        }
+    }
+}
+
+/// Returns a content length; `None` if it is anything but digits (RFC 9110 §8.6).
+pub(crate) fn content_length(value: &[u8]) -> Option<u64> {
+    if value.is_empty() || value.len() > 19 || !value.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    let length = std::str::from_utf8(value).ok()?.parse().ok()?;
+    (length <= LONGEST_LENGTH).then_some(length)
+}
+
+/// Returns why a list of transfer codings is refused (RFC 9112 §6.1, §6.3): it does not end in `chunked`, or it has others.
+fn unknown_coding(value: &[u8]) -> Refusal {
+    let last = value.rsplit(|b| *b == b',').next().map(<[u8]>::trim_ascii);
+    let known = |coding: &[u8]| {
+        [&b"gzip"[..], b"x-gzip", b"compress", b"x-compress", b"deflate", b"identity"]
+            .iter()
+            .any(|known| coding.eq_ignore_ascii_case(known))
+    };
+    let before = || value.split(|b| *b == b',').map(<[u8]>::trim_ascii);
+    let ends_chunked = last.is_some_and(|last| last.eq_ignore_ascii_case(b"chunked"));
+    let once = before().filter(|coding| coding.eq_ignore_ascii_case(b"chunked")).count() == 1;
+    let others = before().all(|coding| coding.eq_ignore_ascii_case(b"chunked") || known(coding));
+    let alone =
+        before().count() == 1 && last.is_some_and(|last| !last.is_empty() && last.iter().all(u8::is_ascii_graphic));
+    if ends_chunked && once && others || alone && !ends_chunked { Refusal::UnknownCoding } else { Refusal::BadFraming }
+}

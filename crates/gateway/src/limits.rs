@@ -1,0 +1,99 @@
+//! How much is granted to a client.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+/// How much is granted to a client. The defaults suit the open internet.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Time for the head of a request, from its first byte to its last (and for the first byte of a connection).
+    pub head: Duration,
+    /// Longest pause within the body of a request.
+    pub body: Duration,
+    /// Longest time in which a client takes nothing of its answer.
+    pub write: Duration,
+    /// How long a connection may be idle between two requests.
+    pub idle: Duration,
+    /// Connections from one client: an IPv4 address, or an IPv6 network of 64 bits.
+    pub connections: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            // Slow radio links need some seconds for a large head; nginx grants 60.
+            head: Duration::from_secs(30),
+            body: Duration::from_secs(30),
+            write: Duration::from_secs(60),
+            // Above the 60 s of most load balancers, who are to be the ones to close.
+            idle: Duration::from_secs(75),
+            // Many people may share one address; each browser opens six connections.
+            connections: 4096,
+        }
+    }
+}
+
+/// Counts connections by client.
+#[derive(Debug, Default, Clone)]
+pub(crate) struct Clients(Arc<Mutex<HashMap<IpAddr, usize>>>);
+
+/// A counted connection, until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Counted {
+    clients: Clients,
+    client: IpAddr,
+}
+
+impl Clients {
+    /// Counts a connection; `None` if the client has so many already.
+    pub(crate) fn count(&self, client: IpAddr, most: usize) -> Option<Counted> {
+        let client = origin(client);
+        let mut clients = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let open = clients.entry(client).or_default();
+        if *open >= most {
+            return None;
+        }
+        *open += 1;
+        drop(clients);
+        Some(Counted { clients: self.clone(), client })
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        let mut clients = self.clients.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(open) = clients.get_mut(&self.client) {
+            *open -= 1;
+            if *open == 0 {
+                clients.remove(&self.client);
+            }
+        }
+    }
+}
+
+/// Returns whom an address belongs to: one client commonly has 64 bits of IPv6.
+fn origin(client: IpAddr) -> IpAddr {
+    match client.to_canonical() {
+        IpAddr::V6(six) => Ipv6Addr::from(u128::from(six) >> 64 << 64).into(),
+        four => four,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_are_counted_by_client() {
+        let clients = Clients::default();
+        let count = |client: &str| clients.count(client.parse().unwrap(), 2);
+        let held = [count("10.0.0.1"), count("::ffff:10.0.0.1"), count("2001:db8::1"), count("2001:db8::2")];
+        assert!(held.iter().all(Option::is_some));
+        assert!(count("10.0.0.1").is_none() && count("2001:db8::3").is_none());
+        assert!(count("10.0.0.2").is_some() && count("2001:db8:0:1::1").is_some());
+        drop(held);
+        assert!(clients.0.lock().unwrap().is_empty(), "nothing is kept of who has left");
+    }
+}
