@@ -34,15 +34,17 @@ const THREADS: usize = 2;
 /// If another runs for the data directory, or it can't listen.
 pub fn gateway(args: &ServeArgs, data: &Data) -> Result<Outcome> {
     trace();
-    let _role = claim_role(data.dir(), "gateway").map_err(failed)?;
+    let role = claim_role(data.dir(), "gateway").map_err(failed)?;
     let http = start::address(data, args.http);
-    basalt_gateway::run(GatewayOptions {
-        data: data.dir().to_owned(),
-        http,
-        trusted: Vec::new(),
-        limits: Limits::default(),
-    })
-    .map_err(failed)?;
+    let options = GatewayOptions { data: data.dir().to_owned(), http, trusted: Vec::new(), limits: Limits::default() };
+    let successor = || {
+        drop(role);
+        // Without one, the keeper starts another when this process ends.
+        if let Err(error) = start::again() {
+            tracing::warn!("no successor could be started: {error}");
+        }
+    };
+    basalt_gateway::run(options, successor).map_err(failed)?;
     Ok(Outcome::Done)
 }
 

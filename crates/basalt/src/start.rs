@@ -37,6 +37,19 @@ pub fn program() -> Result<PathBuf> {
     std::env::current_exe().map_err(|error| CliError::internal("this program's file can't be found").because(&error))
 }
 
+/// Starts this program again with the same arguments: a newer version of it, if its file was replaced meanwhile.
+///
+/// # Errors
+/// If it can't be started.
+#[allow(clippy::disallowed_methods)] // A process that hands its work over starts who takes it.
+pub fn again() -> std::io::Result<()> {
+    let own = std::env::current_exe()?;
+    // So the kernel marks the file of a running program that was replaced.
+    let path = own.to_str().and_then(|path| path.strip_suffix(" (deleted)")).map_or(own.clone(), PathBuf::from);
+    let arguments = std::env::args_os().skip(1);
+    std::process::Command::new(path).args(arguments).stdin(std::process::Stdio::null()).spawn().map(drop)
+}
+
 /// Returns where the gateway shall listen: where it is asked to, where it was told to last, or where it does by default.
 pub fn address(data: &Data, asked: Option<SocketAddr>) -> SocketAddr {
     let recorded = || std::fs::read_to_string(data.http()).ok()?.trim().parse().ok();

@@ -117,6 +117,7 @@ mod tests {
                 1,
                 [127, 0, 0, 1].into(),
                 (Health::default(), None),
+                std::time::Duration::ZERO,
                 service.clone(),
                 watch::Sender::default(),
             );

@@ -29,7 +29,7 @@ const POOL: usize = 4096;
 /// At the end, time in which clients that are just sending a request on an open connection still get their answer.
 const LINGER: Duration = Duration::from_millis(250);
 /// At the end, time for requests in flight: what load balancers and service managers commonly grant.
-const FINISH: Duration = Duration::from_secs(30);
+pub(crate) const FINISH: Duration = Duration::from_secs(30);
 /// Streams that a client may have open on one HTTP/2 connection: what RFC 9113 §6.5.2 recommends at least.
 const STREAMS: u32 = 100;
 /// Streams that a client may have opened and reset before they were looked at (CVE-2023-44487): honest clients have few.

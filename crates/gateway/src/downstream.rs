@@ -35,6 +35,8 @@ pub(crate) struct Downstream {
     client: Client,
     /// What may be read.
     reading: Reading,
+    /// Whether the request's body breaks its framing.
+    broken: bool,
     /// Whether anything has been written.
     wrote: bool,
     gathered: BytesMut,
@@ -72,12 +74,17 @@ impl Downstream {
         // Nothing else has had the digest yet, so both are empty.
         let _ = digest.peer_addr.set(Some(PingoraAddress::Inet(client.ends.peer)));
         let _ = digest.local_addr.set(Some(PingoraAddress::Inet(client.ends.local)));
-        Self { client, reading, wrote: false, gathered: BytesMut::new(), digest: Arc::new(digest) }
+        Self { client, reading, broken: false, wrote: false, gathered: BytesMut::new(), digest: Arc::new(digest) }
     }
 
     /// Returns whether TLS is spoken.
     pub(crate) fn is_https(&self) -> bool {
         self.client.ends.https
+    }
+
+    /// Returns whether the request's body has turned out to break its framing.
+    pub(crate) fn is_broken(&self) -> bool {
+        self.broken
     }
 
     /// Returns the client for its next request; `None` if there can't be one.
@@ -112,7 +119,7 @@ fn without_signature(buf: &[u8]) -> [&[u8]; 2] {
 
 impl AsyncRead for Downstream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let Self { client, reading, .. } = &mut *self;
+        let Self { client, reading, broken, .. } = &mut *self;
         if let Reading::Request { head: 0, body } = reading
             && body.is_done()
         {
@@ -136,8 +143,9 @@ impl AsyncRead for Downstream {
         let most = client.buffer.len().min(buf.remaining());
         let given = match reading {
             Reading::Request { head: 0, body } => {
-                let broken = |_| io::Error::new(io::ErrorKind::InvalidData, "the body's chunks are broken");
-                body.take(&client.buffer[..most]).map_err(broken)?
+                let taken = body.take(&client.buffer[..most]);
+                *broken = taken.is_err();
+                taken.map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "the body's chunks are broken"))?
             }
             Reading::Request { head, .. } => {
                 let given = most.min(*head);

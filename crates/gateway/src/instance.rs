@@ -1,8 +1,10 @@
 //! One start of an instance, as long as the table names it or a request is under way to it.
 
 use std::net::Ipv4Addr;
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::*};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use basalt_model::{Health, InstanceId};
 use basalt_seam::InstanceTraffic;
@@ -30,6 +32,10 @@ pub(crate) struct Instance {
     pub(crate) suspected_port: AtomicU64,
     /// Connections to it that wait for their next request.
     pub(crate) pool: Pool,
+    /// Time that what is in flight has once the table no longer names it.
+    pub(crate) drain: Duration,
+    leaving: Notify,
+    turns: AtomicU64,
     verdict: AtomicU8,
     /// The verdict of checks that are made elsewhere.
     told: AtomicU8,
@@ -65,6 +71,7 @@ impl Instance {
         generation: u64,
         address: Ipv4Addr,
         (health, health_port): (Health, Option<u16>),
+        drain: Duration,
         service: Arc<Service>,
         dirty: watch::Sender<()>,
     ) -> Self {
@@ -80,6 +87,9 @@ impl Instance {
             suspected: Notify::new(),
             suspected_port: AtomicU64::new(0),
             pool: Pool::default(),
+            drain,
+            leaving: Notify::new(),
+            turns: AtomicU64::new(0),
             verdict: AtomicU8::new(UNKNOWN),
             told: AtomicU8::new(UNKNOWN),
             named: AtomicBool::new(true),
@@ -140,6 +150,24 @@ impl Instance {
         self.named.store(false, SeqCst);
         // It is to be stopped, and is not to find connections open on which nothing will come.
         self.pool.close();
+        self.leaving.notify_waiters();
+    }
+
+    /// Returns once the table in force no longer names it.
+    pub(crate) async fn left(&self) {
+        let mut leaving = pin!(self.leaving.notified());
+        // Listening before looking: what changes in between is not missed.
+        leaving.as_mut().enable();
+        if self.named.load(SeqCst) {
+            leaving.await;
+        }
+    }
+
+    /// Returns how long the next of those who are to leave within some time waits: their turns are spread over it.
+    pub(crate) fn turn_to_leave(&self, within: Duration) -> Duration {
+        let turn = self.turns.fetch_add(1, Relaxed);
+        let turns = self.in_flight().max(turn + 1);
+        within.mul_f64(turn as f64 / turns as f64)
     }
 
     /// Returns how many requests and connections are under way to it.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use arc_swap::{ArcSwap, Guard};
 use basalt_model::{HealthCheck, InstanceId, InstanceRoute, Name, ReleaseRoutes, RouteTable, ServiceRoutes};
@@ -235,8 +236,9 @@ impl Plane {
         };
         let health = (of.health.clone(), port);
         let dirty = self.dirty.clone();
+        let drain = Duration::from_millis(of.drain.0);
         let instance =
-            Arc::new(Instance::new(id.clone(), route.generation, route.address, health, service.clone(), dirty));
+            Arc::new(Instance::new(id.clone(), route.generation, route.address, health, drain, service.clone(), dirty));
         let checker = self.runtime.spawn(health::check(instance.clone())).abort_handle();
         Checked { instance, checker }
     }
@@ -300,7 +302,7 @@ mod tests {
     use std::net::Ipv4Addr;
     use std::sync::atomic::AtomicBool;
 
-    use basalt_model::{Health, Port, Protocol, Route, Weight};
+    use basalt_model::{Health, Millis, Port, Protocol, Route, Weight};
 
     use super::*;
 
@@ -313,6 +315,7 @@ mod tests {
             weight: Weight::ALL,
             ports: [(port.clone(), Port { container: 80, protocol: Protocol::Http })].into(),
             health: Health::default(),
+            drain: Millis::seconds(30),
             instances: [("web-1-1".parse().unwrap(), instance)].into(),
         };
         let routes = vec![Route { host: None, path: "/".into(), port }];

@@ -42,7 +42,10 @@ pub struct GatewayOptions {
     pub limits: Limits,
 }
 
-/// Runs the gateway until SIGTERM or SIGINT; then finishes what is in flight and returns.
+/// Runs the gateway until SIGTERM, SIGINT or SIGHUP; then finishes what is in flight and returns.
+///
+/// At SIGHUP, `successor` is called once this gateway has let go of its control socket and its listening sockets, which the
+/// keeper holds: another process may take over at once, while this one finishes.
 ///
 /// It comes back with the route table that it had, and takes newer ones from its control socket
 /// (`DATA/run/gateway.sock`).
@@ -50,7 +53,7 @@ pub struct GatewayOptions {
 /// # Errors
 /// If the address or the control socket can't be listened on, another gateway serves the same data directory, or the folder
 /// for the copy of the route table can't be made.
-pub fn run(options: GatewayOptions) -> Result<(), Error> {
+pub fn run(options: GatewayOptions, successor: impl FnOnce()) -> Result<(), Error> {
     raise_file_limit();
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
@@ -59,17 +62,28 @@ pub fn run(options: GatewayOptions) -> Result<(), Error> {
     let result = runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate()).map_err(Error::Runtime)?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(Error::Runtime)?;
+        let mut hang_up = signal(SignalKind::hangup()).map_err(Error::Runtime)?;
         let end = async move {
             tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
+                _ = terminate.recv() => End::ForGood,
+                _ = interrupt.recv() => End::ForGood,
+                _ = hang_up.recv() => End::ForASuccessor,
             }
         };
-        serve(options, threads, end).await
+        serve(options, threads, end, successor).await
     });
     // What is left are checks and connections that took too long.
     runtime.shutdown_background();
     result
+}
+
+/// Why a gateway ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    /// Nobody is to take its place.
+    ForGood,
+    /// Another process takes its place.
+    ForASuccessor,
 }
 
 /// Allows as many open files as the machine grants: each connection takes one on either side, and the usual 1,024 are soon gone.
@@ -80,8 +94,13 @@ fn raise_file_limit() {
     }
 }
 
-/// Serves until `end`; then finishes what is in flight.
-pub(crate) async fn serve(options: GatewayOptions, threads: usize, end: impl Future<Output = ()>) -> Result<(), Error> {
+/// Serves until `end`; then finishes what is in flight. `successor` is called in between, if there is to be one.
+pub(crate) async fn serve(
+    options: GatewayOptions,
+    threads: usize,
+    end: impl Future<Output = End>,
+    successor: impl FnOnce(),
+) -> Result<(), Error> {
     let plane = Plane::new(Handle::current());
     let copy =
         Copy::in_data(&options.data).map_err(|source| Error::Copy { path: options.data.join("gateway"), source })?;
@@ -94,11 +113,16 @@ pub(crate) async fn serve(options: GatewayOptions, threads: usize, end: impl Fut
     let control = tokio::spawn(control.serve(plane.clone(), tables.clone()));
     let tending = tokio::spawn(tend(tables));
     let sweeping = tokio::spawn(sweep(plane, connections.refusals().clone()));
-    end.await;
+    let end = end.await;
     tending.abort();
     sweeping.abort();
     control.abort();
+    // It holds the control socket until it has ended; that it was ended is no error.
+    let _ = control.await;
     listeners.stop();
+    if end == End::ForASuccessor {
+        successor();
+    }
     connections.finish().await;
     Ok(())
 }

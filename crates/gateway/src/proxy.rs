@@ -95,10 +95,15 @@ fn host(request: &RequestHeader) -> &str {
     request.uri.authority().map(|authority| authority.as_str()).or_else(named).unwrap_or("")
 }
 
+/// Returns the client's connection, if HTTP/1 is spoken on it.
+fn downstream(session: &Session) -> Option<&Downstream> {
+    session.stream().and_then(|stream| stream.as_any().downcast_ref())
+}
+
 /// Whether a client speaks TLS.
 fn is_https(session: &Session) -> bool {
-    let stream = session.stream().and_then(|stream| stream.as_any().downcast_ref::<Downstream>());
-    stream.is_some_and(Downstream::is_https) || session.digest().is_some_and(|digest| digest.ssl_digest.is_some())
+    downstream(session).is_some_and(Downstream::is_https)
+        || session.digest().is_some_and(|digest| digest.ssl_digest.is_some())
 }
 
 /// Whether a request may be sent twice (RFC 9110 §9.2.2).
@@ -321,6 +326,7 @@ impl ProxyHttp for Proxy {
             ErrorType::ReadTimedout | ErrorType::ConnectTimedout if *error.esource() == ErrorSource::Upstream => 504,
             ErrorType::ReadTimedout => self.refuse(session, Refusal::SlowBody),
             ErrorType::WriteTimedout => self.refuse(session, Refusal::SlowReader),
+            _ if downstream(session).is_some_and(Downstream::is_broken) => self.refuse(session, Refusal::BadFraming),
             kind => match error.esource() {
                 ErrorSource::Upstream => 502,
                 // The client has left: there is nobody to answer.

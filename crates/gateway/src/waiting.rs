@@ -81,6 +81,7 @@ mod tests {
             weight: basalt_model::Weight::ALL,
             ports,
             health: Default::default(),
+            drain: Default::default(),
             instances: Default::default(),
         };
         let routes = vec![Route { host: None, path: path.into(), port }];

@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Health, InstanceId, Name, Port, Protocol, ReleaseNumber, Route, Weight};
+use crate::{Health, InstanceId, Millis, Name, Port, Protocol, ReleaseNumber, Route, Weight};
 
 /// Everything the gateway needs to know. It replaces the table before it as a whole.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,6 +47,9 @@ pub struct ReleaseRoutes {
     pub ports: BTreeMap<Name, Port>,
     /// How its instances are checked.
     pub health: Health,
+    /// Time that requests and connections to an instance have once the table no longer names it.
+    #[serde(default)]
+    pub drain: Millis,
     /// Its instances that may get traffic.
     pub instances: BTreeMap<InstanceId, InstanceRoute>,
 }

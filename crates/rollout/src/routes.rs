@@ -36,7 +36,8 @@ fn service_routes(
         let instances = release_instances(service, *number, release, instances);
         if weight > Weight::NONE || !instances.is_empty() {
             let (ports, health) = (release.ports.clone(), release.health.clone());
-            releases.insert(*number, ReleaseRoutes { weight, ports, health, instances });
+            let drain = service.settings.drain;
+            releases.insert(*number, ReleaseRoutes { weight, ports, health, drain, instances });
         }
     }
     let leaving = service.removing && releases.values().all(|r| r.instances.is_empty());

@@ -193,6 +193,7 @@ async fn pass_on(mut client: Client, head: &Head, shared: &Arc<Shared>) -> Next 
         reads: matches!(&*method, "GET" | "HEAD"),
         head: method == "HEAD",
         upgrade: head.upgrade,
+        websocket: head.websocket,
         close: head.close,
     };
     let found = {

@@ -41,6 +41,8 @@ pub(crate) struct Request {
     pub(crate) head: bool,
     /// Whether the client wants another protocol.
     pub(crate) upgrade: bool,
+    /// Whether that is WebSocket.
+    pub(crate) websocket: bool,
     /// Whether the connection ends after it.
     pub(crate) close: bool,
 }
@@ -258,8 +260,9 @@ async fn pass_on(
     rewrite::response(&mut out, &upstream.buffer, &response, close);
     let tail = &upstream.buffer[response.length..];
     if response.status == 101 {
+        let behind = out.len();
         out.extend_from_slice(tail);
-        return tunnel::run(shared, client, upstream.stream, out, begun).await;
+        return tunnel::run(shared, client, upstream.stream, (out, behind), request.websocket, begun).await;
     }
     let Ok(taken) = response.body.take(tail) else { return After::Over };
     out.extend_from_slice(&tail[..taken]);

@@ -31,7 +31,7 @@ pub(crate) struct Head {
     /// Its length with the empty line behind it.
     pub(crate) length: usize,
     pub(crate) method: Range<usize>,
-    /// The path and query, whatever form the target had; `*` for `OPTIONS *`.
+    /// The path and query, whatever form the target had; `*` for `OPTIONS *`. Empty stands for `/`, as in `http://host`.
     pub(crate) target: Range<usize>,
     /// The host and port; empty if none is named.
     pub(crate) host: Range<usize>,
@@ -40,6 +40,8 @@ pub(crate) struct Head {
     pub(crate) framing: Framing,
     /// Whether the client wants another protocol, such as WebSocket.
     pub(crate) upgrade: bool,
+    /// Whether that is WebSocket.
+    pub(crate) websocket: bool,
     /// Whether the client waits for `100 (Continue)`.
     pub(crate) expect: bool,
     /// Whether the client wants the connection to end after this request.
@@ -100,6 +102,7 @@ pub(crate) fn read(buffer: &[u8]) -> Result<Option<Head>, Refusal> {
         old,
         framing,
         upgrade: fields.upgrade && fields.connection_upgrade && !old,
+        websocket: fields.websocket,
         expect: fields.expect,
         close: fields.close || old && !fields.keep_alive,
         nominates: fields.nominates,
@@ -158,13 +161,8 @@ fn split_target<'t>(method: &str, target: &'t str) -> Result<(Option<&'t [u8]>, 
     let rest = &target[colon + 3..];
     let end = rest.find(['/', '?']).unwrap_or(rest.len());
     let (authority, path) = rest.split_at(end);
-    // A target without a path is rare enough to be refused where it would have to be made up: `http://host?query`.
-    let path = match path {
-        "" => "/",
-        path if path.starts_with('/') => path,
-        _ => return Err(Refusal::BadHead),
-    };
-    if authority.is_empty() || !is_host(authority.as_bytes()) {
+    // A path would have to be made up for `http://host?query`: nobody sends that.
+    if authority.is_empty() || path.starts_with('?') || !is_host(authority.as_bytes()) {
         return Err(Refusal::BadHead);
     }
     Ok((Some(authority.as_bytes()), path))
@@ -185,6 +183,7 @@ struct Fields<'b> {
     length: Option<u64>,
     chunked: bool,
     upgrade: bool,
+    websocket: bool,
     connection_upgrade: bool,
     expect: bool,
     close: bool,
@@ -204,7 +203,10 @@ impl<'b> Fields<'b> {
                 self.host = Some(field.value);
             }
             6 if is("expect") => self.expect = true,
-            7 if is("upgrade") => self.upgrade = true,
+            7 if is("upgrade") => {
+                self.upgrade = true;
+                self.websocket = field.value.eq_ignore_ascii_case(b"websocket");
+            }
             10 if is("connection") => self.take_connection(field.value),
             14 if is("content-length") => {
                 let length = content_length(field.value).ok_or(Refusal::BadFraming)?;
@@ -266,4 +268,151 @@ fn unknown_coding(value: &[u8]) -> Refusal {
     let alone =
         before().count() == 1 && last.is_some_and(|last| !last.is_empty() && last.iter().all(u8::is_ascii_graphic));
     if ends_chunked && once && others || alone && !ends_chunked { Refusal::UnknownCoding } else { Refusal::BadFraming }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Method, target, host, framing of a whole head; or why it is refused.
+    fn check(text: &str, expected: Result<(&str, &str, &str, Framing), Refusal>) {
+        let got = read(text.as_bytes()).map(|head| {
+            let head = head.unwrap_or_else(|| panic!("{text:?} is not whole"));
+            let part = |range: Range<usize>| text[range].to_owned();
+            (part(head.method), part(head.target), part(head.host), head.framing)
+        });
+        let owned = |(method, target, host, framing): (&str, &str, &str, _)| {
+            (method.to_owned(), target.to_owned(), host.to_owned(), framing)
+        };
+        assert_eq!(got, expected.map(owned), "{text:?}");
+    }
+
+    const NONE: Framing = Framing::Length(0);
+
+    #[test]
+    fn what_the_grammar_allows_is_read() {
+        let ok = |text: &str, method, target, host, framing| check(text, Ok((method, target, host, framing)));
+        ok("GET / HTTP/1.1\r\nHost: a\r\n\r\n", "GET", "/", "a", NONE);
+        ok("GET /a?b=%20|\"<> HTTP/1.1\r\nHost:a:80 \r\n\r\nrest", "GET", "/a?b=%20|\"<>", "a:80", NONE);
+        ok("GET /é HTTP/1.1\r\nHost: [::1]:80\r\n\r\n", "GET", "/é", "[::1]:80", NONE);
+        ok("GET / HTTP/1.1\r\nHost:\r\n\r\n", "GET", "/", "", NONE);
+        ok("GET / HTTP/1.0\r\n\r\n", "GET", "/", "", NONE);
+        ok("OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n", "OPTIONS", "*", "a", NONE);
+        ok("M-SEARCH / HTTP/1.1\r\nHost: a\r\n\r\n", "M-SEARCH", "/", "a", NONE);
+        ok("GET http://a.b:1/x HTTP/1.1\r\nHost: A.b:1\r\n\r\n", "GET", "/x", "A.b:1", NONE);
+        ok("GET HTTP://a HTTP/1.0\r\n\r\n", "GET", "", "a", NONE);
+        ok("PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 007\r\n\r\n", "PUT", "/", "a", Framing::Length(7));
+        ok("PUT / HTTP/1.1\r\nHost: a\r\nTRANSFER-ENCODING:\tchunKED \r\n\r\n", "PUT", "/", "a", Framing::Chunked);
+        ok("GET / HTTP/1.1\r\nHost: a\r\nX: caf\u{e9}\t \"x\"\r\nY:\r\n\r\n", "GET", "/", "a", NONE);
+    }
+
+    #[test]
+    fn what_can_be_read_in_two_ways_is_refused() {
+        use Refusal::{BadFraming, BadHead, Connect, LargeHead, LongTarget, UnknownCoding, UnknownVersion};
+        let with = |fields: &str| format!("POST / HTTP/1.1\r\nHost: a\r\n{fields}\r\n\r\n");
+        let no = |text: &str, why| check(text, Err(why));
+        // Lengths (RFC 9112 §6.3; RFC 9110 §8.6).
+        for length in [
+            "+1",
+            "-1",
+            "1 1",
+            "0x1",
+            "1,1",
+            "1, 2",
+            "",
+            "\u{0663}",
+            "1.0",
+            "18446744073709551616",
+            "9223372036854775808",
+        ] {
+            no(&with(&format!("Content-Length: {length}")), BadFraming);
+        }
+        no(&with("Content-Length: 1\r\nContent-Length: 1"), BadFraming);
+        no(&with("Content-Length: 1\r\nContent-Length: 2"), BadFraming);
+        no(&with("Content-Length : 1"), BadHead);
+        no(&with(" Content-Length: 1"), BadHead);
+        // CL.TE, TE.CL, TE.TE.
+        no(&with("Content-Length: 1\r\nTransfer-Encoding: chunked"), BadFraming);
+        no(&with("Transfer-Encoding: chunked\r\nContent-Length: 1"), BadFraming);
+        no(&with("Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked"), BadFraming);
+        no(&with("Transfer-Encoding: chunked\r\nTransfer-Encoding: identity"), BadFraming);
+        no(&with("Transfer-Encoding: chunked, identity"), BadFraming);
+        no(&with("Transfer-Encoding: chunked, chunked"), BadFraming);
+        no(&with("Transfer-Encoding: gzip, chunked"), UnknownCoding);
+        no(&with("Transfer-Encoding: gzip"), UnknownCoding);
+        no(&with("Transfer-Encoding: xchunked"), UnknownCoding);
+        no(&with("Transfer-Encoding: \"chunked\""), UnknownCoding);
+        no(&with("Transfer-Encoding: chunked;x"), UnknownCoding);
+        no(&with("Transfer-Encoding:"), BadFraming);
+        no(&with("Transfer-Encoding: \u{b}chunked"), BadHead);
+        no(&with("Transfer-Encoding : chunked"), BadHead);
+        no(&with("Transfer-Encoding\t: chunked"), BadHead);
+        no(&with("Transfer-Encoding:\r\n chunked"), BadHead);
+        no("POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n", BadFraming);
+        // Lines (RFC 9112 §2.2, §5.2).
+        no("GET / HTTP/1.1\nHost: a\n\n", BadHead);
+        no("GET / HTTP/1.1\r\nHost: a\n\r\n", BadHead);
+        no("GET / HTTP/1.1\r\nHost: a\r\nX: a\r\n b\r\n\r\n", BadHead);
+        no("GET / HTTP/1.1\r\nHost: a\r\nX: a\rY: b\r\n\r\n", BadHead);
+        no("GET / HTTP/1.1\r\nHost: a\r\nX: a\0b\r\n\r\n", BadHead);
+        no("GET / HTTP/1.1\r\nHost: a\r\nX\0: b\r\n\r\n", BadHead);
+        no("GET / HTTP/1.1\r\nHost: a\r\n: b\r\n\r\n", BadHead);
+        no("GET / HTTP/1.1\r\nHost: a\r\nX y: b\r\n\r\n", BadHead);
+        no("GET / HTTP/1.1\r\nHost: a\r\nno colon\r\n\r\n", BadHead);
+        no("\r\n\r\n", BadHead);
+        // Request lines (RFC 9112 §3).
+        no("GET  / HTTP/1.1\r\nHost: a\r\n\r\n", BadHead);
+        no("GET / x HTTP/1.1\r\nHost: a\r\n\r\n", UnknownVersion);
+        no("GET\t/ HTTP/1.1\r\nHost: a\r\n\r\n", BadHead);
+        no(" GET / HTTP/1.1\r\nHost: a\r\n\r\n", BadHead);
+        no("G@T / HTTP/1.1\r\nHost: a\r\n\r\n", BadHead);
+        no("GET /\u{7f} HTTP/1.1\r\nHost: a\r\n\r\n", BadHead);
+        no("GET /#x HTTP/1.1\r\nHost: a\r\n\r\n", BadHead);
+        no("GET x HTTP/1.1\r\nHost: a\r\n\r\n", BadHead);
+        no("GET * HTTP/1.1\r\nHost: a\r\n\r\n", BadHead);
+        no("GET /\r\n\r\n", BadHead);
+        no("GET / HTTP/1.2\r\nHost: a\r\n\r\n", UnknownVersion);
+        no("GET / HTTP/2.0\r\nHost: a\r\n\r\n", UnknownVersion);
+        no("GET / http/1.1\r\nHost: a\r\n\r\n", UnknownVersion);
+        no("CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\n\r\n", Connect);
+        // Whom it is for (RFC 9112 §3.2).
+        no("GET / HTTP/1.1\r\n\r\n", BadHead);
+        no("GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n", BadHead);
+        for host in ["a b", "a/b", "u@a", "a,b", "a\\b", "a?b", "[::1", "a:1:2", "a]b["] {
+            no(&format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n"), BadHead);
+        }
+        no("GET http://a/ HTTP/1.1\r\nHost: b\r\n\r\n", BadHead);
+        no("GET http://u@a/ HTTP/1.1\r\nHost: a\r\n\r\n", BadHead);
+        no("GET http:///x HTTP/1.1\r\nHost: a\r\n\r\n", BadHead);
+        no("GET ftp://a/ HTTP/1.1\r\nHost: a\r\n\r\n", BadHead);
+        // Sizes.
+        no(&with(&"a: b\r\n".repeat(100)), LargeHead);
+        no(&with(&format!("A: {}", "x".repeat(LARGEST_HEAD))), LargeHead);
+        no(&format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", "x".repeat(LONGEST_TARGET + 40)), LongTarget);
+        no(&format!("GET /{}", "x".repeat(LONGEST_TARGET + 40)), LongTarget);
+    }
+
+    #[test]
+    fn every_part_of_a_head_is_only_a_part() {
+        let text = "PUT /a HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nConnection: close\r\n\r\n";
+        for end in 0..text.len() {
+            assert_eq!(read(&text.as_bytes()[..end]), Ok(None), "{:?}", &text[..end]);
+        }
+        let head = read(text.as_bytes()).unwrap().unwrap();
+        assert_eq!((head.length, head.close, head.upgrade, head.old), (text.len(), true, false, false));
+    }
+
+    #[test]
+    fn no_bytes_cause_a_panic() {
+        // A small generator: all short heads of a few bytes that matter, behind a good beginning.
+        let bytes = *b"\r\n: ,;a0\0\x7f\xff";
+        for begin in ["", "GET / HTTP/1.1\r\n", "GET / HTTP/1.1\r\nHost:"] {
+            for number in 0..bytes.len().pow(4) {
+                let mut text = begin.as_bytes().to_vec();
+                text.extend((0..4).map(|at| bytes[number / bytes.len().pow(at) % bytes.len()]));
+                text.extend_from_slice(b"\r\n\r\n");
+                let _ = read(&text);
+            }
+        }
+    }
 }

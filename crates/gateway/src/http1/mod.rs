@@ -13,3 +13,4 @@ pub(crate) mod pool;
 pub(crate) mod response;
 pub(crate) mod rewrite;
 pub(crate) mod tunnel;
+pub(crate) mod websocket;

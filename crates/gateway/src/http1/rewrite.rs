@@ -60,7 +60,7 @@ pub(crate) fn request(buffer: &[u8], head: &Head, forwarded: impl FnOnce(Claimed
     let mut out = Vec::with_capacity(head.length + 160);
     out.extend_from_slice(&buffer[head.method.clone()]);
     out.push(b' ');
-    out.extend_from_slice(&buffer[head.target.clone()]);
+    out.extend_from_slice(if head.target.is_empty() { b"/" } else { &buffer[head.target.clone()] });
     out.extend_from_slice(b" HTTP/1.1\r\n");
     let mut upgrade = None;
     let mut has_host = false;
@@ -151,6 +151,7 @@ mod tests {
             "GET /x?y HTTP/1.1\r\nHost: a.example\r\nA:b \r\n\r\n",
             "GET /x?y HTTP/1.1\r\nHost: a.example\r\nA: b\r\n",
         );
+        check("GET http://a.example HTTP/1.1\r\nHost: a.example\r\n\r\n", "GET / HTTP/1.1\r\nHost: a.example\r\n");
         check(
             "PUT http://a.example/x HTTP/1.1\r\nHost: a.example\r\nContent-Length: 0\r\n\r\n",
             "PUT /x HTTP/1.1\r\nHost: a.example\r\nContent-Length: 0\r\n",

@@ -1,17 +1,23 @@
 //! A connection that has become something else than HTTP, such as a WebSocket: bytes are passed on both ways.
 
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::io;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio::time::sleep;
 
 use super::client::{Client, Stall, poll_piece};
 use super::exchange::After;
-use crate::connections::Shared;
+use super::websocket::{Frames, GOING_AWAY};
+use crate::connections::{FINISH, Shared};
 use crate::plane::Begun;
+
+/// How long a client may take to answer that its WebSocket ends.
+const FAREWELL: Duration = Duration::from_secs(5);
 
 /// One direction of a tunnel.
 #[derive(Debug, Default)]
@@ -23,6 +29,12 @@ struct Direction {
     ended: bool,
     /// Whether its end was passed on.
     done: bool,
+    /// The frames of a WebSocket.
+    frames: Option<Frames>,
+    /// Whether it is to end with the frame that is under way.
+    leaving: bool,
+    /// Whether the last frame was sent: what comes now is dropped.
+    left: bool,
 }
 
 impl Direction {
@@ -54,9 +66,13 @@ impl Direction {
             // An idle tunnel holds no buffer.
             self.waiting = Vec::new();
             self.at = 0;
-            let waiting = &mut self.waiting;
-            match poll_piece(from, cx, |piece| waiting.extend_from_slice(piece)) {
-                Poll::Ready(Ok(Some(()))) => {}
+            if self.leaving && !self.left && self.frames.as_ref().is_some_and(Frames::is_between) {
+                self.waiting = GOING_AWAY.to_vec();
+                self.left = true;
+                continue;
+            }
+            match poll_piece(from, cx, |piece| piece.to_vec()) {
+                Poll::Ready(Ok(Some(piece))) => self.take(piece),
                 Poll::Ready(Ok(None)) => self.ended = true,
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                 Poll::Pending => {
@@ -69,24 +85,51 @@ impl Direction {
         }
     }
 
+    fn take(&mut self, mut piece: Vec<u8>) {
+        match &mut self.frames {
+            _ if self.left => return,
+            Some(frames) if self.leaving => {
+                let last = frames.pass_one(&piece);
+                piece.truncate(last);
+            }
+            Some(frames) => frames.pass(&piece),
+            None => {}
+        }
+        self.waiting = piece;
+    }
+
     fn is_stuck(&self) -> bool {
         self.at < self.waiting.len()
     }
 }
 
-/// Passes bytes on until both sides have ended. `first` goes to the client before all else.
+/// Passes bytes on until both sides have ended. `first` goes to the client before all else; what of it is behind the head of
+/// the answer, and so belongs to the new protocol, begins at `behind`.
+///
+/// When the instance is to stop, or the gateway, the clients of WebSockets are told so one after the other over the first half
+/// of the time that there is, so that they do not all come back at once.
 pub(crate) async fn run(
     shared: &Shared,
     client: &mut Client,
     mut instance: TcpStream,
-    first: Vec<u8>,
+    (first, behind): (Vec<u8>, usize),
+    websocket: bool,
     begun: Begun,
 ) -> After {
-    let mut down = Direction { waiting: first, ..Direction::default() };
+    let mut frames = websocket.then(Frames::default);
+    if let Some(frames) = &mut frames {
+        frames.pass(&first[behind..]);
+    }
+    let mut down = Direction { waiting: first, frames, ..Direction::default() };
     let mut up = Direction { waiting: std::mem::take(&mut client.buffer).into(), ..Direction::default() };
     let mut stall = Stall::default();
+    let mut farewell = Stall::default();
+    let mut leaving = pin!(leave(shared, &begun));
     // Either side may break the connection at any time: that is theirs to deal with.
     let _ = poll_fn(|cx| {
+        if !down.leaving && websocket && leaving.as_mut().poll(cx).is_ready() {
+            down.leaving = true;
+        }
         let before = (down.at, up.at);
         let ended = match down.poll(cx, &mut instance, &mut client.io) {
             Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
@@ -97,6 +140,9 @@ pub(crate) async fn run(
             Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
             _ => {}
         }
+        if down.left && farewell.poll(cx, FAREWELL).is_ready() {
+            return Poll::Ready(Ok(()));
+        }
         if before != (down.at, up.at) || !(down.is_stuck() || up.is_stuck()) {
             stall.end();
         }
@@ -106,6 +152,21 @@ pub(crate) async fn run(
         Poll::Pending
     })
     .await;
-    drop(begun);
+    if down.left {
+        // It was told to go, and so it has ended by itself.
+        let _ = poll_fn(|cx| Pin::new(&mut client.io).poll_shutdown(cx)).await;
+    }
     After::Over
+}
+
+/// Returns when it is this tunnel's turn to end.
+async fn leave(shared: &Shared, begun: &Begun) {
+    let mut finishing = shared.finishing.subscribe();
+    let instance = begun.in_flight.instance();
+    let time = tokio::select! {
+        () = instance.left() => instance.drain,
+        // An error means that the gateway is gone.
+        _ = finishing.wait_for(|finishing| *finishing) => FINISH,
+    };
+    sleep(instance.turn_to_leave(time / 2)).await;
 }

@@ -4,6 +4,7 @@ use std::net::Ipv4Addr;
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::{Duration, Instant};
 
+use basalt_seam::Router;
 use hyper::Method;
 
 use super::app::App;
@@ -185,4 +186,25 @@ async fn a_hundred_tables_a_second_under_load_lose_nothing() {
 #[allow(clippy::disallowed_methods)]
 fn now() -> Instant {
     Instant::now()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tables_that_change_a_hundred_times_a_second_lose_nothing() {
+    let mut gateway = Gateway::start().await;
+    let apps = apps(3).await;
+    let at = addresses(&apps);
+    gateway.set(&table(1, &[(1, 100, &at)])).await;
+    gateway.until_healthy().await;
+    let load = Load::start(gateway.http, &all_kinds());
+    for version in 2..302u64 {
+        // Weights, releases and instances come and go.
+        let releases: [&[(u32, u32, &[Ipv4Addr])]; 3] =
+            [&[(1, 100, &at)], &[(1, 70, &at[..2]), (2, 30, &at[2..])], &[(1, 0, &at[..1]), (2, 100, &at[1..])]];
+        gateway.router.set(std::sync::Arc::new(table(version, releases[version as usize % 3])));
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    gateway.until(|seen| seen.version == 301).await;
+    let (answered, failures) = load.end().await;
+    assert!(answered > 300, "{answered}");
+    assert_eq!(failures, [] as [String; 0]);
 }

@@ -21,6 +21,7 @@ pub(crate) struct Gateway {
     pub(crate) router: Arc<GatewayRouter>,
     changed: watch::Receiver<()>,
     end: Option<oneshot::Sender<End>>,
+    handed_over: Option<oneshot::Receiver<()>>,
     thread: Option<std::thread::JoinHandle<()>>,
     _data: Option<tempfile::TempDir>,
 }
@@ -28,6 +29,8 @@ pub(crate) struct Gateway {
 enum End {
     /// As by SIGTERM.
     Gracefully,
+    /// As by SIGHUP.
+    ForASuccessor,
     /// As by SIGKILL.
     AtOnce,
 }
@@ -51,9 +54,11 @@ impl Gateway {
     pub(crate) async fn start_with(options: GatewayOptions) -> Self {
         let (data, http) = (options.data.clone(), options.http);
         let (end, ended) = oneshot::channel();
-        let thread = std::thread::spawn(move || run(options, ended));
+        let (hand_over, handed_over) = oneshot::channel();
+        let thread = std::thread::spawn(move || run(options, ended, hand_over));
         let (router, changed) = follow(data.join("run/gateway.sock"));
-        let mut gateway = Self { http, router, changed, end: Some(end), thread: Some(thread), _data: None };
+        let (end, handed_over, thread) = (Some(end), Some(handed_over), Some(thread));
+        let mut gateway = Self { http, router, changed, end, handed_over, thread, _data: None };
         let seen = gateway.until(|seen| seen.connected && seen.http.is_some()).await;
         gateway.http = seen.http.as_ref().unwrap().parse().unwrap();
         gateway
@@ -95,6 +100,12 @@ impl Gateway {
         tokio::task::spawn_blocking(move || thread.join().unwrap()).await.unwrap();
     }
 
+    /// Lets go of its sockets as by SIGHUP; it finishes in the background.
+    pub(crate) async fn hand_over(&mut self) {
+        let _ = self.end.take().unwrap().send(End::ForASuccessor);
+        self.handed_over.take().unwrap().await.unwrap();
+    }
+
     /// Ends as by SIGKILL.
     pub(crate) async fn kill(mut self) {
         let _ = self.end.take().unwrap().send(End::AtOnce);
@@ -111,15 +122,22 @@ impl Drop for Gateway {
     }
 }
 
-fn run(options: GatewayOptions, ended: oneshot::Receiver<End>) {
+fn run(options: GatewayOptions, ended: oneshot::Receiver<End>, hand_over: oneshot::Sender<()>) {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let result = runtime.block_on(async {
-        let (graceful, end) = oneshot::channel::<()>();
-        let serving = process::serve(options, 2, async { drop(end.await) });
+        let (graceful, end) = oneshot::channel();
+        let end = async { end.await.unwrap_or(process::End::ForGood) };
+        let serving = process::serve(options, 2, end, || {
+            let _ = hand_over.send(());
+        });
         let killed = async {
             match ended.await {
                 Ok(End::Gracefully) => {
-                    let _ = graceful.send(());
+                    let _ = graceful.send(process::End::ForGood);
+                    std::future::pending().await
+                }
+                Ok(End::ForASuccessor) => {
+                    let _ = graceful.send(process::End::ForASuccessor);
                     std::future::pending().await
                 }
                 _ => Ok(()),
@@ -171,6 +189,7 @@ fn release(number: u32, weight: u32, instances: &[Ipv4Addr]) -> ReleaseRoutes {
             interval: Millis(200),
             ..Health::default()
         },
+        drain: Millis::seconds(4),
         instances: instances.iter().enumerate().map(instance).collect(),
     }
 }

@@ -3,7 +3,12 @@
 mod app;
 mod client;
 mod deploys;
+mod frames;
 mod gateway;
+mod hostile;
+mod http1;
+mod http2;
 mod requests;
 mod restarts;
+mod sockets;
 mod tables;

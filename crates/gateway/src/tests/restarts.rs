@@ -9,7 +9,7 @@ use basalt_seam::Router;
 use basalt_wire::fdstore;
 
 use super::app::App;
-use super::client::{Client, Kind};
+use super::client::{Client, Kind, Load, all_kinds};
 use super::gateway::{Gateway, table};
 
 /// Keeps descriptors as the keeper does, until the process ends.
@@ -94,4 +94,26 @@ async fn a_gateway_that_is_asked_to_end_finishes_what_it_has_begun() {
         assert_eq!(request.await.unwrap().status, 200);
     }
     assert!(Client::new(http, Kind::Close).get("/").await.is_err(), "it has ended");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn twenty_successors_under_load_lose_nothing() {
+    let data = tempfile::tempdir().unwrap();
+    keep_descriptors(data.path());
+    let apps = [App::start().await, App::start().await];
+    let mut gateway = Gateway::start_in(data.path(), "127.0.0.1:0".parse().unwrap()).await;
+    let http = gateway.http;
+    gateway.set(&table(1, &[(1, 100, &[apps[0].address, apps[1].address])])).await;
+    gateway.until_healthy().await;
+    let load = Load::start(http, &all_kinds());
+    let mut leaving = Vec::new();
+    for _ in 0..20 {
+        load.more(60).await;
+        gateway.hand_over().await;
+        leaving.push(std::mem::replace(&mut gateway, Gateway::start_in(data.path(), http).await));
+        gateway.until_healthy().await;
+    }
+    load.more(60).await;
+    let (_, failures) = load.end().await;
+    assert_eq!(failures, [] as [String; 0]);
 }

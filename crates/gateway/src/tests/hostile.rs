@@ -1,0 +1,231 @@
+//! Clients that want to harm: each is cut off, others are served meanwhile, and memory stays bounded.
+
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::{sleep, timeout};
+
+use super::app::{App, PORT, fresh_address};
+use super::client::{Client, Kind};
+use super::frames::{Frames, kind};
+use super::gateway::{Gateway, table};
+use crate::{GatewayOptions, Limits};
+
+/// What a flood may cost; all tests of this process share its memory, so this is far more than one needs.
+const MOST_MEMORY: u64 = 96 << 20;
+
+async fn impatient() -> (Gateway, App) {
+    let data = tempfile::tempdir().unwrap().keep();
+    let limits = Limits {
+        head: Duration::from_millis(500),
+        body: Duration::from_millis(500),
+        write: Duration::from_millis(500),
+        idle: Duration::from_millis(1000),
+        connections: 30,
+    };
+    let options = GatewayOptions { data, http: "127.0.0.1:0".parse().unwrap(), trusted: vec![], limits };
+    let mut gateway = Gateway::start_with(options).await;
+    let app = App::start().await;
+    gateway.set(&table(1, &[(1, 100, &[app.address])])).await;
+    gateway.until_healthy().await;
+    (gateway, app)
+}
+
+/// Memory of this process in bytes: now, or the most it ever was.
+fn memory(what: &str) -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix(what)).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() << 10
+}
+
+/// Runs a flood, and checks that memory stays bounded and others are served.
+async fn flood(gateway: &Gateway, flood: impl Future<Output = ()>) {
+    let before = memory("VmRSS");
+    timeout(Duration::from_secs(30), flood).await.expect("the flood ends");
+    let most = memory("VmHWM");
+    assert!(most < before + MOST_MEMORY, "{before} → {most}");
+    assert_eq!(Client::new(gateway.http, Kind::Close).get("/").await.unwrap().status, 200);
+}
+
+async fn read_all(client: &mut TcpStream) -> String {
+    let mut back = Vec::new();
+    let read = async { while client.read_buf(&mut back).await.unwrap_or(0) > 0 {} };
+    timeout(Duration::from_secs(10), read).await.expect("the connection is ended");
+    String::from_utf8_lossy(&back).into_owned()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn slow_heads_and_bodies_are_answered_with_408() {
+    let (gateway, _app) = impatient().await;
+    for begin in [
+        "GET / HT",
+        "GET / HTTP/1.1\r\nHost: a\r\nA: b",
+        "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nabc",
+        "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\nabc",
+        "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nab",
+    ] {
+        let mut client = TcpStream::connect(gateway.http).await.unwrap();
+        client.write_all(begin.as_bytes()).await.unwrap();
+        let back = read_all(&mut client).await;
+        assert!(back.starts_with("HTTP/1.1 408 "), "{begin:?}: {back:?}");
+    }
+    // A head that comes byte by byte is late all the same.
+    let mut client = TcpStream::connect(gateway.http).await.unwrap();
+    let (mut read, mut write) = client.split();
+    let drip = async {
+        for byte in "GET / HTTP/1.1\r\nA: ".bytes().chain(std::iter::repeat(b'x')) {
+            if write.write_all(&[byte]).await.is_err() {
+                return;
+            }
+            sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let mut back = [0; 12];
+    tokio::select! {
+        () = drip => {}
+        read = timeout(Duration::from_secs(10), read.read_exact(&mut back)) => drop(read.unwrap().unwrap()),
+    }
+    assert_eq!(&back, b"HTTP/1.1 408");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn silent_and_idle_connections_are_closed_without_a_word() {
+    let (gateway, _app) = impatient().await;
+    let mut silent = TcpStream::connect(gateway.http).await.unwrap();
+    assert_eq!(read_all(&mut silent).await, "");
+    let mut idle = TcpStream::connect(gateway.http).await.unwrap();
+    idle.write_all(b"HEAD / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    let back = read_all(&mut idle).await;
+    assert!(back.starts_with("HTTP/1.1 200") && back.matches("HTTP/1.1").count() == 1, "{back}");
+    let mut http2 = Frames::connect(gateway.http).await;
+    assert!(http2.until_closed().await.iter().all(|(kind, ..)| *kind != kind::HEADERS));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_takes_nothing_is_cut_off_and_holds_no_instance() {
+    let (mut gateway, _app) = impatient().await;
+    let address = fresh_address();
+    let listener = TcpListener::bind((address, PORT)).await.unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n").await;
+                while stream.write_all(&[b'x'; 64 << 10]).await.is_ok() {}
+            });
+        }
+    });
+    let mut table = table(2, &[(2, 100, &[address])]);
+    for release in table.services.values_mut().flat_map(|service| service.releases.values_mut()) {
+        release.health.check = basalt_model::HealthCheck::Running;
+        release.instances.values_mut().for_each(|instance| instance.healthy = Some(true));
+    }
+    gateway.set(&table).await;
+    let before = memory("VmRSS");
+    let mut clients = Vec::new();
+    for version in ["1.1", "1.0"] {
+        let mut client = TcpStream::connect(gateway.http).await.unwrap();
+        client.write_all(format!("GET / HTTP/{version}\r\nHost: a\r\n\r\n").as_bytes()).await.unwrap();
+        clients.push(client);
+    }
+    let id = "web-2-1".parse().unwrap();
+    gateway.until(|seen| seen.instances.get(&id).is_some_and(|one| one.requests == 2 && one.in_flight == 0)).await;
+    assert!(memory("VmHWM") < before + MOST_MEMORY);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_client_has_only_so_many_connections() {
+    let (gateway, _app) = impatient().await;
+    let mut held = Vec::new();
+    for _ in 0..30 {
+        held.push(TcpStream::connect(gateway.http).await.unwrap());
+    }
+    let mut refused = TcpStream::connect(gateway.http).await.unwrap();
+    assert_eq!(read_all(&mut refused).await, "");
+    drop(held);
+    sleep(Duration::from_millis(200)).await;
+    assert_eq!(Client::new(gateway.http, Kind::Close).get("/").await.unwrap().status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn streams_that_are_reset_in_bursts_end_the_connection() {
+    let (gateway, app) = impatient().await;
+    app.behaviour.delay.store(50, std::sync::atomic::Ordering::SeqCst);
+    let mut client = Frames::connect(gateway.http).await;
+    flood(&gateway, async {
+        for stream in (1..40_000).step_by(2) {
+            let request = client.get(stream);
+            let reset = Frames::frame(kind::RST_STREAM, 0, stream, &8u32.to_be_bytes());
+            if client.write(&[request, reset].concat()).await.is_err() {
+                break;
+            }
+        }
+        let seen = client.until_closed().await;
+        let goaway = seen.iter().find(|(kind, ..)| *kind == kind::GOAWAY).map(|(.., payload)| payload[4..8].to_vec());
+        assert_eq!(goaway, Some(11u32.to_be_bytes().to_vec()), "ENHANCE_YOUR_CALM: {seen:?}");
+    })
+    .await;
+    assert!(app.requests() < 5000, "{} requests have reached the instance", app.requests());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn heads_without_an_end_end_the_connection() {
+    let (gateway, _app) = impatient().await;
+    flood(&gateway, async {
+        let mut client = Frames::connect(gateway.http).await;
+        // `:method: GET`, and fields for ever.
+        client.write(&Frames::frame(kind::HEADERS, 0, 1, &[0x82])).await.unwrap();
+        let field = [&[0x00, 0x01, b'a', 0x7f, 0x81, 0x1f][..], &[b'x'; 4096]].concat();
+        for _ in 0..100_000 {
+            if client.write(&Frames::frame(kind::CONTINUATION, 0, 1, &field)).await.is_err() {
+                break;
+            }
+        }
+        client.until_closed().await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn small_heads_that_unpack_to_large_ones_are_refused() {
+    let (gateway, app) = impatient().await;
+    flood(&gateway, async {
+        let mut client = Frames::connect(gateway.http).await;
+        // A field of 4,000 bytes goes into the table, and is then named again and again with a byte each.
+        let mut head = vec![0x82, 0x84, 0x86, 0x41, 0x01, b'a', 0x40, 0x01, b'x', 0x7f, 0xa1, 0x1e];
+        head.extend_from_slice(&[b'x'; 4000]);
+        head.extend_from_slice(&[0xbe; 12_000]);
+        client.write(&Frames::frame(kind::HEADERS, 0x5, 1, &head)).await.unwrap();
+        let (kind, _, _, payload) = client.answer(1).await;
+        let refused = kind == kind::HEADERS && !payload.starts_with(&[0x88]);
+        assert!(refused || kind == kind::RST_STREAM || kind == kind::GOAWAY, "{kind} {payload:x?}");
+    })
+    .await;
+    assert_eq!(app.requests(), 1, "only that of the other client");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn floods_of_frames_that_want_an_answer_cost_no_memory() {
+    let (gateway, _app) = impatient().await;
+    for frame in [
+        Frames::frame(kind::PING, 0, 0, &[0; 8]),
+        Frames::frame(kind::SETTINGS, 0, 0, &[]),
+        Frames::frame(kind::SETTINGS, 0, 0, &[0, 4, 0, 1, 0, 0]),
+        Frames::frame(kind::PRIORITY, 0, 1, &[0, 0, 0, 0, 1]),
+        Frames::frame(kind::WINDOW_UPDATE, 0, 0, &1u32.to_be_bytes()),
+        Frames::frame(0xfa, 0, 0, &[0; 64]),
+    ] {
+        flood(&gateway, async {
+            let mut client = Frames::connect(gateway.http).await;
+            let many = frame.repeat(1000);
+            // Whoever does not read its answers can't write for ever.
+            for _ in 0..300 {
+                match timeout(Duration::from_millis(300), client.write(&many)).await {
+                    Ok(Ok(())) => {}
+                    _ => break,
+                }
+            }
+        })
+        .await;
+    }
+}
