@@ -170,10 +170,16 @@ fn split_target<'t>(method: &str, target: &'t str) -> Result<(Option<&'t [u8]>, 
 
 /// Whether this may stand in `Host`: a name, an address in brackets, and a port (RFC 3986 §3.2.2, without user information).
 fn is_host(host: &[u8]) -> bool {
-    let allowed = |b: &u8| b.is_ascii_alphanumeric() || b"-._~%!$&'()*+;=:[]".contains(b);
-    let brackets = |b: u8| host.iter().filter(|c| **c == b).count();
-    let colons = host.iter().rev().take_while(|b| **b != b']').filter(|b| **b == b':').count();
-    host.iter().all(allowed) && brackets(b'[') == brackets(b']') && brackets(b'[') <= 1 && colons <= 1
+    let digits = |port: &[u8]| port.iter().all(u8::is_ascii_digit);
+    if let Some(six) = host.strip_prefix(b"[") {
+        let Some(end) = memchr::memchr(b']', six) else { return false };
+        let (address, behind) = (&six[..end], &six[end + 1..]);
+        let allowed = |b: &u8| b.is_ascii_alphanumeric() || b":.%".contains(b);
+        return address.iter().all(allowed) && (behind.is_empty() || behind.strip_prefix(b":").is_some_and(digits));
+    }
+    let (name, port) = memchr::memchr(b':', host).map_or((host, &host[..0]), |at| (&host[..at], &host[at + 1..]));
+    let allowed = |b: &u8| b.is_ascii_alphanumeric() || b"-._~%!$&'()*+;=".contains(b);
+    name.iter().all(allowed) && digits(port)
 }
 
 /// What header fields say that matters to the gateway.
@@ -378,7 +384,7 @@ mod tests {
         // Whom it is for (RFC 9112 §3.2).
         no("GET / HTTP/1.1\r\n\r\n", BadHead);
         no("GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n", BadHead);
-        for host in ["a b", "a/b", "u@a", "a,b", "a\\b", "a?b", "[::1", "a:1:2", "a]b["] {
+        for host in ["a b", "a/b", "u@a", "a,b", "a\\b", "a?b", "[::1", "a:1:2", "a]b[", "[::1]x", "[::1]:x", "a:b"] {
             no(&format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n"), BadHead);
         }
         no("GET http://a/ HTTP/1.1\r\nHost: b\r\n\r\n", BadHead);
