@@ -18,11 +18,11 @@ use crate::cgroup::Cgroup;
 use crate::inside::{FromInit, Orders};
 use crate::order::{CreateAnswer, CreateOrder, Place};
 use crate::place::{Prepared, prepare};
+use crate::probe;
 use crate::process::{add_secrets, command, environment, workdir};
 use crate::root::{PRIVATE, Root, Sources, at, clone_mount, make_dir};
 use crate::sys;
 use crate::user::{self, User};
-use crate::{firewall, probe};
 
 type AnyError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -122,7 +122,7 @@ fn create(place: &Place, prepared: Prepared, order: &CreateOrder, mut steps: Ste
     let (stdout, stderr) = (output("stdout")?, output("stderr")?);
     let exit =
         OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(order.run_dir().join("exit"))?;
-    firewall::admit(&place.network, &order.admission(place.address))?;
+    order.admission(place.address).admit(&place.network)?;
     steps.done("host");
 
     let root = Root::mount(sources, userns.as_fd())?;

@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 use std::process::{Command, Stdio};
 
 use crate::network::Network;
+use crate::sets::{self, Change, Members};
 use crate::veth::prefix;
 
 /// Returns the table's name.
@@ -55,9 +56,9 @@ table inet {table} {{
     )
 }
 
-/// Puts the table in place, with the members of its sets for instances that run already.
+/// Puts the table in place, with the members of its sets for instances that run already: nothing they have open is cut.
 pub(crate) fn install(network: &Network, running: &[Admission]) -> io::Result<()> {
-    let members: String = running.iter().map(|a| a.commands(network, "add")).collect();
+    let members: String = running.iter().map(|a| a.commands(network)).collect();
     nft(&(rules(network) + &members))
 }
 
@@ -76,34 +77,41 @@ pub(crate) struct Admission {
 }
 
 impl Admission {
-    fn commands(&self, network: &Network, verb: &str) -> String {
+    /// Returns what adds its members in one transaction with the table.
+    fn commands(&self, network: &Network) -> String {
         let table = table(network);
         let pairs: Vec<String> = self.reaches.iter().map(|to| format!("{} . {to}", self.address)).collect();
         let mut text = String::new();
         if !pairs.is_empty() {
-            text.push_str(&format!("{verb} element inet {table} reaches {{ {} }}\n", pairs.join(", ")));
+            text.push_str(&format!("add element inet {table} reaches {{ {} }}\n", pairs.join(", ")));
         }
         if self.egress {
-            text.push_str(&format!("{verb} element inet {table} egress {{ {} }}\n", self.address));
+            text.push_str(&format!("add element inet {table} egress {{ {} }}\n", self.address));
         }
         text
     }
 
-    /// Closes what was opened for an instance.
-    pub(crate) fn revoke(&self, network: &Network) -> io::Result<()> {
-        // Added first, so that the removal can't fail because one is missing.
-        match self.commands(network, "add") + &self.commands(network, "delete") {
-            commands if commands.is_empty() => Ok(()),
-            commands => nft(&commands),
-        }
+    fn members(&self) -> [Members; 2] {
+        let own = self.address.octets();
+        let pairs = self.reaches.iter().map(|to| [own, to.octets()].concat()).collect();
+        [("reaches", pairs), ("egress", if self.egress { vec![own.to_vec()] } else { vec![] })]
     }
-}
 
-/// Opens what an instance may reach.
-pub(crate) fn admit(network: &Network, admission: &Admission) -> io::Result<()> {
-    match admission.commands(network, "add") {
-        commands if commands.is_empty() => Ok(()),
-        commands => nft(&commands),
+    /// Opens what the instance may reach.
+    pub(crate) fn admit(&self, network: &Network) -> io::Result<()> {
+        self.change(network, Change::Put)
+    }
+
+    /// Closes what was opened for the instance.
+    pub(crate) fn revoke(&self, network: &Network) -> io::Result<()> {
+        self.change(network, Change::TakeOut)
+    }
+
+    fn change(&self, network: &Network, change: Change) -> io::Result<()> {
+        sets::change(&table(network), &self.members(), change).map_err(|error| {
+            let what = format!("could not change the firewall's table `{}`: {error}", table(network));
+            io::Error::new(error.kind(), what)
+        })
     }
 }
 
@@ -140,15 +148,18 @@ mod tests {
         let network = crate::network::network(dir.path()).unwrap();
         let address = Ipv4Addr::new(10, 64, 16, 0);
         let none = Admission { address, reaches: vec![], egress: false };
-        assert_eq!(none.commands(&network, "add"), "");
+        assert_eq!(none.commands(&network), "");
+        assert!(none.members().iter().all(|(_, keys)| keys.is_empty()));
         let some = Admission {
             reaches: vec![Ipv4Addr::new(10, 64, 0, 2), Ipv4Addr::new(10, 64, 0, 3)],
             egress: true,
             address,
         };
+        let pairs = vec![vec![10, 64, 16, 0, 10, 64, 0, 2], vec![10, 64, 16, 0, 10, 64, 0, 3]];
+        assert_eq!(some.members(), [("reaches", pairs), ("egress", vec![vec![10, 64, 16, 0]])]);
         let tag = network.tag();
         assert_eq!(
-            some.commands(&network, "add"),
+            some.commands(&network),
             format!(
                 "add element inet basalt_{tag} reaches {{ 10.64.16.0 . 10.64.0.2, 10.64.16.0 . 10.64.0.3 }}\n\
                  add element inet basalt_{tag} egress {{ 10.64.16.0 }}\n"

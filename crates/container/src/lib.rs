@@ -23,6 +23,7 @@ mod process;
 mod protocol;
 mod root;
 mod seccomp;
+mod sets;
 pub mod supervise;
 mod sys;
 mod tree;

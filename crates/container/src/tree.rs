@@ -37,6 +37,10 @@ pub(crate) const MASKED: &[&str] = &[
 /// Parts of `/proc` that are needed and must not be written.
 pub(crate) const READ_ONLY: &[&str] = &["proc/bus", "proc/fs", "proc/irq", "proc/sys", "proc/sysrq-trigger"];
 
+/// What statfs(2) says of procfs and sysfs (linux/magic.h).
+const PROC_SUPER_MAGIC: u64 = 0x9fa0;
+const SYSFS_MAGIC: u64 = 0x6265_6572;
+
 /// The devices of an instance, with their numbers (linux/Documentation/admin-guide/devices.txt).
 const DEVICES: [(&str, u32, u32); 6] =
     [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
@@ -86,9 +90,17 @@ impl<'a> Tree<'a> {
         self.attach(mount.as_fd(), to)
     }
 
-    /// Attaches a mount to a path, whose links are followed beneath the root only.
+    /// Attaches a mount to a path, whose links are followed beneath the root only, and never to what the kernel shows:
+    /// a volume may hold links that another instance has put there.
     pub(crate) fn attach(&self, mount: BorrowedFd<'_>, to: &str) -> Result<(), RootError> {
-        self.put(mount, to, ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS)
+        let failed = || format!("could not mount to `{to}`");
+        let target = self.open(to, ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS).map_err(at(failed()))?;
+        let target = target.ok_or_else(|| at(failed())(Errno::NOENT))?;
+        let kind = rustix::fs::fstatfs(&target).map_err(at(failed()))?.f_type;
+        if [PROC_SUPER_MAGIC, SYSFS_MAGIC].contains(&(kind as u64)) {
+            return Err(at(failed())(io::Error::other("it leads into `/proc` or `/sys`")));
+        }
+        onto(mount, target.as_fd()).map_err(at(failed()))
     }
 
     /// Hides and write-protects what must not be seen or changed.
@@ -126,7 +138,7 @@ impl<'a> Tree<'a> {
     fn devices(&self) -> Result<(), RootError> {
         let failed = || "could not make `/dev`".to_owned();
         let dev = self.made("tmpfs", &[("mode", "0755"), ("size", "64k")], PLAIN)?;
-        self.put(dev.as_fd(), "dev", FIXED)?;
+        self.put(dev.as_fd(), "dev")?;
         for dir in ["pts", "shm", "mqueue"] {
             mkdirat(&dev, dir, Mode::from_raw_mode(0o755)).map_err(at(failed()))?;
         }
@@ -137,7 +149,7 @@ impl<'a> Tree<'a> {
             let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
             rustix::fs::openat(&dev, name, flags, Mode::from_raw_mode(0o666)).map_err(at(failed()))?;
             let device = device(name, major, minor)?;
-            self.put(device.as_fd(), &format!("dev/{name}"), FIXED)?;
+            self.put(device.as_fd(), &format!("dev/{name}"))?;
         }
         let terminals = [("ptmxmode", "0666"), ("mode", "0620"), ("gid", "5")];
         self.file_system("devpts", &terminals, MOUNT_NO_SUID | MOUNT_NO_EXEC, "dev/pts")?;
@@ -149,7 +161,7 @@ impl<'a> Tree<'a> {
     /// Mounts a file system to a directory of the image or of one made here; links on the way are refused.
     fn file_system(&self, kind: &str, options: &[(&str, &str)], set: u64, to: &str) -> Result<(), RootError> {
         let mount = self.made(kind, options, set)?;
-        self.put(mount.as_fd(), to, FIXED)
+        self.put(mount.as_fd(), to)
     }
 
     fn made(&self, kind: &str, options: &[(&str, &str)], set: u64) -> Result<OwnedFd, RootError> {
@@ -158,10 +170,9 @@ impl<'a> Tree<'a> {
         Ok(mount)
     }
 
-    fn put(&self, mount: BorrowedFd<'_>, to: &str, how: ResolveFlags) -> Result<(), RootError> {
-        let failed = || format!("could not mount to `/{}`", to.trim_start_matches('/'));
-        let target = self.open(to, how).map_err(at(failed()))?;
-        let target = target.ok_or_else(|| at(failed())(Errno::NOENT))?;
+    fn put(&self, mount: BorrowedFd<'_>, to: &str) -> Result<(), RootError> {
+        let failed = || format!("could not mount to `/{to}`");
+        let target = self.fixed(to)?.ok_or_else(|| at(failed())(Errno::NOENT))?;
         onto(mount, target.as_fd()).map_err(at(failed()))
     }
 

@@ -31,12 +31,16 @@ fn an_instance_is_shut_in() {
     );
     check("grep -E '^(NoNewPrivs|Seccomp):' /proc/self/status | cat", &["NoNewPrivs:\t1", "Seccomp:\t2"]);
     check("ls /proc/self/fd | grep -vE '^[0-3]$' | cat; echo .", &["."]);
+    check("grep -E '^Sig(Ign|Blk)' /proc/self/status | grep -v 0000000000000000; echo .", &["."]);
+    check("df -k /tmp | tail -n 1 | grep -q ' 1048576 ' && echo bounded", &["bounded"]);
     check("cat /proc/1/comm; ls /proc | grep -cE '^[0-9]+$'", &["basalt-init", "4"]);
     check("stat -c %u /bin/busybox /tmp", &["0", "0"]);
 
     for script in [
         "echo x > /new",
         "touch /etc/new",
+        "touch /dev/new",
+        "echo x > /dev/shm/../new",
         "echo 1 > /proc/sys/kernel/panic",
         "echo b > /proc/sysrq-trigger",
         "ls -l /proc/1/root/",
@@ -215,10 +219,32 @@ fn only_egress_leaves_the_machine() {
         release.egress = egress;
         machine.output(release)
     };
+    let claim = std::path::PathBuf::from(format!("/run/basalt/forwarding/{}", machine.network_number()));
     let answers = (ask(false), ask(true));
+    assert!(!claim.exists(), "with the last that needs it, packets are not passed on any more");
+
+    // Who comes by a network card reaches the host, and no virtual address, wherever he sends it.
+    let network = machine.network();
+    let (host, service) = (Ipv4Addr::new(198, 51, 100, 1), network.service_address(0).unwrap());
+    let greet = |address: Ipv4Addr| {
+        let listener = TcpListener::bind((address, 8099)).unwrap();
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let _ = stream.and_then(|mut s| s.write_all(b"hi\n"));
+            }
+        });
+    };
+    greet(host);
+    greet(service);
+    sh(&format!("ip -n {name} route add {service}/32 via {host}"));
+    let call = |to: Ipv4Addr| {
+        sh(&format!("ip netns exec {name} busybox nc -w 1 {to} 8099 </dev/null 2>/dev/null || echo nothing"))
+    };
+    let calls = (call(host), call(service));
     server.kill().unwrap();
     server.wait().unwrap();
     sh(&format!("ip netns del {name}; ip link del o{short} 2>/dev/null"));
     assert_eq!(answers, (vec!["cut off".to_owned()], vec!["reached".to_owned()]));
+    assert_eq!(calls, ("hi\n".to_owned(), "nothing\n".to_owned()));
     machine.finish();
 }

@@ -159,3 +159,71 @@ fn roles_are_kept_running_until_the_shutdown() {
     assert!(refused.contains("a-1-1"), "{refused}");
     machine.finish();
 }
+
+#[test]
+fn what_a_keeper_can_not_read_is_ended_and_never_runs_twice() {
+    let mut machine = Machine::new();
+    machine.start("a-1-1", 1, machine.release("exec sleep 1000"));
+    machine.start("a-1-2", 1, machine.release("exec sleep 1000"));
+    let (lost, kept) = (machine.running("a-1-1"), machine.running("a-1-2"));
+    machine.kill_keeper();
+    std::fs::write(machine.data.join("run/instances/a-1-1/record.json"), b"{\"id\":").unwrap();
+    machine.start_keeper();
+    assert!(!std::path::Path::new(&format!("/proc/{}", lost.0)).exists(), "nobody would watch it");
+    assert!(machine.instance("a-1-1").is_none());
+    assert_eq!(machine.running("a-1-2"), kept);
+    machine.start("a-1-1", 2, machine.release("echo again; exit 5"));
+    assert_eq!(machine.ended("a-1-1"), (Exit::Code(5), vec!["again".to_owned()]));
+    machine.finish();
+}
+
+#[test]
+fn a_check_that_takes_too_long_leaves_nothing_behind() {
+    let machine = Machine::new();
+    let mut release = machine.release("exec sleep 1000");
+    let slow = vec!["sh".into(), "-c".into(), "sleep 500 & sleep 501".into()];
+    release.health.check = HealthCheck::Command(slow);
+    release.health.interval = Millis(20);
+    release.health.timeout = Millis(100);
+    release.health.unhealthy_after = 6;
+    machine.start("a-1-1", 1, release);
+    machine.until("several have taken too long", |m| m.instance("a-1-1").is_some_and(|i| i.healthy == Some(false)));
+    assert!(machine.instance("a-1-1").unwrap().last_probe.unwrap().contains("more than"));
+    let keeper = machine.keeper();
+    let zombies = sh(&format!("ps -o stat=,comm= --ppid {keeper} | grep '^Z' | cat"));
+    assert_eq!(zombies, "", "what has ended is reaped");
+    // At most one check is under way: its two programs, and the shell.
+    let left = sh(&format!(
+        "cat /sys/fs/cgroup/*/basalt-{}/*/cgroup.procs | sort -u | xargs -I% sh -c 'tr \\\\0 \" \" </proc/%/cmdline; echo' | grep -c 'sleep 50[01]'",
+        machine.tag()
+    ));
+    assert!(left.trim().parse::<u32>().unwrap() <= 3, "{left}");
+    machine.finish();
+}
+
+#[test]
+fn many_instances_need_no_more_files_than_the_machine_grants() {
+    let machine = Machine::with_few_files(48);
+    let ids: Vec<String> = (1..=24).map(|n| format!("a-1-{n}")).collect();
+    for id in &ids {
+        machine.start(id, 1, machine.release("exec sleep 1000"));
+    }
+    let addresses: std::collections::BTreeSet<_> = ids.iter().map(|id| machine.running(id).1).collect();
+    assert_eq!(addresses.len(), ids.len());
+    machine.finish();
+}
+
+#[test]
+fn a_lost_spare_place_is_no_loss() {
+    let machine = Machine::new();
+    let spares =
+        || sh(&format!("ps -o pid=,args= --ppid {} | grep create-instance | awk '{{print $1}}'", machine.keeper()));
+    machine.until("places are prepared", |_| spares().lines().count() == 2);
+    for pid in spares().lines() {
+        sh(&format!("kill -9 {}", pid.trim()));
+    }
+    machine.start("a-1-1", 1, machine.release("exec sleep 1000"));
+    machine.running("a-1-1");
+    machine.until("places are prepared again", |_| spares().lines().count() == 2);
+    machine.finish();
+}

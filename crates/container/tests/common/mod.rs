@@ -29,6 +29,27 @@ pub struct Machine {
     _dir: tempfile::TempDir,
 }
 
+/// Returns the steps of the image that tests use.
+fn steps_of_image() -> Vec<BakeStep> {
+    let copy = BakeStep::Copy { from: "/bin/busybox".into(), to: "/bin/busybox".into(), mode: None };
+    let file = |path: &str, content: &str| BakeStep::File { path: path.into(), content: content.into(), mode: 0o644 };
+    let link = |name: &str| BakeStep::Link { path: format!("/bin/{name}"), to: "busybox".into() };
+    let mut steps = vec![
+        copy,
+        file("/etc/passwd", "root:x:0:0::/root:/bin/sh\nwww:x:33:34::/var/www:/bin/sh\n"),
+        file("/etc/group", "root:x:0:\nwww:x:34:\nlog:x:4:www\n"),
+        file("/tmp/.keep", ""),
+    ];
+    steps.extend(
+        [
+            "sh", "sleep", "cat", "mount", "id", "nc", "wget", "dd", "cp", "ls", "httpd", "touch", "stat", "kill",
+            "test", "grep", "echo", "true", "false", "ip", "hostname", "tail", "unshare", "ps", "tr", "head", "df",
+        ]
+        .map(link),
+    );
+    steps
+}
+
 /// Returns the program with this crate's verbs.
 pub fn program() -> PathBuf {
     let test = std::env::current_exe().unwrap();
@@ -41,32 +62,25 @@ impl Machine {
     }
 
     pub fn with_roles(roles: &[&str]) -> Self {
+        Self::with_keeper(roles, None)
+    }
+
+    /// Returns a machine whose keeper is started with a soft limit of open files.
+    pub fn with_few_files(files: u32) -> Self {
+        Self::with_keeper(&[], Some(files))
+    }
+
+    fn with_keeper(roles: &[&str], files: Option<u32>) -> Self {
         let dir = tempfile::Builder::new().prefix("container-test-").tempdir().unwrap();
         let data = dir.path().join("data");
         std::fs::create_dir(&data).unwrap();
         let depot = Depot::open(&data.join("depot")).unwrap();
-        let copy = BakeStep::Copy { from: "/bin/busybox".into(), to: "/bin/busybox".into(), mode: None };
-        let file =
-            |path: &str, content: &str| BakeStep::File { path: path.into(), content: content.into(), mode: 0o644 };
-        let link = |name: &str| BakeStep::Link { path: format!("/bin/{name}"), to: "busybox".into() };
-        let mut steps = vec![
-            copy,
-            file("/etc/passwd", "root:x:0:0::/root:/bin/sh\nwww:x:33:34::/var/www:/bin/sh\n"),
-            file("/etc/group", "root:x:0:\nwww:x:34:\nlog:x:4:www\n"),
-            file("/tmp/.keep", ""),
-        ];
-        steps.extend(
-            [
-                "sh", "sleep", "cat", "mount", "id", "nc", "wget", "dd", "cp", "ls", "httpd", "touch", "stat", "kill",
-                "test", "grep", "echo", "true", "false", "ip", "hostname", "tail", "unshare", "ps",
-            ]
-            .map(link),
-        );
+        let steps = steps_of_image();
         let bake = Bake { from: BakeFrom::Scratch, steps, config: ImageConfig::default() };
         let image = depot.bake(&bake, None, &|_: &str, _, _| {}).unwrap();
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let roles: Vec<String> = roles.iter().map(|r| (*r).to_owned()).collect();
-        let keeper = spawn(&data, &roles);
+        let keeper = spawn(&data, &roles, files);
         let network = network::network(&data).unwrap();
         let backend = {
             let _inside = runtime.enter();
@@ -81,6 +95,14 @@ impl Machine {
     pub fn bake_with(&self, program: &Path, to: &str) -> Digest {
         let copy = BakeStep::Copy { from: program.into(), to: to.into(), mode: Some(0o755) };
         let bake = Bake { from: BakeFrom::Scratch, steps: vec![copy], config: ImageConfig::default() };
+        self.depot.bake(&bake, None, &|_: &str, _, _| {}).unwrap()
+    }
+
+    /// Bakes the image that tests use with something more in it.
+    pub fn bake_more(&self, steps: &[BakeStep]) -> Digest {
+        let mut all = steps_of_image();
+        all.extend_from_slice(steps);
+        let bake = Bake { from: BakeFrom::Scratch, steps: all, config: ImageConfig::default() };
         self.depot.bake(&bake, None, &|_: &str, _, _| {}).unwrap()
     }
 
@@ -205,8 +227,13 @@ impl Machine {
     }
 
     pub fn start_keeper(&mut self) {
-        self.keeper = Some(spawn(&self.data, &self.roles));
+        self.keeper = Some(spawn(&self.data, &self.roles, None));
         self.until("the keeper is there again", |m| m.backend.seen().connected);
+    }
+
+    /// Returns the keeper's process.
+    pub fn keeper(&self) -> u32 {
+        self.keeper.as_ref().unwrap().id()
     }
 
     pub fn network(&self) -> network::Network {
@@ -238,6 +265,12 @@ impl Machine {
         let tag = self.tag();
         self.shutdown().unwrap();
         assert_eq!(self.leftovers(&tag), Vec::<String>::new());
+    }
+
+    /// Returns which of the machine's networks it has.
+    pub fn network_number(&self) -> u64 {
+        let text = std::fs::read_to_string(self.data.join("network.json")).unwrap();
+        serde_json::from_str::<serde_json::Value>(&text).unwrap()["number"].as_u64().unwrap()
     }
 
     pub fn tag(&self) -> String {
@@ -298,8 +331,11 @@ impl Drop for Machine {
     }
 }
 
-fn spawn(data: &Path, roles: &[String]) -> Child {
-    Command::new(program()).arg("keeper").arg(data).args(roles).stdin(Stdio::null()).spawn().unwrap()
+fn spawn(data: &Path, roles: &[String], files: Option<u32>) -> Child {
+    let limit = files.map(|files| format!("ulimit -Sn {files};")).unwrap_or_default();
+    let script = format!("{limit} exec \"$0\" keeper \"$@\"");
+    let mut command = Command::new("sh");
+    command.arg("-c").arg(script).arg(program()).arg(data).args(roles).stdin(Stdio::null()).spawn().unwrap()
 }
 
 /// Runs a line of shell and returns its output.
