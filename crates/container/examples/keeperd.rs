@@ -17,6 +17,10 @@ fn main() -> ExitCode {
                 role: (*role).to_owned(),
                 args: vec!["role".to_owned(), (*data).to_owned(), (*role).to_owned()],
             };
+            // With BASALT_LOG=debug: how long the steps of each start took.
+            let filter = tracing_subscriber::EnvFilter::try_from_env("BASALT_LOG");
+            let filter = filter.unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
+            tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
             let options = KeeperOptions {
                 data: PathBuf::from(data),
                 basalt: std::env::current_exe().expect("a running program has a path"),

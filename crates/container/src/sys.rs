@@ -264,15 +264,22 @@ pub(crate) fn kill_group(leader: i32) {
     unsafe { libc::kill(-leader, libc::SIGKILL) };
 }
 
-/// Gives signals their default meaning and blocks none, as a program expects it.
+/// Gives signals their default meaning and blocks none, as a program expects it. The C library keeps two for itself and
+/// would not touch those, so the kernel is told directly.
 pub(crate) fn default_signals() {
-    // SAFETY: an all-zero sigset_t is the empty set on Linux, and SIG_DFL runs no code of ours.
+    // `struct sigaction` of the kernel is less than this on every architecture; zero is the default action, no flags.
+    let default = [0_u64; 8];
+    // A set of the kernel has 64 bits.
+    let none = 0_u64;
+    const SIZE: usize = size_of::<u64>();
+    // SAFETY: both values live until the calls return and are only read; no handler is installed.
     unsafe {
         for number in 1..=64 {
-            libc::signal(number, libc::SIG_DFL);
+            let old = std::ptr::null_mut::<u64>();
+            libc::syscall(libc::SYS_rt_sigaction, number, default.as_ptr(), old, SIZE);
         }
-        let none: libc::sigset_t = std::mem::zeroed();
-        libc::sigprocmask(libc::SIG_SETMASK, &none, std::ptr::null_mut());
+        let old = std::ptr::null_mut::<u64>();
+        libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, &none as *const u64, old, SIZE);
     }
 }
 

@@ -69,7 +69,7 @@ fn links_in_an_image_lead_no_mount_astray() {
     let before = std::fs::read_to_string(PATTERN).unwrap();
     let link = |path: &str, to: &str| BakeStep::Link { path: path.into(), to: to.into() };
     let seen = "for d in null zero full random urandom tty; do stat -c '%F %t:%T' /dev/$d; done;
-        stat -c %F /proc/kcore; stat -f -c %T /proc /sys /dev/pts; (echo '|/x' > /proc/sys/kernel/core_pattern) 2>/dev/null || echo no";
+        stat -c %F /proc/interrupts; stat -f -c %T /proc /sys /dev/pts; (echo '|/x' > /proc/sys/kernel/core_pattern) 2>/dev/null || echo no";
     let expected = machine.output(machine.release(seen));
     assert_eq!(expected[0], "character special file 1:3");
     assert_eq!(expected[6], "character special file", "what says something of the host is hidden");
@@ -103,7 +103,7 @@ fn a_link_in_a_volume_leads_no_config_astray() {
         release
     };
     for target in
-        [PATTERN, "/proc/self/fd/4", "/proc/1/attr/exec", "/sys/kernel/uevent_helper", "/../../../../etc/hostname"]
+        [PATTERN, "/proc/self/fd/4", "/proc/1/attr/exec", "/sys/kernel/uevent_helper", "/../../../../etc/passwd"]
     {
         machine.output(with_volume(&format!("busybox rm -f /data/conf; busybox ln -s {target} /data/conf")));
         let mut release = with_volume("cat /data/conf");
@@ -112,7 +112,7 @@ fn a_link_in_a_volume_leads_no_config_astray() {
         let (exit, lines) = machine.ended("job-1-1");
         // The last link stays within the root, where it may lead anywhere.
         let held = matches!(&exit, Exit::CouldNotStart(why) if why.contains("/data/conf"));
-        assert!(held || (target.ends_with("hostname") && lines == ["mine"]), "{target}: {exit:?} {lines:?}");
+        assert!(held || (target.ends_with("passwd") && lines == ["mine"]), "{target}: {exit:?} {lines:?}");
         machine.forget("job-1-1", 1);
     }
     machine.finish();
