@@ -50,6 +50,11 @@ fn exit_codes() {
     check(&["image", "import", "oci-archive:/nowhere.tar"], 4, "/nowhere.tar");
     check(&["image", "list"], 0, "");
     check(&["import", "compose", "/nowhere.yaml"], 4, "`/nowhere.yaml` can't be read");
+    check(&["image", "import", "dir:/nowhere"], 4, "no such directory");
+    check(&["image", "inspect", "00"], 4, "see `basalt image list`");
+    check(&["image", "remove", ""], 4, "the beginning of an image's digest");
+    check(&["image", "gc"], 0, "removed: 0 images");
+    check(&["image", "verify", "--repair"], 0, "0 images rebuilt");
 }
 
 /// A Compose file goes in; a stack that is valid comes out, with what is to be known about it beside it.
@@ -124,6 +129,45 @@ fn a_plan_needs_no_controller() {
     };
     assert_eq!(id("greeting=hello"), json["services"]["web"]["release"]["id"].as_str().unwrap(), "law 1");
     assert_ne!(id("greeting=hi"), id("greeting=hello"));
+}
+
+#[test]
+fn images_are_shown_exported_and_removed() {
+    let (dir, path) = stack(STACK);
+    let data = dir.path().join("data");
+    let json = |args: &[&str]| {
+        let ran = basalt(&data, &[args, &["--output", "json"]].concat());
+        assert_eq!(ran.code, Some(0), "{args:?}: {}", ran.err);
+        serde_json::from_str::<serde_json::Value>(&ran.out).unwrap()
+    };
+    let digest = json(&["image", "bake", &path])["web"].as_str().unwrap().to_owned();
+    let short = &digest["sha256:".len()..][..12];
+    let list = json(&["image", "list"]);
+    assert_eq!((&list[0]["digest"], &list[0]["origin"]), (&digest.as_str().into(), &"bake".into()));
+    assert_eq!(list[0]["needed_by"], serde_json::json!([]));
+    assert!(list[0]["used_at"].as_str().unwrap().ends_with('Z'));
+    let shown = json(&["image", "inspect", short]);
+    assert_eq!(shown["config"]["command"], serde_json::json!(["/bin/true"]));
+    assert_eq!(shown["layers"].as_array().unwrap().len(), 1);
+    assert!(basalt(&data, &["image", "inspect", short]).out.contains("command    /bin/true"));
+
+    let file = dir.path().join("web.tar");
+    json(&["image", "export", short, file.to_str().unwrap(), "--tag", "v1"]);
+    // Used within a day, so it stays; then it goes, and comes back as the same.
+    assert_eq!(json(&["image", "gc"])["images"], 0);
+    assert_eq!(json(&["image", "remove", short])["images"], 1);
+    assert_eq!(json(&["image", "list"]), serde_json::json!([]));
+    assert_eq!(json(&["image", "import", &format!("oci-archive:{}:v1", file.display())])["digest"], digest);
+    assert_eq!(json(&["image", "verify"])["problems"], serde_json::json!([]));
+    assert_eq!(json(&["image", "gc", "--all"])["images"], 1);
+
+    // A saved plan says what it misses.
+    let saved = dir.path().join("shop.plan");
+    assert_eq!(basalt(&data, &["plan", &path, "--out", saved.to_str().unwrap()]).code, Some(0));
+    assert_eq!(json(&["image", "gc", "--all"])["images"], 1);
+    let ran = basalt(&data, &["apply", saved.to_str().unwrap()]);
+    assert_eq!(ran.code, Some(4));
+    assert!(ran.err.contains("the image of `web` is no longer in the depot"), "{}", ran.err);
 }
 
 #[test]

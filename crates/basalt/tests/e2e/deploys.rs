@@ -56,6 +56,32 @@ fn the_shop_s_front_reaches_its_api_by_name_after_the_job() {
 }
 
 #[test]
+fn images_that_kept_releases_need_stay() {
+    let mut basalt = Basalt::new();
+    let hello = example("hello");
+    basalt.up_path(&hello, &[]).expect(0);
+    basalt.up_path(&hello, &["--var", "greeting=good day"]).expect(0);
+    let images = basalt.run(&["image", "list", "--output", "json"]).expect(0);
+    let images: Vec<serde_json::Value> = serde_json::from_str(&images.out).unwrap();
+    let needed: Vec<String> = images.iter().map(|image| image["needed_by"].to_string()).collect();
+    assert!(needed.iter().any(|by| by.contains("web#1")) && needed.iter().any(|by| by.contains("web#2")), "{needed:?}");
+    for image in &images {
+        let refused = basalt.run(&["image", "remove", image["digest"].as_str().unwrap()]).expect(4);
+        assert!(refused.err.contains("is needed by web#"), "{}", refused.err);
+    }
+    let freed = basalt.run(&["image", "gc", "--all", "--output", "json"]).expect(0);
+    assert!(freed.out.contains("\"images\": 0"), "{}", freed.out);
+    basalt.run(&["image", "verify"]).expect(0);
+    // What is needed includes what may come back.
+    basalt.run(&["rollback", "web"]).expect(0);
+    assert_eq!(basalt.get("/"), (200, "hello\n".to_owned()));
+    let notes = basalt.status()["notes"].to_string();
+    let sealed = Path::new("/sys/fs/ext4/features/verity").exists();
+    assert!(sealed || notes.contains("fs-verity"), "{notes}");
+    basalt.down();
+}
+
+#[test]
 fn examples_are_valid() {
     let basalt = Basalt::new();
     for entry in std::fs::read_dir(example("")).unwrap() {
