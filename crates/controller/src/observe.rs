@@ -57,7 +57,7 @@ fn merge(
     // The router's verdict is about the start that its table names.
     let same = traffic.filter(|t| t.generation == instance.generation);
     let (healthy, last_probe) = match release.map(|r| &r.health.check) {
-        Some(HealthCheck::Http { .. } | HealthCheck::Tcp { .. }) => {
+        Some(HealthCheck::Http { .. } | HealthCheck::Tcp { .. } | HealthCheck::Grpc { .. }) => {
             (same.and_then(|t| t.healthy), same.and_then(|t| t.last_probe.clone()))
         }
         Some(HealthCheck::Command(_)) => (instance.healthy, instance.last_probe.clone()),

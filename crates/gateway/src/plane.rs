@@ -318,8 +318,8 @@ mod tests {
             drain: Millis::seconds(30),
             instances: [("web-1-1".parse().unwrap(), instance)].into(),
         };
-        let routes = vec![Route { host: None, path: "/".into(), port }];
-        let web = ServiceRoutes { routes, listeners: vec![], releases: [(1, release)].into() };
+        let routes = vec![Route::new(None, "/", port)];
+        let web = ServiceRoutes { routes, listeners: vec![], traffic: Default::default(), releases: [(1, release)].into() };
         Arc::new(RouteTable { version, services: [("web".parse().unwrap(), web)].into() })
     }
 

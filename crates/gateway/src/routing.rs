@@ -5,9 +5,10 @@ use std::collections::HashMap;
 use std::net::SocketAddrV4;
 use std::sync::Arc;
 
-use basalt_model::{Name, Protocol, ReleaseNumber, Weight};
+use basalt_model::{Name, Protocol, ReleaseNumber, Traffic, Weight};
 
 use crate::instance::Instance;
+use crate::ready::{Asked, ReadyRoute};
 use crate::service::Service;
 
 /// A route table made ready.
@@ -18,8 +19,11 @@ pub(crate) struct Routing {
     /// The version of the table.
     pub(crate) version: u64,
     pub(crate) services: Vec<ServiceRouting>,
+    pub(crate) routes: Vec<Arc<ReadyRoute>>,
     listeners: HashMap<SocketAddrV4, (Destination, Protocol)>,
     hosts: HashMap<String, Paths>,
+    /// By what follows the `*` of a wildcard: `.example.com`.
+    wildcards: HashMap<String, Paths>,
     any_host: Paths,
 }
 
@@ -27,6 +31,7 @@ pub(crate) struct Routing {
 #[derive(Debug)]
 pub(crate) struct ServiceRouting {
     pub(crate) service: Arc<Service>,
+    pub(crate) traffic: Traffic,
     pub(crate) releases: Vec<ReleaseRouting>,
     /// Positions in `releases`, in the order that requests take them.
     pub(crate) cycle: Vec<u16>,
@@ -49,12 +54,16 @@ pub(crate) struct Destination {
     pub(crate) service: usize,
     /// Position among the service's ports.
     pub(crate) port: usize,
+    /// Position among the routes.
+    pub(crate) route: usize,
 }
 
-/// Path prefixes of one host, without a slash at their end.
+/// Paths of one host. Where several routes have the same, those that ask for more come first.
 #[derive(Debug, Default)]
 struct Paths {
-    destinations: HashMap<String, Destination>,
+    whole: HashMap<String, Vec<Destination>>,
+    /// Without a slash at their end.
+    prefixes: HashMap<String, Vec<Destination>>,
     /// The most segments that one of them has: deeper slashes need no look.
     deepest: usize,
 }
@@ -74,22 +83,41 @@ impl Builder {
         self.routing.services.len() - 1
     }
 
-    /// Sends requests for a host and path prefix to a destination. Who comes first keeps a place.
-    pub(crate) fn add_route(&mut self, host: Option<&str>, path: &str, to: Destination) {
-        let paths = match host {
-            Some(host) => self.routing.hosts.entry(host.to_ascii_lowercase()).or_default(),
+    /// Sends requests that fit a route to a port of a service. Who comes first keeps a place.
+    pub(crate) fn add_route(&mut self, host: Option<&str>, path: &str, ready: ReadyRoute, service: usize, port: usize) {
+        let to = Destination { service, port, route: self.routing.routes.len() };
+        let paths = match host.map(|host| host.strip_prefix('*').ok_or(host)) {
+            Some(Ok(wildcard)) => self.routing.wildcards.entry(wildcard.to_ascii_lowercase()).or_default(),
+            Some(Err(host)) => self.routing.hosts.entry(host.to_ascii_lowercase()).or_default(),
             None => &mut self.routing.any_host,
         };
-        let path = path.trim_end_matches('/');
-        paths.deepest = paths.deepest.max(path.matches('/').count());
-        let first = *paths.destinations.entry(path.to_owned()).or_insert(to);
-        if first.service != to.service {
+        let bare = path.trim_end_matches('/');
+        let same = if ready.rules.exact {
+            paths.whole.entry(path.to_owned()).or_default()
+        } else {
+            paths.deepest = paths.deepest.max(bare.matches('/').count());
+            paths.prefixes.entry(bare.to_owned()).or_default()
+        };
+        let rules = |to: &Destination| &self.routing.routes[to.route].rules;
+        let of = |rules: &basalt_model::Rules| (rules.methods.clone(), rules.headers.clone(), rules.query.clone());
+        let first = same.iter().find(|first| of(rules(first)) == of(&ready.rules)).copied();
+        let precedence = ready.precedence();
+        let at = same.partition_point(|other| self.routing.routes[other.route].precedence() >= precedence);
+        same.insert(at, to);
+        self.routing.routes.push(Arc::new(ready));
+        if let Some(first) = first.filter(|first| first.service != service) {
             let name = |at: usize| self.routing.services[at].service.name.clone();
-            let (first, second) = (name(first.service), name(to.service));
+            let (first, second) = (name(first.service), name(service));
             let host = host.unwrap_or("any host");
             self.problems
-                .push(format!("services `{first}` and `{second}` both want `{host}{path}/`: `{first}` has it"));
+                .push(format!("services `{first}` and `{second}` both want `{host}{bare}/`: `{first}` has it"));
         }
+    }
+
+    /// Adds a route that nothing from outside finds, and returns its position.
+    pub(crate) fn add_inside(&mut self, ready: ReadyRoute) -> usize {
+        self.routing.routes.push(Arc::new(ready));
+        self.routing.routes.len() - 1
     }
 
     /// Sends everything that arrives at an address to a destination.
@@ -107,9 +135,21 @@ impl Builder {
 }
 
 impl Routing {
-    /// Returns where a request from outside goes. `host` may have a port behind it, `path` a query.
-    pub(crate) fn find(&self, host: &str, path: &str) -> Option<Destination> {
-        self.hosts.get(&*bare_host(host)).and_then(|paths| paths.find(path)).or_else(|| self.any_host.find(path))
+    /// Returns where a request from outside goes.
+    pub(crate) fn find(&self, asked: &Asked) -> Option<Destination> {
+        let host = bare_host(asked.host);
+        let exact = self.hosts.get(&*host).and_then(|paths| paths.find(asked, &self.routes));
+        let wildcard = || {
+            let suffixes = host.match_indices('.').map(|(at, _)| &host[at..]);
+            suffixes.filter_map(|suffix| self.wildcards.get(suffix)?.find(asked, &self.routes)).next()
+        };
+        let wildcard = || if self.wildcards.is_empty() { None } else { wildcard() };
+        exact.or_else(wildcard).or_else(|| self.any_host.find(asked, &self.routes))
+    }
+
+    /// Returns a route of this table.
+    pub(crate) fn route(&self, at: Destination) -> &Arc<ReadyRoute> {
+        &self.routes[at.route]
     }
 
     /// Returns where what arrives at a virtual address goes, and what is spoken there.
@@ -124,22 +164,26 @@ impl Routing {
 }
 
 impl Paths {
-    fn find(&self, path: &str) -> Option<Destination> {
-        let path = path.split(['?', '#']).next().unwrap_or(path);
+    fn find(&self, asked: &Asked, routes: &[Arc<ReadyRoute>]) -> Option<Destination> {
+        let path = asked.path;
+        let fitting = |same: &Vec<Destination>| same.iter().find(|to| routes[to.route].fits(asked)).copied();
+        if let Some(found) = self.whole.get(path).and_then(fitting) {
+            return Some(found);
+        }
         // The end of the deepest segment that could matter; what lies below it is only a part of what a prefix answers.
         let mut end = path.match_indices('/').map(|(at, _)| at).nth(self.deepest).unwrap_or(path.len());
         while end > 0 {
-            if let Some(found) = self.destinations.get(&path[..end]) {
-                return Some(*found);
+            if let Some(found) = self.prefixes.get(&path[..end]).and_then(fitting) {
+                return Some(found);
             }
             end = path[..end].rfind('/').unwrap_or(0);
         }
-        self.destinations.get("").copied()
+        self.prefixes.get("").and_then(fitting)
     }
 }
 
 /// Returns the host in lowercase, without port and final dot; an IPv6 address keeps its brackets.
-fn bare_host(host: &str) -> Cow<'_, str> {
+pub(crate) fn bare_host(host: &str) -> Cow<'_, str> {
     let end = match (host.rfind(':'), host.rfind(']')) {
         (Some(colon), Some(bracket)) if colon < bracket => host.len(),
         (Some(colon), _) => colon,
@@ -170,26 +214,46 @@ impl<'a> PortNumbers<'a> {
 
 #[cfg(test)]
 mod tests {
+    use basalt_model::{Route, Rules};
+    use http::{HeaderMap, Method};
+
     use super::*;
+
+    fn add_service(builder: &mut Builder, name: &str) -> usize {
+        let service = Arc::new(Service::new(name.parse().unwrap()));
+        builder.add_service(ServiceRouting { service, traffic: Traffic::default(), releases: vec![], cycle: vec![] })
+    }
+
+    fn add_route(builder: &mut Builder, service: usize, host: Option<&str>, path: &str, rules: Rules) {
+        let name = builder.routing.services[service].service.name.clone();
+        let route = Route { rules, ..Route::new(host, path, name.clone()) };
+        builder.add_route(host, path, ReadyRoute::new(&name, &route, None, vec![]), service, 0);
+    }
+
+    fn found(routing: &Routing, host: &str, path: &str) -> Option<String> {
+        let (path, query) = path.split_once('?').map_or((path, None), |(path, query)| (path, Some(query)));
+        let asked = Asked { host, path, query, method: &Method::GET, headers: &HeaderMap::new() };
+        routing.find(&asked).map(|at| routing.service(at).name.to_string())
+    }
 
     #[test]
     fn requests_find_their_service() {
         let mut builder = Builder::default();
         let mut add = |name: &str, routes: &[(Option<&str>, &str)]| {
-            let service = Arc::new(Service::new(name.parse().unwrap()));
-            let service = builder.add_service(ServiceRouting { service, releases: vec![], cycle: vec![] });
+            let service = add_service(&mut builder, name);
             for (host, path) in routes {
-                builder.add_route(*host, path, Destination { service, port: 0 });
+                add_route(&mut builder, service, *host, path, Rules::default());
             }
         };
         add("root", &[(None, "/")]);
         add("shop", &[(None, "/shop"), (Some("shop.example.com"), "/")]);
         add("cart", &[(None, "/shop/cart/"), (Some("Shop.Example.com"), "/a/b/c")]);
         add("six", &[(Some("[::1]"), "/")]);
+        add("wild", &[(Some("*.wild.example"), "/")]);
+        add("wilder", &[(Some("*.a.wild.example"), "/in"), (Some("b.wild.example"), "/in")]);
         let routing = builder.build(1, 1);
         let check = |host: &str, path: &str, expected: &str| {
-            let found = routing.find(host, path).map_or("", |at| routing.service(at).name.as_str());
-            assert_eq!(found, expected, "{host}{path}");
+            assert_eq!(found(&routing, host, path).unwrap_or_default(), expected, "{host}{path}");
         };
         check("", "/", "root");
         check("other", "/x/y", "root");
@@ -212,29 +276,78 @@ mod tests {
         check("other", "/é/ü", "root");
         check(":", "/:", "root");
         check(&"/".repeat(10_000), &"/".repeat(100_000), "root");
+        check("x.wild.example", "/", "wild");
+        check("X.Y.Wild.Example:1", "/", "wild");
+        check("wild.example", "/", "root");
+        check("x.a.wild.example", "/in/x", "wilder");
+        check("x.a.wild.example", "/out", "wild");
+        check("b.wild.example", "/in", "wilder");
+        check("b.wild.example", "/out", "wild");
+        check("..wild.example", "/", "wild");
+    }
+
+    #[test]
+    fn who_asks_for_more_comes_first() {
+        let map = |pairs: &[&str]| pairs.iter().map(|key| ((*key).to_owned(), "1".to_owned())).collect();
+        let rules = |exact: bool, methods: &[&str], headers: &[&str], query: &[&str]| Rules {
+            exact,
+            methods: methods.iter().map(|method| (*method).to_owned()).collect(),
+            headers: map(headers),
+            query: map(query),
+            ..Rules::default()
+        };
+        let mut builder = Builder::default();
+        let mut add = |name: &str, path: &str, rules: Rules| {
+            let service = add_service(&mut builder, name);
+            add_route(&mut builder, service, None, path, rules);
+        };
+        add("any", "/a", Rules::default());
+        add("query", "/a", rules(false, &[], &[], &["q"]));
+        add("header", "/a", rules(false, &[], &["x"], &[]));
+        add("headers", "/a", rules(false, &[], &["x", "y"], &[]));
+        add("method", "/a", rules(false, &["GET"], &["z"], &[]));
+        add("exact", "/a/b", rules(true, &[], &[], &[]));
+        add("longer", "/a/c", rules(false, &["POST"], &[], &[]));
+        let routing = builder.build(1, 1);
+        let check = |path: &str, names: &[&'static str], expected: &str| {
+            let headers: HeaderMap =
+                names.iter().map(|name| (http::HeaderName::from_static(name), "1".parse().unwrap())).collect();
+            let (path, query) = path.split_once('?').map_or((path, None), |(path, query)| (path, Some(query)));
+            let asked = Asked { host: "h", path, query, method: &Method::GET, headers: &headers };
+            let found = routing.find(&asked).map(|at| routing.service(at).name.to_string());
+            assert_eq!(found.as_deref(), Some(expected), "{path} {query:?} {names:?}");
+        };
+        check("/a", &[], "any");
+        check("/a?q=1", &[], "query");
+        check("/a?q=2", &[], "any");
+        check("/a?q=1", &["x"], "header");
+        check("/a", &["x", "y"], "headers");
+        check("/a", &["x", "y", "z"], "method");
+        check("/a/b", &["x"], "exact");
+        check("/a/b/c", &[], "any");
+        // The longest prefix does not fit, so the next does.
+        check("/a/c", &[], "any");
     }
 
     #[test]
     fn without_a_route_nothing_is_found() {
         let mut builder = Builder::default();
-        let service = Arc::new(Service::new("a".parse().unwrap()));
-        let service = builder.add_service(ServiceRouting { service, releases: vec![], cycle: vec![] });
-        builder.add_route(Some("a.example"), "/a", Destination { service, port: 0 });
+        let service = add_service(&mut builder, "a");
+        add_route(&mut builder, service, Some("a.example"), "/a", Rules::default());
         let routing = builder.build(1, 1);
-        assert!(routing.find("a.example", "/a").is_some());
-        assert!(routing.find("a.example", "/b").is_none());
-        assert!(routing.find("b.example", "/a").is_none());
+        assert!(found(&routing, "a.example", "/a").is_some());
+        assert!(found(&routing, "a.example", "/b").is_none());
+        assert!(found(&routing, "b.example", "/a").is_none());
     }
 
     #[test]
     fn who_comes_first_keeps_a_place() {
         let mut builder = Builder::default();
         for name in ["a", "b"] {
-            let service = Arc::new(Service::new(name.parse().unwrap()));
-            let service = builder.add_service(ServiceRouting { service, releases: vec![], cycle: vec![] });
-            builder.add_route(None, "/x", Destination { service, port: 0 });
+            let service = add_service(&mut builder, name);
+            add_route(&mut builder, service, None, "/x", Rules::default());
         }
         assert_eq!(builder.problems, ["services `a` and `b` both want `any host/x/`: `a` has it"]);
-        assert_eq!(builder.build(1, 1).find("h", "/x").unwrap().service, 0);
+        assert_eq!(found(&builder.build(1, 1), "h", "/x").unwrap(), "a");
     }
 }

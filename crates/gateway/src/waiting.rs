@@ -84,8 +84,8 @@ mod tests {
             drain: Default::default(),
             instances: Default::default(),
         };
-        let routes = vec![Route { host: None, path: path.into(), port }];
-        let web = ServiceRoutes { routes, listeners: vec![], releases: [(1, release)].into() };
+        let routes = vec![Route::new(None, path, port)];
+        let web = ServiceRoutes { routes, listeners: vec![], traffic: Default::default(), releases: [(1, release)].into() };
         Arc::new(RouteTable { version, services: [("web".parse().unwrap(), web)].into() })
     }
 

@@ -13,6 +13,7 @@ mod id;
 mod image;
 mod release;
 mod rollout;
+mod route;
 mod routes;
 mod stack;
 mod state;
@@ -24,9 +25,13 @@ pub use exit::Exit;
 pub use id::{Digest, Generation, InstanceId, InvalidDigest, InvalidInstanceId, InvalidName, Name, ReleaseNumber};
 pub use image::{Bake, BakeFrom, BakeStep, ImageConfig, ImageSource};
 pub use release::{
-    ConfigFile, Health, HealthCheck, Kind, Limits, Port, Protocol, Release, Route, SecretFile, SecretRef, Volume,
+    ConfigFile, Health, HealthCheck, Kind, Limits, Port, Protocol, Release, SecretFile, SecretRef, Volume,
 };
 pub use rollout::{CanaryStep, Phase, Rollout, RolloutSpec, Share, Strategy};
+pub use route::{
+    CertificateSource, ClientCertificates, Eject, ErrorPage, HashOn, Page, Place, RateLimit, Redirect, Route, Rules, Sticky, Tls,
+    Traffic,
+};
 pub use routes::{InstanceRoute, Listener, ReleaseRoutes, RouteTable, ServiceRoutes};
 pub use stack::{JobSpec, ServiceSpec, Settings, Stack};
 pub use state::{Instance, InstanceState, Job, JobState, LastRollout, Service, State, Warm};

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Bytes, CpuMillis, Digest, Millis, Name, digest_of};
+use crate::{Bytes, CpuMillis, Digest, Millis, Name, Route, digest_of};
 
 /// An immutable description of how one service or job runs.
 ///
@@ -220,19 +220,25 @@ pub enum HealthCheck {
         /// The port's name.
         port: Name,
     },
+    /// `grpc.health.v1.Health/Check` over HTTP/2 is answered with `SERVING`.
+    Grpc {
+        /// The service that is asked about; empty is the whole server.
+        service: String,
+        /// The port's name.
+        port: Name,
+    },
     /// A program of the image, run inside the instance, ends with status 0.
     Command(Vec<String>),
     /// The instance runs.
     Running,
 }
 
-/// Requests from outside that a service answers. The longest matching path wins.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Route {
-    /// The host name, without port, lowercase; `None` is any.
-    pub host: Option<String>,
-    /// A path prefix at segment borders: `/shop` answers `/shop` and `/shop/cart`, not `/shopping`.
-    pub path: String,
-    /// The port's name.
-    pub port: Name,
+impl HealthCheck {
+    /// Returns the port that is asked over the network; `None` where nothing is.
+    pub fn port(&self) -> Option<&Name> {
+        match self {
+            Self::Http { port, .. } | Self::Tcp { port } | Self::Grpc { port, .. } => Some(port),
+            Self::Command(_) | Self::Running => None,
+        }
+    }
 }

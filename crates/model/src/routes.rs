@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Health, InstanceId, Millis, Name, Port, Protocol, ReleaseNumber, Route, Weight};
+use crate::{Health, InstanceId, Millis, Name, Port, Protocol, ReleaseNumber, Route, Traffic, Weight};
 
 /// Everything the gateway needs to know. It replaces the table before it as a whole.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,6 +23,9 @@ pub struct ServiceRoutes {
     pub routes: Vec<Route>,
     /// Its virtual address, where other instances reach it.
     pub listeners: Vec<Listener>,
+    /// How its instances share requests.
+    #[serde(default)]
+    pub traffic: Traffic,
     /// Its releases that have instances. Weights add up to [`Weight::ALL`], or are all zero.
     pub releases: BTreeMap<ReleaseNumber, ReleaseRoutes>,
 }

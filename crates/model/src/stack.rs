@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Bake, ImageSource, Millis, Name, Release, RolloutSpec};
+use crate::{Bake, ImageSource, Millis, Name, Release, RolloutSpec, Traffic};
 
 /// A set of declarations, evaluated: no variables, references between blocks kept by name.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,6 +43,9 @@ pub struct Settings {
     pub depends_on: Vec<Name>,
     /// How it passes to a new release.
     pub rollout: RolloutSpec,
+    /// How its instances share requests.
+    #[serde(default, skip_serializing_if = "Traffic::is_plain")]
+    pub traffic: Traffic,
 }
 
 impl Settings {
@@ -58,6 +61,7 @@ impl Default for Settings {
             stop_within: Millis::seconds(10),
             depends_on: Vec::new(),
             rollout: RolloutSpec::default(),
+            traffic: Traffic::default(),
         }
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddrV4};
 
 use basalt_model::{
-    HealthCheck, InstanceId, InstanceRoute, InstanceState, Listener, Name, Release, ReleaseNumber, ReleaseRoutes,
+    InstanceId, InstanceRoute, InstanceState, Listener, Name, Release, ReleaseNumber, ReleaseRoutes,
     Route, Service, ServiceRoutes, State, Weight,
 };
 
@@ -49,7 +49,7 @@ fn service_routes(
     let mut routes: Vec<Route> = Vec::new();
     // The newest release comes first, so that its word counts where two differ.
     for release in releases.keys().rev().filter(serving).map(|n| &service.releases[n]) {
-        let differs = |route: &&Route| !routes.iter().any(|r| r.host == route.host && r.path == route.path);
+        let differs = |route: &&Route| !routes.iter().any(|r| r.place() == route.place());
         let added: Vec<Route> = release.routes.iter().filter(differs).cloned().collect();
         routes.extend(added);
     }
@@ -61,7 +61,7 @@ fn service_routes(
         listeners.entry(port.container).or_insert(listener);
     }
     let listeners = listeners.into_values().collect();
-    Some(ServiceRoutes { routes, listeners, releases })
+    Some(ServiceRoutes { routes, listeners, traffic: service.settings.traffic.clone(), releases })
 }
 
 fn release_instances(
@@ -70,7 +70,7 @@ fn release_instances(
     release: &Release,
     seen: &BTreeMap<InstanceId, InstanceSeen>,
 ) -> BTreeMap<InstanceId, InstanceRoute> {
-    let judged_by_backend = matches!(release.health.check, HealthCheck::Command(_) | HealthCheck::Running);
+    let judged_by_backend = release.health.check.port().is_none();
     let of_release = service.instances.iter().filter(|(id, _)| id.release() == number);
     let wanted = of_release.filter(|(_, i)| i.state == InstanceState::Wanted);
     wanted

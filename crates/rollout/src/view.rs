@@ -113,7 +113,7 @@ impl<'a> View<'a> {
     /// One that nobody has judged gets twice the time: the one who judges may just have been restarted.
     pub fn late_at(&self, id: &InstanceId, instance: &Instance) -> Option<Millis> {
         let health = self.health(id.release())?;
-        let by_router = matches!(health.check, HealthCheck::Http { .. } | HealthCheck::Tcp { .. });
+        let by_router = health.check.port().is_some();
         let judge_is_there = self.seen.backend_connected && (!by_router || self.seen.router_connected);
         let meant = instance.state == InstanceState::Wanted && instance.healthy_at.is_none();
         let seen = self.current(id, instance).filter(|_| judge_is_there && meant)?;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use basalt_model::{Name, Stack};
+use basalt_model::{Name, Place, Route, Stack};
 
 use crate::fault::Fault;
 use crate::source::{At, Context};
@@ -18,8 +18,8 @@ pub(crate) struct Places {
     pub(crate) connections: Vec<(Name, Name, At)>,
     /// How many ports each service has.
     pub(crate) ports: BTreeMap<Name, usize>,
-    /// Routes: host, path, service, where.
-    pub(crate) routes: Vec<(Option<String>, String, Name, At)>,
+    /// Routes: what, service, where.
+    pub(crate) routes: Vec<(Route, Name, At)>,
     /// Volumes: name, whether shared, service or job, where.
     pub(crate) volumes: Vec<(Name, bool, Name, At)>,
 }
@@ -73,17 +73,17 @@ fn connections(cx: &Context, places: &Places) {
 }
 
 /// Reports routes that are declared twice.
-fn routes(cx: &Context, routes: &[(Option<String>, String, Name, At)]) {
-    let mut first: BTreeMap<(&Option<String>, &String), (&Name, At)> = BTreeMap::new();
-    for (host, path, service, at) in routes {
-        if let Some((other, other_at)) = first.get(&(host, path)) {
-            let shown = format!("{}{path}", host.as_deref().unwrap_or("any host, "));
+fn routes(cx: &Context, routes: &[(Route, Name, At)]) {
+    let mut first: BTreeMap<Place, (&Name, At)> = BTreeMap::new();
+    for (route, service, at) in routes {
+        if let Some((other, other_at)) = first.get(&route.place()) {
+            let shown = format!("{}{}", route.host.as_deref().unwrap_or("any host, "), route.path);
             let fault = Fault::at(*at, format!("`{shown}` is routed twice: to `{other}` and to `{service}`"));
             cx.report(
-                fault.label("the second").place(*other_at, "the first").help("give one of them another host or path"),
+                fault.label("the second").place(*other_at, "the first").help("give one of them another host or path, or methods, headers or query parameters of its own"),
             );
         } else {
-            first.insert((host, path), (service, *at));
+            first.insert(route.place(), (service, *at));
         }
     }
 }

@@ -157,7 +157,7 @@ fn ports_and_routes() {
         "  port \"admin\" { container = 70000 }\n  port \"x\" { }\n  port \"a.b\" { container = 1 }",
         "  port \"admin\" {\n    container = 81\n    protocol = \"udp\"\n  }\n  port \"other\" {\n    container = 82\n    protocol = \"smtp\"\n  }",
         "  route { port = \"htp\" }",
-        "  route {\n    host = \"https://shop\"\n    path = \"shop\"\n  }\n  route { host = \"shop:80\" }\n  route { host = \"*.shop\" }\n  route { host = \"a..b\" }",
+        "  route {\n    host = \"https://shop\"\n    path = \"shop\"\n  }\n  route { host = \"shop:80\" }\n  route { host = \"shop.*.a\" }\n  route { host = \"a..b\" }",
         "  port \"db\" {\n    container = 5432\n    protocol = \"tcp\"\n  }\n  route { port = \"db\" }",
         "  route { host = \"shop\" }\n  route { host = \"SHOP\" }",
         "  route { tls = true }",
@@ -168,6 +168,25 @@ fn ports_and_routes() {
         "routed_twice",
         said(&[&two.concat(), "service \"web\" {\n  image = \"x\"\n  route { }\n}"])
     );
+}
+
+#[test]
+fn rules_of_routes() {
+    let route = |lines: &str| format!("  route {{\n    host = \"a.example\"\n{lines}\n  }}");
+    let rows = [
+        "    methods = [\"G T\"]\n    headers = { \"a b\" = \"1\", host = \"a\\nb\" }\n    request_headers = { Upgrade = \"x\" }",
+        "    rewrite = \"v2\"\n    redirect { to = \"javascript:alert(1)\" }\n    respond { status = 99 }",
+        "    redirect {\n      to = \"/{place}\"\n      status = 200\n    }",
+        "    timeout = \"0s\"\n    retries = 11\n    rate_limit { burst = 0 }\n    error_page \"200\" { body = \"x\" }",
+        "    tls { certificate = \"a.pem\" }",
+        "    tls {\n      acme = true\n      clients { required = true }\n    }",
+    ];
+    let rows: Vec<String> = rows.iter().map(|row| route(row)).collect();
+    let mut rows: Vec<&str> = rows.iter().map(String::as_str).collect();
+    rows.push("  route {\n    host = \"*.a.example\"\n    tls { acme = true }\n  }\n  route {\n    path = \"/b\"\n    tls { acme = true }\n  }");
+    rows.push("  traffic {\n    panic_below = \"101%\"\n    hash_on = \"path\"\n    slow_start = \"x\"\n    eject {\n      slower = 1\n      at_most = 200\n    }\n  }");
+    rows.push("  traffic {\n    hash_on = \"client\"\n    sticky { cookie = \"a;b\" }\n  }");
+    insta::assert_snapshot!(said_of_services(&rows));
 }
 
 #[test]

@@ -89,6 +89,27 @@ fn forms_of_health_rollout_and_limits() {
 }
 
 #[test]
+fn everything_that_a_route_can_say() {
+    let stack = stack(
+        "service \"web\" {\n image = \"x\"\n port \"http\" { container = 80 }\n health {\n grpc { service = \"a.B\" }\n }\n\
+         route {\n host = \"*.Example.com\"\n path = \"/v1/\"\n exact = true\n methods = [\"put\", \"GET\"]\n headers = { X-Tenant = \"a\" }\n\
+         query = { debug = \"*\" }\n rewrite = \"/v2\"\n timeout = \"5s\"\n retries = 1\n body_limit = \"1MiB\"\n\
+         request_headers = { X-From = \"edge\" }\n response_headers = { Server = \"\" }\n\
+         rate_limit {\n requests = 10\n per = \"1m\"\n burst = 3\n }\n error_page \"5xx\" { body = \"<h1>sorry</h1>\" }\n\
+         tls {\n certificate = \"/c.pem\"\n key = \"/k.pem\"\n hsts = \"24h\"\n clients { authorities = \"/ca.pem\" }\n }\n }\n\
+         route {\n path = \"/old\"\n redirect { to = \"https://{host}/new{rest}{query}\" }\n }\n\
+         route {\n path = \"/ping\"\n respond { body = \"pong\" }\n }\n\
+         traffic {\n maintenance = true\n slow_start = \"10s\"\n panic_below = \"30%\"\n sticky { lasts = \"1h\" }\n\
+         eject {\n consecutive = 3\n slower = 2.5\n }\n }\n}\n",
+    );
+    let web = &stack.services[&"web".parse().unwrap()];
+    assert_eq!(web.release.health.check, HealthCheck::Grpc { service: "a.B".into(), port: "http".parse().unwrap() });
+    insta::assert_snapshot!(
+        serde_json::to_string_pretty(&(&web.release.routes, &web.settings.traffic)).unwrap()
+    );
+}
+
+#[test]
 fn jobs_and_connections() {
     let stack = stack(
         "service \"web\" {\n image = \"x\"\n port \"http\" { container = 80 }\n depends_on = [job.b, job.a]\n}\n\

@@ -1,7 +1,7 @@
 //! One instance, from what is recorded and what is seen of it.
 
 use basalt_controller::View;
-use basalt_model::{Exit, HealthCheck, Instance, InstanceId, InstanceState as Recorded, Release};
+use basalt_model::{Exit, Instance, InstanceId, InstanceState as Recorded, Release};
 use basalt_rollout::{InstanceSeen, Life};
 
 use crate::{ExitStatus, InstanceState, InstanceStatus, Timestamp};
@@ -97,10 +97,7 @@ pub(super) fn exit_status(exit: &Exit) -> ExitStatus {
 /// Returns the port that people want to see: where requests from outside go, else what is checked, else the first by name.
 fn main_port(release: &Release) -> Option<u16> {
     let routed = release.routes.first().map(|route| &route.port);
-    let checked = match &release.health.check {
-        HealthCheck::Http { port, .. } | HealthCheck::Tcp { port } => Some(port),
-        HealthCheck::Command(_) | HealthCheck::Running => None,
-    };
+    let checked = release.health.check.port();
     let named = routed.or(checked).and_then(|name| release.ports.get(name));
     named.or_else(|| release.ports.values().next()).map(|port| port.container)
 }

@@ -51,7 +51,7 @@ pub(crate) fn release() -> Release {
         egress: false,
         connects_to: Vec::new(),
         health: Health { check: HealthCheck::Http { path: "/".into(), port: http.clone() }, ..Health::default() },
-        routes: vec![Route { host: Some("shop.example.com".into()), path: "/".into(), port: http }],
+        routes: vec![Route::new(Some("shop.example.com"), "/", http)],
     }
 }
 

@@ -162,9 +162,9 @@ pub(crate) fn follow(socket: PathBuf) -> (Arc<GatewayRouter>, watch::Receiver<()
 /// Returns a table in which the service `web` answers everything. Per release: its number, its weight in percent, and the
 /// addresses of its instances by ordinal.
 pub(crate) fn table(version: u64, releases: &[(u32, u32, &[Ipv4Addr])]) -> RouteTable {
-    let routes = vec![Route { host: None, path: "/".into(), port: name("http") }];
+    let routes = vec![Route::new(None, "/", name("http"))];
     let releases = releases.iter().map(|(number, weight, instances)| (*number, release(*number, *weight, instances)));
-    let web = ServiceRoutes { routes, listeners: Vec::new(), releases: releases.collect() };
+    let web = ServiceRoutes { routes, listeners: Vec::new(), traffic: Default::default(), releases: releases.collect() };
     RouteTable { version, services: [(name("web"), web)].into() }
 }
 

@@ -26,7 +26,7 @@ pub fn release(number: ReleaseNumber) -> Release {
         env: BTreeMap::from([("NUMBER".into(), number.to_string())]),
         ports: BTreeMap::from([(name("http"), Port { container: 8080, protocol: Protocol::Http })]),
         health: Health { check: HealthCheck::Http { path: "/".into(), port: name("http") }, ..Health::default() },
-        routes: vec![Route { host: None, path: format!("/{number}"), port: name("http") }],
+        routes: vec![Route::new(None, format!("/{number}"), name("http"))],
         ..Release::new(Kind::Service, Digest::from_bytes([0; 32]))
     }
 }

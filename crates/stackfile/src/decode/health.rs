@@ -39,16 +39,16 @@ pub(super) fn health(reader: &mut Reader, ports: &BTreeMap<Name, Port>) -> Healt
             decoded.healthy_after, decoded.interval, decoded.start_within
         )));
     }
-    health.not_yet("grpc");
     health.finish();
     decoded
 }
 
-/// Decodes what is asked: one of `http`, `tcp` and `command`.
+/// Decodes what is asked: one of `http`, `tcp`, `grpc` and `command`.
 fn check(health: &mut Reader, ports: &BTreeMap<Name, Port>) -> Option<HealthCheck> {
     let mut checks = Vec::new();
     let http = health.only_block("http");
     let tcp = health.only_block("tcp");
+    let grpc = health.only_block("grpc");
     let command = health.has("command");
     if let Some(mut http) = http {
         let path = http.get("path", |value| {
@@ -69,13 +69,18 @@ fn check(health: &mut Reader, ports: &BTreeMap<Name, Port>) -> Option<HealthChec
         checks.push(port(&mut tcp, ports).map(|port| HealthCheck::Tcp { port }));
         tcp.finish();
     }
+    if let Some(mut grpc) = grpc {
+        let service = grpc.get("service", read::text).unwrap_or_default();
+        checks.push(port(&mut grpc, ports).map(|port| HealthCheck::Grpc { service, port }));
+        grpc.finish();
+    }
     let program = health.get("command", read::command);
     if command {
         checks.push(program.map(HealthCheck::Command));
     }
     if checks.len() > 1 {
         let fault = Fault::at(health.at, format!("{} has more than one check", health.what));
-        health.report(fault.help("keep one of `http`, `tcp` and `command`"));
+        health.report(fault.help("keep one of `http`, `tcp`, `grpc` and `command`"));
     }
     checks.into_iter().next().flatten()
 }

@@ -7,7 +7,9 @@ mod job;
 mod release;
 mod rollout;
 mod route;
+mod rules;
 mod service;
+mod traffic;
 
 use std::collections::BTreeMap;
 

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use basalt_model::{Name, Port, Route};
 
 use super::health::speaks_http;
+use super::rules::rules;
 use super::service::{default_port, port_name};
 use crate::check::Places;
 use crate::fault::{Eval, Fault};
@@ -46,17 +47,18 @@ pub(super) fn routes(
             let fault = Fault::at(route.place("port"), format!("port `{port}` does not speak HTTP, and routes do"));
             route.report(fault.help("name a port whose protocol is \"http\""));
         }
-        for word in ["tls", "headers", "methods", "rewrite", "timeout"] {
-            route.not_yet(word);
+        let rules = rules(&mut route, host.as_deref());
+        if let Some(port) = port {
+            let declared = Route { host, path, port, rules };
+            // What could not be read is no conflict with another.
+            if wrong == 0 {
+                places.routes.push((declared.clone(), service.clone(), route.at));
+            }
+            routes.push(declared);
         }
-        // What could not be read is no conflict with another.
-        if wrong == 0 {
-            places.routes.push((host.clone(), path.clone(), service.clone(), route.at));
-        }
-        routes.extend(port.map(|port| Route { host, path, port }));
         route.finish();
     }
-    routes.sort_by(|a, b| (&a.host, &a.path).cmp(&(&b.host, &b.path)));
+    routes.sort_by(|a, b| a.place().cmp(&b.place()));
     routes
 }
 
@@ -71,8 +73,9 @@ fn host(value: &Value) -> Eval<String> {
     if host.contains(':') {
         return wrong("leave out the port: the gateway's addresses decide where it listens");
     }
-    if host.contains('*') {
-        return wrong("patterns are not supported yet: leave `host` out to answer any host");
+    let bare = host.strip_prefix("*.").unwrap_or(&host);
+    if bare.contains('*') {
+        return wrong("a `*` stands for the first labels alone: \"*.example.com\"; leave `host` out to answer any host");
     }
     let label = |label: &str| {
         !label.is_empty()
@@ -81,7 +84,7 @@ fn host(value: &Value) -> Eval<String> {
             && !label.starts_with('-')
             && !label.ends_with('-')
     };
-    if host.len() > LONGEST_HOST || !host.split('.').all(label) {
+    if host.len() > LONGEST_HOST || !bare.split('.').all(label) {
         return wrong("write for example \"shop.example.com\", or leave it out to answer any host");
     }
     Ok(host)

@@ -8,6 +8,7 @@ use super::health::health;
 use super::release::{Secrets, names, release};
 use super::rollout::rollout;
 use super::route::routes;
+use super::traffic::traffic;
 use crate::check::Places;
 use crate::fault::{Eval, Fault};
 use crate::read;
@@ -32,6 +33,7 @@ pub(super) fn service(mut reader: Reader, name: &Name, places: &mut Places, seal
         stop_within: reader.get("stop_within", units::duration).unwrap_or(default.stop_within),
         depends_on: names(&mut reader, "depends_on", Kind::Job).into_iter().map(|(job, _)| job).collect(),
         rollout: rollout(&mut reader),
+        traffic: traffic(&mut reader),
     };
     settings.depends_on.sort();
     settings.depends_on.dedup();

@@ -24,7 +24,7 @@ pub fn release(number: ReleaseNumber, check: HealthCheck) -> Release {
         env: BTreeMap::from([("NUMBER".into(), number.to_string())]),
         ports: BTreeMap::from([(name("http"), Port { container: 8080, protocol: Protocol::Http })]),
         health: Health { check, start_within: Millis::seconds(5), ..Health::default() },
-        routes: vec![Route { host: None, path: "/".into(), port: name("http") }],
+        routes: vec![Route::new(None, "/", name("http"))],
         ..Release::new(Kind::Service, Digest::from_bytes([0; 32]))
     }
 }

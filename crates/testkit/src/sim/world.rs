@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
-use basalt_model::{Event, HealthCheck, InstanceId, JobState, Millis, Name, ReleaseNumber, State};
+use basalt_model::{Event, InstanceId, JobState, Millis, Name, ReleaseNumber, State};
 use basalt_rollout::{
     Action, Command, Decision, InForce, InstanceSeen, Life, Observation, SentRoutes, callers, command, decide,
     decide_job, evolve, routes,
@@ -301,7 +301,7 @@ impl World {
 
 fn by_router(state: &State, id: &InstanceId) -> bool {
     let release = state.services.get(id.service()).and_then(|s| s.releases.get(&id.release()));
-    release.is_some_and(|r| matches!(r.health.check, HealthCheck::Http { .. } | HealthCheck::Tcp { .. }))
+    release.is_some_and(|r| r.health.check.port().is_some())
 }
 
 /// Returns the virtual address of a slot.
