@@ -1,9 +1,10 @@
 //! The verbs and their arguments, as clap reads them. The help texts teach: each verb has a sentence and an example.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::edge::EdgeArgs;
 
 /// Immutable infrastructure in one binary.
 ///
@@ -139,6 +140,9 @@ Example: basalt up examples/shop --http 127.0.0.1:8080 --var greeting=hi")]
     /// Show the status and keep it up to date
     #[command(after_help = "Example: basalt watch")]
     Watch,
+    /// Show what the gateway does: requests, errors and times by release, over a second
+    #[command(after_help = "Example: basalt traffic")]
+    Traffic,
     /// Show what instances have written
     #[command(after_help = "\
 Examples:
@@ -290,9 +294,9 @@ pub struct UpArgs {
     /// The stack.
     #[command(flatten)]
     pub stack: StackArgs,
-    /// Where the gateway takes HTTP requests [default: as last time, or 127.0.0.1:8080]
-    #[arg(long, value_name = "ADDRESS")]
-    pub http: Option<SocketAddr>,
+    /// What the gateway is told.
+    #[command(flatten)]
+    pub edge: EdgeArgs,
     /// Return at once instead of following until the end state is observed
     #[arg(long)]
     pub detach: bool,
@@ -301,9 +305,9 @@ pub struct UpArgs {
 /// Arguments of the long-lived roles.
 #[derive(Debug, Clone, Args)]
 pub struct ServeArgs {
-    /// Where the gateway takes HTTP requests [default: as last time, or 127.0.0.1:8080]
-    #[arg(long, value_name = "ADDRESS")]
-    pub http: Option<SocketAddr>,
+    /// What the gateway is told.
+    #[command(flatten)]
+    pub edge: EdgeArgs,
 }
 
 /// Arguments of `logs`.

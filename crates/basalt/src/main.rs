@@ -9,6 +9,7 @@ mod cli;
 mod clock;
 mod command;
 mod desired;
+mod edge;
 mod error;
 mod follow;
 mod form;
@@ -31,6 +32,7 @@ mod render;
 mod roles;
 mod start;
 mod sweeping;
+mod traffic;
 mod up;
 mod verbs;
 

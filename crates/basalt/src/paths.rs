@@ -64,7 +64,12 @@ impl Data {
         self.0.join("logs")
     }
 
-    /// Returns the file that remembers where the gateway was told to listen.
+    /// Returns the file that remembers what the gateway was told.
+    pub fn edge(&self) -> PathBuf {
+        self.0.join("gateway.json")
+    }
+
+    /// Returns the file that version 0.1 remembers where the gateway was told to listen in.
     pub fn http(&self) -> PathBuf {
         self.0.join("http")
     }

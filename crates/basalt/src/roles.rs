@@ -1,6 +1,6 @@
 //! The long-lived processes: keeper, gateway and controller.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use basalt_api::{Hooks, ServerInfo};
@@ -9,7 +9,7 @@ use basalt_container::keeper::{KeeperOptions, RoleCommand};
 use basalt_container::supervise::claim_role;
 use basalt_controller::{Controller, Parts};
 use basalt_depot::Depot;
-use basalt_gateway::{GatewayOptions, GatewayRouter, Limits};
+use basalt_gateway::GatewayRouter;
 use basalt_journal::SqliteJournal;
 use basalt_seam::Wake;
 use basalt_trust::SecretStore;
@@ -19,6 +19,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::cli::ServeArgs;
 use crate::clock::SystemClock;
+use crate::edge::EdgeArgs;
 use crate::error::{CliError, Kind, Outcome, Result};
 use crate::logs::Logs;
 use crate::paths::Data;
@@ -35,8 +36,6 @@ const THREADS: usize = 2;
 pub fn gateway(args: &ServeArgs, data: &Data) -> Result<Outcome> {
     trace();
     let role = claim_role(data.dir(), "gateway").map_err(failed)?;
-    let http = start::address(data, args.http);
-    let options = GatewayOptions { data: data.dir().to_owned(), http, trusted: Vec::new(), limits: Limits::default() };
     let successor = || {
         drop(role);
         // Without one, the keeper starts another when this process ends.
@@ -44,7 +43,7 @@ pub fn gateway(args: &ServeArgs, data: &Data) -> Result<Outcome> {
             tracing::warn!("no successor could be started: {error}");
         }
     };
-    basalt_gateway::run(options, successor).map_err(failed)?;
+    basalt_gateway::run(args.edge.or_recorded(data).to_options(data), successor).map_err(failed)?;
     Ok(Outcome::Done)
 }
 
@@ -54,8 +53,9 @@ pub fn gateway(args: &ServeArgs, data: &Data) -> Result<Outcome> {
 /// If another runs for the data directory, or it can't do its work.
 pub fn keeper(args: &ServeArgs, data: &Data) -> Result<Outcome> {
     trace();
-    let http = start::address(data, args.http);
-    let role = |role: &str, verb: &str| RoleCommand { role: role.to_owned(), args: start::arguments(verb, data, http) };
+    let edge = args.edge.or_recorded(data);
+    let role =
+        |role: &str, verb: &str| RoleCommand { role: role.to_owned(), args: start::arguments(verb, data, &edge) };
     let options = KeeperOptions {
         data: data.dir().to_owned(),
         basalt: start::program()?,
@@ -72,20 +72,20 @@ pub fn keeper(args: &ServeArgs, data: &Data) -> Result<Outcome> {
 /// If another runs for the data directory, or one of its parts can't be used.
 pub fn serve(args: &ServeArgs, data: &Data) -> Result<Outcome> {
     trace();
-    let http = start::address(data, args.http);
+    let edge = args.edge.or_recorded(data);
     data.make()?;
     let _role = claim_role(data.dir(), "controller").map_err(failed)?;
-    start::keeper(data, http)?;
+    start::keeper(data, &edge)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(THREADS).enable_all().build();
     let runtime = runtime.map_err(|error| CliError::internal("the runtime could not be started").because(&error))?;
-    let result = runtime.block_on(controller(data, http));
+    let result = runtime.block_on(controller(data, edge));
     // The journal is synced at every append, so nothing is lost with what still runs.
     runtime.shutdown_background();
     result.map(|()| Outcome::Done)
 }
 
 /// Puts the controller together and serves its API.
-async fn controller(data: &Data, http: SocketAddr) -> Result<()> {
+async fn controller(data: &Data, edge: EdgeArgs) -> Result<()> {
     let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
     let changed = Arc::new(Notify::new());
@@ -96,8 +96,9 @@ async fn controller(data: &Data, http: SocketAddr) -> Result<()> {
     let network = basalt_container::network::network(data.dir()).map_err(failed)?;
     let respawn = {
         let data = data.clone();
+        let edge = edge.clone();
         Arc::new(move || {
-            if let Err(error) = start::keeper(&data, http) {
+            if let Err(error) = start::keeper(&data, &edge) {
                 tracing::error!("the keeper can't be started: {}", error.message);
             }
         })
@@ -129,7 +130,7 @@ async fn controller(data: &Data, http: SocketAddr) -> Result<()> {
         info: ServerInfo {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             data: data.dir().display().to_string(),
-            http: Some(http.to_string()),
+            http: Some(edge.http().to_string()),
             notes,
         },
     };

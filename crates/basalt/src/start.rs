@@ -1,18 +1,15 @@
 //! Starting what is missing for a data directory.
 
-use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use basalt_api::{Client, Health};
 
+use crate::edge::EdgeArgs;
 use crate::error::{CliError, Result};
 use crate::paths::Data;
 use crate::render;
-
-/// Where the gateway listens unless told otherwise: reachable from this machine alone.
-const HTTP: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
 
 /// How long the processes may take until the API answers: they take well under a second, or there is something wrong.
 const WITHIN: Duration = Duration::from_secs(10);
@@ -24,9 +21,9 @@ const EVERY: Duration = Duration::from_millis(20);
 const LAST_LINES: usize = 2;
 
 /// Returns the arguments of a role's process.
-pub fn arguments(role: &str, data: &Data, http: SocketAddr) -> Vec<String> {
+pub fn arguments(role: &str, data: &Data, edge: &EdgeArgs) -> Vec<String> {
     let data = data.dir().display().to_string();
-    vec![role.to_owned(), "--data".to_owned(), data, "--http".to_owned(), http.to_string()]
+    [vec![role.to_owned(), "--data".to_owned(), data], edge.to_arguments()].concat()
 }
 
 /// Returns this program's file.
@@ -50,32 +47,30 @@ pub fn again() -> std::io::Result<()> {
     std::process::Command::new(path).args(arguments).stdin(std::process::Stdio::null()).spawn().map(drop)
 }
 
-/// Returns where the gateway shall listen: where it is asked to, where it was told to last, or where it does by default.
-pub fn address(data: &Data, asked: Option<SocketAddr>) -> SocketAddr {
-    let recorded = || std::fs::read_to_string(data.http()).ok()?.trim().parse().ok();
-    asked.or_else(recorded).unwrap_or(HTTP)
-}
-
 /// Starts a keeper unless one runs. It starts gateway and controller, and keeps them running.
 ///
 /// # Errors
 /// If this is not root, or the keeper does not start.
-pub fn keeper(data: &Data, http: SocketAddr) -> Result<()> {
+pub fn keeper(data: &Data, edge: &EdgeArgs) -> Result<()> {
     if !rustix::process::geteuid().is_root() {
         return Err(CliError::invalid("instances can only be run by root")
             .help("run it with sudo; `basalt plan` and `basalt validate` need no root"));
     }
     data.make()?;
-    basalt_container::supervise::ensure_keeper(data.dir(), &program()?, &arguments("keeper", data, http))
+    basalt_container::supervise::ensure_keeper(data.dir(), &program()?, &arguments("keeper", data, edge))
         .map_err(|error| CliError::unreachable(error.to_string()).help(log_of(data, "keeper")))
 }
 
 /// Starts what is missing and waits until controller and gateway answer.
 ///
 /// # Errors
-/// If a process does not start, or the gateway that runs listens elsewhere than asked.
-pub async fn ensure(data: &Data, http: Option<SocketAddr>) -> Result<Client> {
-    keeper(data, address(data, http))?;
+/// If a process does not start, or the gateway that runs was told otherwise.
+pub async fn ensure(data: &Data, edge: &EdgeArgs) -> Result<Client> {
+    if UnixStream::connect(data.socket("gateway")).is_ok() {
+        edge.same_as_recorded(data)?;
+    }
+    let merged = edge.or_recorded(data);
+    keeper(data, &merged)?;
     let client = Client::new(data.socket("controller"));
     let mut waited = Duration::ZERO;
     let health = loop {
@@ -87,7 +82,7 @@ pub async fn ensure(data: &Data, http: Option<SocketAddr>) -> Result<Client> {
         tokio::time::sleep(EVERY).await;
         waited += EVERY;
     };
-    same_address(&health, http)?;
+    same_address(&health, edge)?;
     while UnixStream::connect(data.socket("gateway")).is_err() {
         if waited >= WITHIN {
             return Err(unstarted(data));
@@ -95,17 +90,13 @@ pub async fn ensure(data: &Data, http: Option<SocketAddr>) -> Result<Client> {
         tokio::time::sleep(EVERY).await;
         waited += EVERY;
     }
-    if let Some(http) = http {
-        std::fs::write(data.http(), format!("{http}\n")).map_err(|error| {
-            CliError::internal(format!("`{}` can't be written", data.http().display())).because(&error)
-        })?;
-    }
+    merged.record(data)?;
     Ok(client)
 }
 
 /// Refuses an address that the gateway, which runs already, does not have.
-fn same_address(health: &Health, http: Option<SocketAddr>) -> Result<()> {
-    let (Some(asked), Some(has)) = (http, &health.server.http) else { return Ok(()) };
+fn same_address(health: &Health, edge: &EdgeArgs) -> Result<()> {
+    let (Some(asked), Some(has)) = (edge.http, &health.server.http) else { return Ok(()) };
     if asked.to_string() == *has {
         return Ok(());
     }

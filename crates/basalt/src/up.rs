@@ -10,6 +10,7 @@ use rustix::process::PidfdFlags;
 use serde_json::json;
 
 use crate::cli::{ApplyArgs, UpArgs};
+use crate::edge::EdgeArgs;
 use crate::error::{CliError, Kind, Outcome, Result};
 use crate::follow::{Followed, follow, say_failed};
 use crate::goal::{Goal, Verdict};
@@ -29,7 +30,7 @@ pub async fn up(args: &UpArgs, data: &Data, out: Output) -> Result<Outcome> {
     let Some(declared) = desired::stack(&args.stack, out)? else { return Ok(Outcome::Invalid) };
     // Images first: what can't be baked must not leave processes behind that nobody asked for.
     let desired = desired::desired(&declared, data, out)?;
-    let client = start::ensure(data, args.http).await?;
+    let client = start::ensure(data, &args.edge).await?;
     perform(&client, &desired, None, args.detach, out).await
 }
 
@@ -130,7 +131,7 @@ pub async fn down(data: &Data, out: Output) -> Result<Outcome> {
         out.note("nothing is running\n");
         return Ok(Outcome::Done);
     }
-    let client = start::ensure(data, None).await?;
+    let client = start::ensure(data, &EdgeArgs::default()).await?;
     let before = asked(client.status().await)?;
     if before.stack.is_some() {
         let plan = asked(client.down().await)?;

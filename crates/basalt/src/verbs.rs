@@ -10,7 +10,7 @@ use crate::command::{Ask, ask, rollback, scale};
 use crate::error::{CliError, Outcome, Result};
 use crate::output::Output;
 use crate::paths::Data;
-use crate::{form, image, import, init, keeping, planned, reading, roles, up};
+use crate::{form, image, import, init, keeping, planned, reading, roles, traffic, up};
 
 /// Does what the verb says.
 ///
@@ -30,6 +30,7 @@ pub fn run(cli: Cli, out: Output) -> Result<Outcome> {
         Verb::Down => block(up::down(&data()?, out)),
         Verb::Status => block(reading::status(&client()?, out)),
         Verb::Watch => block(reading::watch(&client()?, out)),
+        Verb::Traffic => block(traffic::traffic(&data()?, out)),
         Verb::Logs(args) => block(reading::logs(&client()?, args, out)),
         Verb::Releases { service } => block(reading::releases(&client()?, service.as_deref(), out)),
         Verb::Diff { service, from, to } => block(reading::diff(&client()?, service, *from, *to, out)),

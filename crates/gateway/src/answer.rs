@@ -1,80 +1,177 @@
-//! Answers that the gateway itself gives: short plain text.
+//! Answers that the gateway itself gives: short plain text, or what a route says.
 
 use bytes::Bytes;
-use http::{Method, StatusCode, header};
+use http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use pingora_core::Result;
 use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
+
+use crate::ready::ReadyRoute;
 
 /// An answer that the gateway itself gives.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Answer {
     status: StatusCode,
+    content_type: HeaderValue,
     text: String,
-    /// Whether trying again soon makes sense.
-    again: bool,
+    /// After so many seconds trying again makes sense.
+    again: Option<u64>,
+    location: Option<HeaderValue>,
 }
 
+const PLAIN: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
+
 impl Answer {
+    fn plain(status: StatusCode, text: impl Into<String>) -> Self {
+        Self { status, content_type: PLAIN, text: text.into(), again: None, location: None }
+    }
+
+    /// Returns an answer with a body of its own. A media type that is no header is left out of it.
+    pub(crate) fn page(status: u16, content_type: &str, body: &str) -> Self {
+        let content_type = HeaderValue::from_str(content_type).unwrap_or(PLAIN);
+        Self { content_type, ..Self::plain(code(status), body) }
+    }
+
     /// Says that no route leads anywhere.
     pub(crate) fn no_route() -> Self {
-        let text = "no route matches this host and path\n".to_owned();
-        Self { status: StatusCode::NOT_FOUND, text, again: false }
+        Self::plain(StatusCode::NOT_FOUND, "no route matches this host and path\n")
     }
 
     /// Says that a service has no healthy instance.
     pub(crate) fn no_instance(service: &str) -> Self {
         let text = format!("no healthy instance of `{service}` to answer this request\n");
-        Self { status: StatusCode::SERVICE_UNAVAILABLE, text, again: true }
+        Self { again: Some(1), ..Self::plain(StatusCode::SERVICE_UNAVAILABLE, text) }
+    }
+
+    /// Says that a service is closed for now, in its own words if it has some.
+    pub(crate) fn maintenance(text: &str) -> Self {
+        let answer = match text {
+            "" => Self::plain(StatusCode::SERVICE_UNAVAILABLE, "closed for maintenance\n"),
+            page if page.trim_start().starts_with('<') => Self::page(503, "text/html; charset=utf-8", page),
+            text => Self::plain(StatusCode::SERVICE_UNAVAILABLE, text),
+        };
+        Self { again: Some(60), ..answer }
+    }
+
+    /// Says that a client has sent too many requests.
+    pub(crate) fn too_many(seconds: u64) -> Self {
+        let text = "too many requests: wait before the next\n";
+        Self { again: Some(seconds.max(1)), ..Self::plain(StatusCode::TOO_MANY_REQUESTS, text) }
+    }
+
+    /// Sends the client elsewhere.
+    pub(crate) fn redirect(status: u16, location: &str) -> Self {
+        // A location that is no header came from a path that is none; there is nowhere to send the client.
+        match HeaderValue::from_str(location) {
+            Ok(to) => Self { location: Some(to), ..Self::plain(code(status), format!("see {location}\n")) },
+            Err(_) => Self::of(400),
+        }
     }
 
     /// Says in general words what a status means.
     pub(crate) fn of(status: u16) -> Self {
-        let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let status = code(status);
         let text = match status {
             StatusCode::BAD_GATEWAY => "the instance broke the connection before it answered\n".to_owned(),
             StatusCode::GATEWAY_TIMEOUT => "the instance did not answer in time\n".to_owned(),
             other => format!("{}\n", other.canonical_reason().unwrap_or("error").to_ascii_lowercase()),
         };
-        Self { status, text, again: false }
+        Self::plain(status, text)
     }
 
     /// Returns it in the words of HTTP/1; without its text if it answers a `HEAD`.
     pub(crate) fn to_http1(&self, close: bool, to_head: bool) -> Vec<u8> {
         let status = self.status;
         let mut out = format!(
-            "HTTP/1.1 {} {}\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: {}\r\n{}{}\r\n",
+            "HTTP/1.1 {} {}\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: {}\r\n",
             status.as_u16(),
             status.canonical_reason().unwrap_or_default(),
             self.text.len(),
-            if self.again { "Retry-After: 1\r\n" } else { "" },
-            if close { "Connection: close\r\n" } else { "" },
         );
+        if let Some(again) = self.again {
+            out.push_str(&format!("Retry-After: {again}\r\n"));
+        }
+        out.push_str(if close { "Connection: close\r\n\r\n" } else { "\r\n" });
         if !to_head {
             out.push_str(&self.text);
         }
         out.into_bytes()
     }
 
-    /// Sends it. With `close`, the client is told that the connection ends after it.
+    /// Returns its status.
+    pub(crate) fn status(&self) -> u16 {
+        self.status.as_u16()
+    }
+
+    /// Takes the words of a route for an error, if it has some.
+    pub(crate) fn in_words_of(self, route: Option<&ReadyRoute>) -> Self {
+        match route.and_then(|route| route.error_page(self.status.as_u16())) {
+            Some(page) => {
+                let said = Self::page(self.status.as_u16(), &page.content_type, &page.body);
+                Self { again: self.again, location: self.location, ..said }
+            }
+            None => self,
+        }
+    }
+
+    /// Sends it. With `close`, the client is told that the connection ends after it. `dress` adds what every answer of its
+    /// route has.
     ///
     /// # Errors
     /// If the client has left.
-    pub(crate) async fn send(self, session: &mut Session, close: bool) -> Result<()> {
-        let mut header = ResponseHeader::build(self.status, Some(4))?;
-        header.insert_header(header::CONTENT_TYPE, "text/plain; charset=utf-8")?;
-        header.insert_header(header::CONTENT_LENGTH, self.text.len())?;
-        if self.again {
-            header.insert_header(header::RETRY_AFTER, "1")?;
+    pub(crate) async fn send(
+        self,
+        session: &mut Session,
+        close: bool,
+        dress: impl FnOnce(&mut ResponseHeader),
+    ) -> Result<()> {
+        let mut header = ResponseHeader::build(self.status, Some(6))?;
+        // RFC 9110 §8.6: these have no content, and say nothing of its length.
+        let empty = matches!(self.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+        if !empty {
+            header.insert_header(header::CONTENT_TYPE, self.content_type)?;
+            header.insert_header(header::CONTENT_LENGTH, self.text.len())?;
         }
+        if let Some(again) = self.again {
+            header.insert_header(header::RETRY_AFTER, again)?;
+        }
+        if let Some(location) = self.location {
+            header.insert_header(header::LOCATION, location)?;
+        }
+        dress(&mut header);
         if close {
             session.set_keepalive(None);
         }
-        let bodyless = session.req_header().method == Method::HEAD;
+        let bodyless = empty || session.req_header().method == Method::HEAD;
         session.write_response_header(Box::new(header), bodyless).await?;
         if bodyless {
             return Ok(());
         }
         session.write_response_body(Some(Bytes::from(self.text)), true).await
+    }
+}
+
+fn code(status: u16) -> StatusCode {
+    StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+}
+
+/// Adds what every answer of a route has.
+pub(crate) fn dress(header: &mut ResponseHeader, route: Option<&ReadyRoute>, secure: bool) {
+    let Some(route) = route else { return };
+    for (name, value) in &route.response_headers {
+        set(header, name, value.as_ref());
+    }
+    // RFC 6797 §7.2: never over a connection without TLS.
+    if let Some(hsts) = route.rules.tls.as_ref().filter(|_| secure).and_then(|tls| tls.hsts) {
+        // Digits make a header.
+        let _ = header.insert_header(header::STRICT_TRANSPORT_SECURITY, format!("max-age={}", hsts.0 / 1000));
+    }
+}
+
+fn set(header: &mut ResponseHeader, name: &HeaderName, value: Option<&HeaderValue>) {
+    match value {
+        // Both were made as headers, so they can be inserted as such.
+        Some(value) => drop(header.insert_header(name.clone(), value.clone())),
+        None => drop(header.remove_header(name)),
     }
 }

@@ -3,8 +3,9 @@
 use std::net::SocketAddrV4;
 use std::sync::Arc;
 
-use basalt_model::ReleaseNumber;
+use basalt_model::{Millis, ReleaseNumber};
 
+use crate::affinity::{self, Belongs};
 use crate::instance::Instance;
 use crate::routing::{Destination, ReleaseRouting, Routing, ServiceRouting};
 
@@ -20,6 +21,8 @@ pub(crate) struct Choice<'a> {
 pub(crate) struct Attempts {
     /// The release whose turn it was: a retry stays with it, so that shares stay exact.
     pub(crate) release: Option<ReleaseNumber>,
+    /// Where the request belongs.
+    pub(crate) belongs: Option<Belongs>,
     /// Instances that have failed it.
     pub(crate) failed: Vec<Arc<Instance>>,
 }
@@ -34,6 +37,12 @@ impl Routing {
     /// Returns a healthy instance: of the release whose turn it is, else of another with weight, else any.
     pub(crate) fn choose(&self, to: Destination, attempts: &mut Attempts) -> Option<Choice<'_>> {
         let service = &self.services[to.service];
+        if let Some(belongs) = &attempts.belongs
+            && let Some((release, choice)) = service.choose_where_it_belongs(belongs, to.port, attempts)
+        {
+            attempts.release = Some(release);
+            return Some(choice);
+        }
         let turn = || usize::from(service.cycle[(service.service.next_turn() % service.cycle.len() as u64) as usize]);
         // A release that has lost its weight meanwhile has lost its turn too.
         let same =
@@ -65,9 +74,72 @@ impl Routing {
     }
 }
 
+impl ServiceRouting {
+    /// Returns the instance that a request belongs to, if that can take it.
+    fn choose_where_it_belongs(
+        &self,
+        belongs: &Belongs,
+        port: usize,
+        attempts: &Attempts,
+    ) -> Option<(ReleaseNumber, Choice<'_>)> {
+        let usable = |instance: &&Arc<Instance>| self.is_usable(instance, attempts) && !instance.is_ejected();
+        match belongs {
+            Belongs::To(id) => {
+                let mut releases = self.releases.iter().filter(|release| release.weight.0 > 0);
+                let release = releases.find(|release| release.number == id.release())?;
+                let instance = release.instances.iter().filter(usable).find(|instance| instance.id == *id)?;
+                release.with(instance, port)
+            }
+            Belongs::Hash(number) => {
+                // The release by its share of all numbers, so that the same number stays as long as shares do.
+                let total: u64 = self.releases.iter().map(|release| u64::from(release.weight.0)).sum();
+                let mut point = affinity::hash(number).checked_rem(total)?;
+                let release = self.releases.iter().find(|release| {
+                    let weight = u64::from(release.weight.0);
+                    let within = point < weight;
+                    point = point.saturating_sub(weight);
+                    within
+                })?;
+                // The highest bidder (rendezvous hashing): when one leaves, only its own requests move. Ordinals bid, so that
+                // most requests stay where they are from one release to the next.
+                let bid = |instance: &&Arc<Instance>| affinity::hash(&(number, instance.id.ordinal()));
+                release.with(release.instances.iter().filter(usable).max_by_key(bid)?, port)
+            }
+        }
+    }
+
+    fn is_usable(&self, instance: &Arc<Instance>, attempts: &Attempts) -> bool {
+        instance.is_healthy() && !attempts.has_failed(instance)
+    }
+}
+
+/// Returns whether an instance that has just become healthy is to be passed over this time: its share grows evenly
+/// from a tenth over the window.
+fn is_warming(instance: &Instance, window: Millis, turn: usize) -> bool {
+    let Some(healthy) = instance.healthy_for() else { return false };
+    let healthy = u64::try_from(healthy.as_millis()).unwrap_or(u64::MAX);
+    if healthy >= window.0 {
+        return false;
+    }
+    // Turns are scattered by the golden ratio, so that a share of them is met evenly.
+    let scattered = (turn as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32;
+    scattered.saturating_mul(window.0) >> 32 >= healthy.max(window.0 / 10)
+}
+
 impl ReleaseRouting {
+    fn with<'r>(&self, instance: &'r Arc<Instance>, port: usize) -> Option<(ReleaseNumber, Choice<'r>)> {
+        let address = SocketAddrV4::new(instance.address, self.port(port)?);
+        Some((self.number, Choice { instance, address }))
+    }
+
     fn has_port(&self, port: usize) -> bool {
         self.port(port).is_some()
+    }
+
+    /// Whether fewer than so many percent of its instances are healthy.
+    fn is_below(&self, percent: u32) -> bool {
+        let healthy = self.instances.iter().filter(|instance| instance.is_healthy()).count();
+        healthy * 100 < self.instances.len() * percent as usize
     }
 
     fn port(&self, port: usize) -> Option<u16> {
@@ -82,12 +154,26 @@ impl ReleaseRouting {
             return None;
         }
         let start = of.service.next_start();
-        let usable = |instance: &&Arc<Instance>| instance.is_healthy() && !attempts.has_failed(instance);
-        let from = |start: usize| (0..count).map(move |step| &self.instances[(start + step) % count]).find(usable);
-        let one = from(start)?;
+        let from = |start: usize| (0..count).map(move |step| &self.instances[(start + step) % count]);
+        let slow = of.traffic.slow_start;
+        let usable = |instance: &&Arc<Instance>| of.is_usable(instance, attempts) && !instance.is_ejected();
+        let warm = |instance: &&Arc<Instance>| usable(instance) && !is_warming(instance, slow, start);
+        let panicking = of.traffic.panic_below > 0 && self.is_below(of.traffic.panic_below);
+        let any = |instance: &&Arc<Instance>| instance.healthy_for().is_some() && !attempts.has_failed(instance);
+        let find = |start: usize| {
+            if panicking {
+                return from(start).find(any);
+            }
+            let first = if slow == Millis::ZERO { from(start).find(usable) } else { from(start).find(warm) };
+            // Better one that is cold, or even ejected, than none.
+            first
+                .or_else(|| from(start).find(usable))
+                .or_else(|| from(start).find(|instance| of.is_usable(instance, attempts)))
+        };
+        let one = find(start)?;
         // The distance to the second changes with every round, so that all pairs meet.
         let distance = 1 + (start / count) % (count - 1).max(1);
-        let two = from(start + distance).unwrap_or(one);
+        let two = find(start + distance).unwrap_or(one);
         let instance = if two.in_flight() < one.in_flight() { two } else { one };
         Some(Choice { instance, address: SocketAddrV4::new(instance.address, port) })
     }
@@ -97,7 +183,7 @@ impl ReleaseRouting {
 mod tests {
     use std::collections::BTreeMap;
 
-    use basalt_model::{Health, Weight};
+    use basalt_model::{Health, Traffic, Weight};
     use tokio::sync::watch;
 
     use super::*;
@@ -105,10 +191,14 @@ mod tests {
     use crate::service::Service;
     use crate::weights;
 
-    const TO: Destination = Destination { service: 0, port: 0 };
+    const TO: Destination = Destination { service: 0, port: 0, route: 0 };
 
     /// A table with one service; per release its weight and whether each instance is healthy.
     fn routing(releases: &[(u32, &[bool])]) -> Routing {
+        with_traffic(releases, Traffic::default())
+    }
+
+    fn with_traffic(releases: &[(u32, &[bool])], traffic: Traffic) -> Routing {
         let service = Arc::new(Service::new("web".parse().unwrap()));
         let instance = |number, ordinal: usize, healthy| {
             let id = format!("web-{number}-{}", ordinal + 1).parse().unwrap();
@@ -132,7 +222,7 @@ mod tests {
         let releases: Vec<_> = ready.collect();
         let cycle = weights::cycle(&releases.iter().map(|release| release.weight.0).collect::<Vec<_>>());
         let mut builder = Builder::default();
-        builder.add_service(ServiceRouting { service: service.clone(), releases, cycle });
+        builder.add_service(ServiceRouting { service: service.clone(), traffic, releases, cycle });
         builder.build(1, 1)
     }
 
@@ -172,9 +262,89 @@ mod tests {
 
     #[test]
     fn a_release_that_has_lost_its_weight_has_lost_its_turn() {
-        let mut attempts = Attempts { release: Some(1), failed: Vec::new() };
+        let mut attempts = Attempts { release: Some(1), ..Attempts::default() };
         let routing = routing(&[(0, &[true]), (10_000, &[true])]);
         assert_eq!(routing.choose(TO, &mut attempts).unwrap().instance.id.release(), 2);
+    }
+
+    #[test]
+    fn a_request_goes_where_it_belongs_as_long_as_that_is_there() {
+        let check = |releases: &[(u32, &[bool])], belongs: &str, expected: &str| {
+            let routing = routing(releases);
+            let belongs = Some(Belongs::To(belongs.parse().unwrap()));
+            for _ in 0..10 {
+                let mut attempts = Attempts { belongs: belongs.clone(), ..Attempts::default() };
+                let choice = routing.choose(TO, &mut attempts).unwrap();
+                assert!(choice.instance.id.to_string().starts_with(expected), "{releases:?} {}", choice.instance.id);
+            }
+        };
+        check(&[(9_000, &[true, true]), (1_000, &[true])], "web-1-2", "web-1-2");
+        check(&[(9_000, &[true, true]), (1_000, &[true])], "web-2-1", "web-2-1");
+        check(&[(10_000, &[true, false])], "web-1-2", "web-1-1");
+        check(&[(10_000, &[true]), (0, &[true])], "web-2-1", "web-1-1");
+        check(&[(10_000, &[true])], "web-7-1", "web-1-1");
+    }
+
+    #[test]
+    fn hashing_is_consistent_and_only_the_lost_move() {
+        let place = |releases: &[(u32, &[bool])], number: u64| {
+            let mut attempts = Attempts { belongs: Some(Belongs::Hash(number)), ..Attempts::default() };
+            routing(releases).choose(TO, &mut attempts).unwrap().instance.id.clone()
+        };
+        let all: &[bool] = &[true, true, true, true];
+        let mut moved = 0;
+        let mut new = 0;
+        for number in 0..1000 {
+            let before = place(&[(10_000, all)], number);
+            assert_eq!(before, place(&[(10_000, all)], number));
+            let after = place(&[(10_000, &[true, true, false, true])], number);
+            assert!(before.ordinal() == 3 || before == after, "{number}: {before} {after}");
+            moved += usize::from(before != after);
+            let canary = place(&[(9_000, all), (1_000, all)], number);
+            new += usize::from(canary.release() == 2);
+            assert!(canary.release() == 2 || canary == before);
+            assert_eq!(canary.ordinal(), before.ordinal());
+        }
+        assert!((200..300).contains(&moved) && (60..150).contains(&new), "{moved} {new}");
+    }
+
+    #[test]
+    fn in_a_panic_all_that_were_ever_healthy_are_used() {
+        let traffic = Traffic { panic_below: 50, ..Traffic::default() };
+        let routing = with_traffic(&[(10_000, &[true, true, true, true, false])], traffic);
+        let instances = &routing.services[0].releases[0].instances;
+        instances[1].judge(Some(false));
+        instances[2].judge(Some(false));
+        assert_eq!(counts(&routing, 100).len(), 4, "two of five are below half");
+        instances[1].judge(Some(true));
+        assert_eq!(counts(&routing, 100).len(), 3);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_new_get_more_and_more() {
+        let traffic = Traffic { slow_start: Millis::seconds(10), ..Traffic::default() };
+        let routing = with_traffic(&[(10_000, &[true, true, false])], traffic);
+        tokio::time::advance(std::time::Duration::from_secs(20)).await;
+        routing.services[0].releases[0].instances[2].judge(Some(true));
+        let mut shares = Vec::new();
+        for _ in 0..4 {
+            shares.push(*counts(&routing, 3000).get("web-1-3").unwrap_or(&0));
+            tokio::time::advance(std::time::Duration::from_secs(4)).await;
+        }
+        assert!(shares[0] < 250 && shares.is_sorted() && shares[3] == 1000, "{shares:?}");
+    }
+
+    #[test]
+    fn the_ejected_get_nothing_unless_nobody_else_is_there() {
+        let routing = routing(&[(10_000, &[true, true])]);
+        let instances = &routing.services[0].releases[0].instances;
+        instances[0].eject();
+        assert_eq!(counts(&routing, 100), [("web-1-2".to_owned(), 100)].into());
+        instances[1].judge(Some(false));
+        assert_eq!(counts(&routing, 100), [("web-1-1".to_owned(), 100)].into());
+        instances[0].readmit();
+        instances[1].judge(Some(true));
+        assert_eq!(counts(&routing, 100)["web-1-1"], 50);
     }
 
     #[test]

@@ -22,10 +22,13 @@ use crate::plane::Plane;
 use crate::proxy::{ATTEMPTS, Proxy};
 use crate::refusals::{Refusal, Refusals};
 use crate::tcp;
+use crate::tls;
 use crate::workers::Workers;
 
 /// Idle connections to instances that are kept per thread: some tens each for a hundred instances.
 const POOL: usize = 4096;
+/// How long a client may take to shake hands; nginx gives 60 s, Envoy 15 s.
+const HANDSHAKE: Duration = Duration::from_secs(10);
 /// At the end, time in which clients that are just sending a request on an open connection still get their answer.
 const LINGER: Duration = Duration::from_millis(250);
 /// At the end, time for requests in flight: what load balancers and service managers commonly grant.
@@ -148,6 +151,28 @@ impl Connections {
                 && stream.set_nodelay(true).is_ok()
             {
                 connection::serve(Client::new(Box::new(stream), ends), &shared).await;
+            }
+            drop((open, counted));
+        });
+    }
+
+    /// Serves a connection on which HTTP/1 or HTTP/2 is spoken over TLS.
+    pub(crate) fn serve_https(&self, stream: TcpStream, peer: SocketAddr, local: SocketAddr) {
+        let Some(counted) = self.count(peer) else { return };
+        let Some(certificates) = self.shared.plane.edge.certificates.get().cloned() else { return };
+        let (shared, open) = (self.shared.clone(), Open::new(&self.shared));
+        self.workers.serve(async move {
+            let ends = Ends { peer, local, fd: stream.as_raw_fd(), https: true };
+            // A client that leaves, or speaks something else, is no news.
+            if let Ok(stream) = tokio::net::TcpStream::from_std(stream)
+                && stream.set_nodelay(true).is_ok()
+                && let Ok(Ok((stream, secured, http2))) = timeout(HANDSHAKE, tls::accept(stream, &certificates)).await
+            {
+                let client = Client { secured: Some(Arc::new(secured)), ..Client::new(Box::new(stream), ends) };
+                match http2 {
+                    true => connection::serve_http2(client, &shared).await,
+                    false => connection::serve(client, &shared).await,
+                }
             }
             drop((open, counted));
         });

@@ -13,8 +13,10 @@ use pingora_core::protocols::{
     GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, TimingDigest, UniqueID,
     UniqueIDType,
 };
+use pingora_http::ResponseHeader;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 
+use crate::edge::Secured;
 use crate::http1::body::{Body, Chunks};
 use crate::http1::client::Client;
 use crate::http1::head::{Framing, Head};
@@ -227,8 +229,11 @@ impl GetTimingDigest for Downstream {
 }
 
 impl GetProxyDigest for Downstream {
+    /// Carries what is known of a connection over TLS: pingora has no better place for it.
     fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
-        None
+        let secured = Secured::clone(self.client.secured.as_deref()?);
+        let header = ResponseHeader::build(200, Some(0)).ok()?;
+        Some(Arc::new(ProxyDigest::new(Box::new(header), Some(Box::new(secured)))))
     }
 }
 

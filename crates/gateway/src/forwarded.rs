@@ -13,6 +13,22 @@ impl Trust {
     pub(crate) fn has(&self, peer: IpAddr) -> bool {
         self.0.iter().any(|network| network.has(peer))
     }
+
+    /// Returns who has sent a request: the last in `X-Forwarded-For` whom nobody trusted has vouched for, else the peer.
+    pub(crate) fn client(&self, peer: IpAddr, forwarded_for: &str) -> IpAddr {
+        if !self.has(peer) {
+            return peer;
+        }
+        let chain = forwarded_for.rsplit(',').map_while(|one| one.trim().parse::<IpAddr>().ok());
+        let mut last = peer;
+        for one in chain {
+            last = one;
+            if !self.has(one) {
+                break;
+            }
+        }
+        last
+    }
 }
 
 /// The fields that tell of a client.
@@ -64,6 +80,20 @@ impl Forwarded {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_client_is_whom_no_trusted_proxy_vouches_for() {
+        let trust = Trust(vec!["10.0.0.0/8".parse().unwrap()]);
+        let check = |peer: &str, said: &str, expected: &str| {
+            assert_eq!(trust.client(peer.parse().unwrap(), said).to_string(), expected, "{peer} {said}");
+        };
+        check("192.0.2.1", "6.6.6.6", "192.0.2.1");
+        check("10.0.0.1", "", "10.0.0.1");
+        check("10.0.0.1", "6.6.6.6, 192.0.2.7", "192.0.2.7");
+        check("10.0.0.1", "6.6.6.6, 192.0.2.7, 10.0.0.2", "192.0.2.7");
+        check("10.0.0.1", "nonsense, 10.0.0.2", "10.0.0.2");
+        check("10.0.0.1", "192.0.2.7, nonsense", "10.0.0.1");
+    }
 
     #[test]
     fn only_trusted_peers_are_believed() {

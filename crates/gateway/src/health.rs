@@ -74,7 +74,9 @@ pub(crate) fn told(instance: &Instance, healthy: Option<bool>) {
 /// Checks an instance until the task is ended.
 pub(crate) async fn check(instance: Arc<Instance>) {
     match &instance.health.check {
-        HealthCheck::Http { .. } | HealthCheck::Tcp { .. } => check_at_intervals(&instance).await,
+        HealthCheck::Http { .. } | HealthCheck::Tcp { .. } | HealthCheck::Grpc { .. } => {
+            check_at_intervals(&instance).await
+        }
         HealthCheck::Command(_) | HealthCheck::Running => clear_suspicions(&instance).await,
     }
 }
@@ -111,6 +113,7 @@ async fn ask(instance: &Instance) -> (bool, String) {
     let timeout = Duration::from_millis(instance.health.timeout.0);
     let result = match &instance.health.check {
         HealthCheck::Http { path, .. } => probe::http(address, instance.service.name.as_str(), path, timeout).await,
+        HealthCheck::Grpc { service, .. } => probe::grpc(address, service, timeout).await,
         _ => probe::tcp(address, timeout).await,
     };
     match result {

@@ -2,13 +2,14 @@
 
 use std::net::Ipv4Addr;
 use std::pin::pin;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::*};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::*};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use basalt_model::{Health, InstanceId};
 use basalt_seam::InstanceTraffic;
 use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
 
 use crate::http1::pool::Pool;
 use crate::service::Service;
@@ -43,6 +44,17 @@ pub(crate) struct Instance {
     in_flight: AtomicU64,
     requests: AtomicU64,
     errors: AtomicU64,
+    /// When it was made, which the times below are counted from.
+    made: Instant,
+    /// When it became healthy last, in milliseconds plus one; 0 is never.
+    healthy_at: AtomicU64,
+    ejected: AtomicBool,
+    /// How often it was ejected without a good answer between.
+    ejections_in_a_row: AtomicU32,
+    ejections: AtomicU64,
+    failures_in_a_row: AtomicU32,
+    /// Requests, errors and microseconds until an answer began, since they were looked at last.
+    window: [AtomicU64; 3],
     last_probe: Mutex<Option<String>>,
     dirty: watch::Sender<()>,
 }
@@ -96,6 +108,13 @@ impl Instance {
             in_flight: AtomicU64::new(0),
             requests: AtomicU64::new(0),
             errors: AtomicU64::new(0),
+            made: Instant::now(),
+            healthy_at: AtomicU64::new(0),
+            ejected: AtomicBool::new(false),
+            ejections_in_a_row: AtomicU32::new(0),
+            ejections: AtomicU64::new(0),
+            failures_in_a_row: AtomicU32::new(0),
+            window: Default::default(),
             last_probe: Mutex::new(None),
             dirty,
         }
@@ -126,6 +145,7 @@ impl Instance {
         let verdict = to_byte(healthy);
         if self.verdict.swap(verdict, SeqCst) != verdict {
             if verdict == HEALTHY {
+                self.healthy_at.store(self.age() + 1, Relaxed);
                 self.service.better.notify_waiters();
             }
             self.dirty.send_replace(());
@@ -143,6 +163,52 @@ impl Instance {
         self.note_probe(format!("a request found port {port} broken: {what}"));
         self.judge(Some(false));
         self.suspected.notify_one();
+    }
+
+    /// Returns how long it has been healthy; `None` if it never was.
+    pub(crate) fn healthy_for(&self) -> Option<Duration> {
+        let at = self.healthy_at.load(Relaxed).checked_sub(1)?;
+        Some(Duration::from_millis(self.age().saturating_sub(at)))
+    }
+
+    fn age(&self) -> u64 {
+        u64::try_from(self.made.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// Returns whether it gets no requests for a while.
+    pub(crate) fn is_ejected(&self) -> bool {
+        self.ejected.load(Relaxed)
+    }
+
+    /// Ejects it. Returns how often it was ejected without a good answer between.
+    pub(crate) fn eject(&self) -> u32 {
+        self.ejected.store(true, Relaxed);
+        self.ejections.fetch_add(1, Relaxed);
+        self.ejections_in_a_row.fetch_add(1, Relaxed) + 1
+    }
+
+    /// Ends its ejection.
+    pub(crate) fn readmit(&self) {
+        self.failures_in_a_row.store(0, Relaxed);
+        self.ejected.store(false, Relaxed);
+        self.service.better.notify_waiters();
+    }
+
+    /// Returns how often it was ejected.
+    pub(crate) fn ejections(&self) -> u64 {
+        self.ejections.load(Relaxed)
+    }
+
+    /// Returns how many requests in a row have failed.
+    pub(crate) fn failures_in_a_row(&self) -> u32 {
+        self.failures_in_a_row.load(Relaxed)
+    }
+
+    /// Returns what was counted since it was last taken.
+    pub(crate) fn take_window(&self) -> Window {
+        let [requests, errors, micros] = [0, 1, 2].map(|at: usize| self.window[at].swap(0, Relaxed));
+        let small = |count: u64| u32::try_from(count).unwrap_or(u32::MAX);
+        Window { requests: small(requests), errors: small(errors), micros }
     }
 
     /// Says that the table in force no longer names it.
@@ -197,6 +263,14 @@ impl Instance {
     }
 }
 
+/// What was counted in a stretch of time.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Window {
+    pub(crate) requests: u32,
+    pub(crate) errors: u32,
+    pub(crate) micros: u64,
+}
+
 /// A request or connection under way to an instance.
 #[derive(Debug)]
 pub(crate) struct InFlight {
@@ -217,6 +291,25 @@ impl InFlight {
     /// Counts that the request was answered badly or not at all.
     pub(crate) fn count_error(&self) {
         self.instance.errors.fetch_add(1, Relaxed);
+        self.instance.window[1].fetch_add(1, Relaxed);
+    }
+
+    /// Counts how a request went for the instance. Returns whether it has just failed once more.
+    pub(crate) fn count_outcome(&self, failed: bool, took: Duration) -> bool {
+        self.instance.window[0].fetch_add(1, Relaxed);
+        self.instance.window[2].fetch_add(u64::try_from(took.as_micros()).unwrap_or(u64::MAX), Relaxed);
+        if failed {
+            self.instance.failures_in_a_row.fetch_add(1, Relaxed);
+        } else if self.instance.failures_in_a_row.load(Relaxed) > 0
+            || self.instance.ejections_in_a_row.load(Relaxed) > 0
+        {
+            // Read first: a line that is only read stays in every core's cache.
+            self.instance.failures_in_a_row.store(0, Relaxed);
+            if !self.instance.is_ejected() {
+                self.instance.ejections_in_a_row.store(0, Relaxed);
+            }
+        }
+        failed
     }
 }
 

@@ -7,6 +7,11 @@
 
 #![forbid(unsafe_code)]
 
+mod access_log;
+mod acme;
+mod admin;
+mod admission;
+mod affinity;
 mod answer;
 mod budget;
 mod choice;
@@ -15,31 +20,42 @@ mod connections;
 mod control;
 mod copy;
 mod downstream;
+mod edge;
+mod ejection;
 mod error;
 mod forwarded;
 mod health;
 mod http1;
 mod instance;
+mod limiter;
 mod limits;
 mod listeners;
+mod metrics;
 mod network;
 mod plane;
 mod probe;
 mod process;
 mod protocol;
 mod proxy;
+mod ready;
 mod refusals;
 mod routing;
 mod service;
 mod sockets;
+mod stats;
 mod tables;
 mod tcp;
 #[cfg(test)]
 mod tests;
+mod tls;
+mod trace;
 mod waiting;
+mod watched;
 mod weights;
 mod workers;
 
+pub use access_log::LogFormat;
+pub use acme::{AcmeOptions, LETS_ENCRYPT};
 pub use client::GatewayRouter;
 pub use error::Error;
 pub use limits::Limits;

@@ -21,6 +21,8 @@ use crate::sockets::Sockets;
 const PAUSE: Duration = Duration::from_millis(20);
 /// The name under which the keeper holds the socket for requests from outside.
 const OUTSIDE: &str = "http";
+/// The same for requests over TLS.
+const SECURE: &str = "https";
 
 /// All accept loops.
 #[derive(Debug)]
@@ -28,7 +30,7 @@ pub(crate) struct Listeners {
     plane: Arc<Plane>,
     connections: Arc<Connections>,
     sockets: Sockets,
-    outside: SocketAddr,
+    outside: Vec<SocketAddr>,
     running: Mutex<BTreeMap<String, Running>>,
 }
 
@@ -58,16 +60,26 @@ impl Listeners {
         connections: Arc<Connections>,
         sockets: Sockets,
         outside: SocketAddr,
+        secure: Option<SocketAddr>,
     ) -> Result<Self, Error> {
-        let listen = || {
-            let socket = TcpListener::from_std(sockets.listen(OUTSIDE, outside)?)?;
+        let listen = |name: &str, address: SocketAddr| -> io::Result<Running> {
+            let socket = TcpListener::from_std(sockets.listen(name, address)?)?;
             let address = socket.local_addr()?;
-            Ok((Running { socket: Arc::new(socket), address, accepting: None }, address))
+            Ok(Running { socket: Arc::new(socket), address, accepting: None })
         };
-        let (running, outside) = listen().map_err(|source: io::Error| Error::Listen { address: outside, source })?;
-        plane.set_http(outside.to_string());
-        let running = Mutex::new(BTreeMap::from([(OUTSIDE.to_owned(), running)]));
-        Ok(Self { plane, connections, sockets, outside, running })
+        let mut running = BTreeMap::new();
+        for (name, address) in [(OUTSIDE, Some(outside)), (SECURE, secure)] {
+            let Some(address) = address else { continue };
+            let one = listen(name, address).map_err(|source| Error::Listen { address, source })?;
+            running.insert(name.to_owned(), one);
+        }
+        let outside: Vec<SocketAddr> = running.values().map(|one| one.address).collect();
+        plane.set_http(running[OUTSIDE].address.to_string());
+        if let Some(one) = running.get(SECURE) {
+            // Nothing else sets it.
+            let _ = plane.edge.https_port.set(one.address.port());
+        }
+        Ok(Self { plane, connections, sockets, outside, running: Mutex::new(running) })
     }
 
     /// Listens on the virtual addresses of a table that is about to be in force; connections wait until
@@ -94,10 +106,11 @@ impl Listeners {
         let wanted: BTreeSet<String> = wanted(table).iter().map(ToString::to_string).collect();
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         let before = running.len();
-        running.retain(|name, _| name == OUTSIDE || wanted.contains(name));
+        running.retain(|name, _| name == OUTSIDE || name == SECURE || wanted.contains(name));
         let mut changed = running.len() < before;
-        for one in running.values_mut().filter(|one| one.accepting.is_none()) {
-            let work = accept(one.socket.clone(), one.address, self.plane.clone(), self.connections.clone());
+        for (name, one) in running.iter_mut().filter(|(_, one)| one.accepting.is_none()) {
+            let (plane, connections) = (self.plane.clone(), self.connections.clone());
+            let work = accept(one.socket.clone(), one.address, name == SECURE, plane, connections);
             one.accepting = Some(tokio::spawn(work).abort_handle());
             changed = true;
         }
@@ -125,7 +138,7 @@ impl Listeners {
 
     /// Whether connections to an address arrive at the socket for requests from outside.
     fn is_outside(&self, address: SocketAddrV4) -> bool {
-        self.outside.ip().is_unspecified() && self.outside.port() == address.port()
+        self.outside.iter().any(|outside| outside.ip().is_unspecified() && outside.port() == address.port())
     }
 }
 
@@ -138,7 +151,13 @@ fn copy(socket: &TcpListener) -> io::Result<OwnedFd> {
 }
 
 /// Accepts until the task is ended.
-async fn accept(socket: Arc<TcpListener>, address: SocketAddr, plane: Arc<Plane>, connections: Arc<Connections>) {
+async fn accept(
+    socket: Arc<TcpListener>,
+    address: SocketAddr,
+    secure: bool,
+    plane: Arc<Plane>,
+    connections: Arc<Connections>,
+) {
     loop {
         let (stream, peer) = match socket.accept().await.and_then(|(stream, peer)| Ok((stream.into_std()?, peer))) {
             Ok(accepted) => accepted,
@@ -152,6 +171,10 @@ async fn accept(socket: Arc<TcpListener>, address: SocketAddr, plane: Arc<Plane>
             }
         };
         let local = local(&stream, address);
+        if secure {
+            connections.serve_https(stream, peer, local);
+            continue;
+        }
         match protocol(&plane, local) {
             Protocol::Http => connections.serve_http(stream, peer, local),
             Protocol::Tcp => connections.serve_tcp(stream, peer, local),

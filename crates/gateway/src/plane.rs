@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, Guard};
-use basalt_model::{HealthCheck, InstanceId, InstanceRoute, Name, ReleaseRoutes, RouteTable, ServiceRoutes};
+use basalt_model::{InstanceId, InstanceRoute, Name, ReleaseRoutes, RouteTable, ServiceRoutes};
 use basalt_seam::RouterSeen;
 use std::net::SocketAddrV4;
 use tokio::runtime::Handle;
@@ -14,10 +14,12 @@ use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
 use crate::choice::Attempts;
+use crate::edge::Edge;
 use crate::instance::{InFlight, Instance};
+use crate::ready::{self, ReadyRoute};
 use crate::routing::{Builder, Destination, PortNumbers, ReleaseRouting, Routing, ServiceRouting};
 use crate::service::Service;
-use crate::{health, weights};
+use crate::{ejection, health, weights};
 
 /// The table in force, with all that outlives it.
 #[derive(Debug)]
@@ -28,6 +30,7 @@ pub(crate) struct Plane {
     kept: Mutex<Kept>,
     dirty: watch::Sender<()>,
     runtime: Handle,
+    pub(crate) edge: Edge,
 }
 
 /// What outlives a table. Only who changes or reports takes this lock, never a request.
@@ -66,13 +69,16 @@ pub(crate) struct Older {
 impl Plane {
     /// Returns a plane with an empty table of version 0. Checks run on `runtime`.
     pub(crate) fn new(runtime: Handle) -> Arc<Self> {
-        Arc::new(Self {
+        let plane = Arc::new(Self {
             routing: ArcSwap::default(),
             epoch: AtomicU64::new(0),
             kept: Mutex::default(),
             dirty: watch::Sender::new(()),
             runtime,
-        })
+            edge: Edge::default(),
+        });
+        plane.runtime.spawn(ejection::watch(Arc::downgrade(&plane)));
+        plane
     }
 
     /// Returns the table in force.
@@ -113,7 +119,7 @@ impl Plane {
                     }
                     None => self.check(id, route, of, &service),
                 };
-                if matches!(of.health.check, HealthCheck::Command(_) | HealthCheck::Running) {
+                if of.health.check.port().is_none() {
                     health::told(&checked.instance, route.healthy);
                 }
                 let instance = checked.instance.clone();
@@ -169,6 +175,11 @@ impl Plane {
     pub(crate) fn sweep(&self) {
         let instances: Vec<_> = self.kept().instances.values().map(|checked| checked.instance.clone()).collect();
         instances.iter().for_each(|instance| instance.pool.sweep(crate::proxy::IDLE));
+    }
+
+    /// Returns the table in force, as it was given.
+    pub(crate) fn table(&self) -> Arc<RouteTable> {
+        self.kept().table.clone()
     }
 
     /// Says where requests from outside are taken.
@@ -230,10 +241,7 @@ impl Plane {
 
     /// Returns the service of each table row, for health checks of a new instance.
     fn check(&self, id: &InstanceId, route: &InstanceRoute, of: &ReleaseRoutes, service: &Arc<Service>) -> Checked {
-        let port = match &of.health.check {
-            HealthCheck::Http { port, .. } | HealthCheck::Tcp { port } => of.ports.get(port).map(|port| port.container),
-            HealthCheck::Command(_) | HealthCheck::Running => None,
-        };
+        let port = of.health.check.port().and_then(|port| of.ports.get(port)).map(|port| port.container);
         let health = (of.health.clone(), port);
         let dirty = self.dirty.clone();
         let drain = Duration::from_millis(of.drain.0);
@@ -288,13 +296,28 @@ fn add(
         releases.push(ReleaseRouting { number: *number, weight: release.weight, instances, ports });
     }
     let cycle = weights::cycle(&releases.iter().map(|release| release.weight.0).collect::<Vec<_>>());
-    let service = builder.add_service(ServiceRouting { service, releases, cycle });
+    let name = service.name.clone();
+    let traffic = routes.traffic.clone();
+    let kept = service.clone();
+    let service = builder.add_service(ServiceRouting { service, traffic, releases, cycle });
+    let mut before = kept.take_routes();
+    let mut after = BTreeMap::new();
+    let numbers = || routes.releases.keys().copied();
     for (route, port) in outside {
-        builder.add_route(route.host.as_deref(), &route.path, Destination { service, port });
+        let label = ready::label(route);
+        let kept = after.entry(label.clone()).or_insert_with(|| before.remove(&label).unwrap_or_default());
+        let limiter = kept.limiter(route.rules.rate_limit);
+        let ready = ReadyRoute::new(&name, route, limiter, kept.stats(numbers()));
+        builder.add_route(route.host.as_deref(), &route.path, ready, service, port);
     }
-    for (listener, port) in inside {
-        builder.add_listener(listener.address, Destination { service, port }, listener.protocol);
+    if !inside.is_empty() {
+        let kept = after.entry(String::new()).or_insert_with(|| before.remove("").unwrap_or_default());
+        let route = builder.add_inside(ReadyRoute::inside(&name, kept.stats(numbers())));
+        for (listener, port) in inside {
+            builder.add_listener(listener.address, Destination { service, port, route }, listener.protocol);
+        }
     }
+    kept.keep_routes(after);
 }
 
 #[cfg(test)]
@@ -305,6 +328,10 @@ mod tests {
     use basalt_model::{Health, Millis, Port, Protocol, Route, Weight};
 
     use super::*;
+
+    fn asked() -> ready::Asked<'static> {
+        ready::Asked::bare("", "/", &http::Method::GET)
+    }
 
     /// A table with one service and one healthy instance, whose address is the version.
     fn table(version: u64) -> Arc<RouteTable> {
@@ -319,7 +346,8 @@ mod tests {
             instances: [("web-1-1".parse().unwrap(), instance)].into(),
         };
         let routes = vec![Route::new(None, "/", port)];
-        let web = ServiceRoutes { routes, listeners: vec![], traffic: Default::default(), releases: [(1, release)].into() };
+        let web =
+            ServiceRoutes { routes, listeners: vec![], traffic: Default::default(), releases: [(1, release)].into() };
         Arc::new(RouteTable { version, services: [("web".parse().unwrap(), web)].into() })
     }
 
@@ -332,7 +360,7 @@ mod tests {
             let send = || {
                 let mut requests = 0;
                 while !end.load(SeqCst) {
-                    let begun = plane.begin(|routing| routing.find("", "/"), &mut Attempts::default()).unwrap();
+                    let begun = plane.begin(|routing| routing.find(&asked()), &mut Attempts::default()).unwrap();
                     let version = u64::from(u32::from(*begun.address.ip()));
                     let drained = drained.load(SeqCst);
                     assert!(version > drained, "a request began at instance {version} after {drained} was drained");
@@ -358,7 +386,7 @@ mod tests {
     async fn what_is_seen_sums_up_all_starts_of_an_instance() {
         let plane = Plane::new(Handle::current());
         plane.set(table(1)).unwrap();
-        let begin = || plane.begin(|routing| routing.find("", "/"), &mut Attempts::default()).unwrap();
+        let begin = || plane.begin(|routing| routing.find(&asked()), &mut Attempts::default()).unwrap();
         let (one, two) = (begin(), begin());
         plane.set(table(2)).unwrap();
         let three = begin();

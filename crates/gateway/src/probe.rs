@@ -4,11 +4,15 @@ use std::io;
 use std::net::SocketAddrV4;
 use std::time::Duration;
 
+use http_body_util::{BodyExt, Full};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 /// As much of an answer as is needed to know its status: `HTTP/1.1 200`.
 const STATUS_LINE: usize = 12;
+/// As much of an answer to a gRPC check as is read: it has seven bytes.
+const LONGEST_MESSAGE: usize = 4096;
 
 /// Connects. Returns how it ended, in words.
 pub(crate) async fn tcp(address: SocketAddrV4, timeout: Duration) -> Result<String, String> {
@@ -33,6 +37,56 @@ pub(crate) async fn http(address: SocketAddrV4, host: &str, path: &str, timeout:
         }
     })
     .await
+}
+
+/// Asks `grpc.health.v1.Health/Check` for a service and expects `SERVING`. Returns how it ended, in words.
+///
+/// The messages are two fields long (grpc/grpc-proto, `health.proto`), so they are written and read by hand.
+pub(crate) async fn grpc(address: SocketAddrV4, service: &str, timeout: Duration) -> Result<String, String> {
+    let whole = if service.is_empty() { "the server" } else { service };
+    within(timeout, address, async {
+        let answer = serving(address, service).await.map_err(|error| format!("{address}: {error}"))?;
+        match answer {
+            Ok(1) => Ok(format!("{whole} is SERVING")),
+            Ok(2) => Err(format!("{whole} is NOT_SERVING")),
+            Ok(_) => Err(format!("{whole} is UNKNOWN")),
+            Err(status) => Err(format!("the check of {whole} ended with gRPC status {status}")),
+        }
+    })
+    .await
+}
+
+/// Returns the status of a service, or how the call failed.
+async fn serving(
+    address: SocketAddrV4,
+    service: &str,
+) -> Result<Result<u64, String>, Box<dyn std::error::Error + Send + Sync>> {
+    let stream = TcpStream::connect(address).await?;
+    let (mut client, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await?;
+    let connection = tokio::spawn(connection);
+    // A frame without compression: five bytes, and the message with its field 1, the service.
+    let length = u8::try_from(service.len()).ok().filter(|length| *length < 0x80).ok_or("the name is too long")?;
+    let mut message = vec![0, 0, 0, 0, length + 2, 0x0a, length];
+    message.extend_from_slice(service.as_bytes());
+    let request = http::Request::post(format!("http://{address}/grpc.health.v1.Health/Check"))
+        .header("content-type", "application/grpc")
+        .header("te", "trailers")
+        .body(Full::new(bytes::Bytes::from(message)))?;
+    let response = client.send_request(request).await?;
+    let (parts, body) = response.into_parts();
+    let body = http_body_util::Limited::new(body, LONGEST_MESSAGE).collect().await?;
+    connection.abort();
+    let trailers = body.trailers().cloned().unwrap_or_default();
+    let status = trailers.get("grpc-status").or_else(|| parts.headers.get("grpc-status"));
+    let status = status.and_then(|status| status.to_str().ok()).unwrap_or("none");
+    if status != "0" {
+        return Ok(Err(status.to_owned()));
+    }
+    // Field 1 of the answer; without it, it is at its default of 0.
+    let message = body.to_bytes();
+    let field = message.get(5..).unwrap_or_default();
+    Ok(Ok(if field.first() == Some(&0x08) { field.get(1).copied().unwrap_or(0).into() } else { 0 }))
 }
 
 async fn status(address: SocketAddrV4, host: &str, path: &str) -> io::Result<Option<u16>> {
@@ -98,6 +152,36 @@ mod tests {
         check("SSH-2.0-OpenSSH_9.2p1\r\n", Err("ADDR does not answer in HTTP")).await;
         check("HTTP/1.1 xyz\r\n", Err("ADDR does not answer in HTTP")).await;
         check("", Err("ADDR closed the connection without an answer")).await;
+    }
+
+    #[tokio::test]
+    async fn grpc_health() {
+        let check = async |answer: &'static [u8], status: &'static str, expected: Result<&str, &str>| {
+            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let std::net::SocketAddr::V4(address) = listener.local_addr().unwrap() else { unreachable!() };
+            let server = tokio::spawn(async move {
+                let (stream, _) = listener.accept().await.unwrap();
+                let answer = hyper::service::service_fn(async move |request: http::Request<hyper::body::Incoming>| {
+                    assert_eq!(request.uri().path(), "/grpc.health.v1.Health/Check");
+                    let sent = request.into_body().collect().await.unwrap().to_bytes();
+                    assert_eq!(&sent[..], b"\0\0\0\0\x05\x0a\x03a.B");
+                    let mut trailers = http::HeaderMap::new();
+                    trailers.insert("grpc-status", status.parse().unwrap());
+                    let body = Full::new(bytes::Bytes::from_static(answer))
+                        .with_trailers(async move { Some(Ok::<_, std::convert::Infallible>(trailers)) });
+                    Ok::<_, std::convert::Infallible>(http::Response::new(body))
+                });
+                let http = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+                let _ = http.serve_connection(TokioIo::new(stream), answer).await;
+            });
+            let result = grpc(address, "a.B", Duration::from_secs(5)).await;
+            assert_eq!(result, expected.map(str::to_owned).map_err(str::to_owned));
+            server.abort();
+        };
+        check(b"\0\0\0\0\x02\x08\x01", "0", Ok("a.B is SERVING")).await;
+        check(b"\0\0\0\0\x02\x08\x02", "0", Err("a.B is NOT_SERVING")).await;
+        check(b"\0\0\0\0\0", "0", Err("a.B is UNKNOWN")).await;
+        check(b"", "5", Err("the check of a.B ended with gRPC status 5")).await;
     }
 
     #[tokio::test]

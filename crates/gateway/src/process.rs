@@ -8,9 +8,14 @@ use std::time::Duration;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::runtime::Handle;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::AbortHandle;
 use tokio::time::sleep;
 
 use crate::Error;
+use crate::access_log::{AccessLog, LogFormat};
+use crate::acme::{self, AcmeOptions, LETS_ENCRYPT};
+use crate::admin;
+use crate::affinity::Signer;
 use crate::connections::Connections;
 use crate::control::Control;
 use crate::copy::Copy;
@@ -22,6 +27,8 @@ use crate::plane::Plane;
 use crate::refusals::Refusals;
 use crate::sockets::Sockets;
 use crate::tables::Tables;
+use crate::tls::{self, Certificates};
+use crate::trace::Spans;
 
 /// Time between two looks after the listening sockets: what they mend is rare, and no request waits for it.
 const TENDING: Duration = Duration::from_secs(5);
@@ -40,6 +47,25 @@ pub struct GatewayOptions {
     pub trusted: Vec<Network>,
     /// How much is granted to a client.
     pub limits: Limits,
+    /// Where they are taken over TLS.
+    pub https: Option<SocketAddr>,
+    /// Where metrics are shown, beside `DATA/run/metrics.sock`.
+    pub metrics: Option<SocketAddr>,
+    /// Whether requests are logged to `DATA/logs/access.log`.
+    pub access_log: Option<LogFormat>,
+    /// The collector that spans are sent to by OTLP over HTTP.
+    pub traces: Option<String>,
+    /// Which authority issues certificates.
+    pub acme: AcmeOptions,
+}
+
+impl GatewayOptions {
+    /// Returns the options of a gateway that takes HTTP alone.
+    pub fn new(data: PathBuf, http: SocketAddr) -> Self {
+        let acme = AcmeOptions { directory: LETS_ENCRYPT.to_owned(), contact: None, root: None };
+        let limits = Limits::default();
+        Self { data, http, trusted: vec![], limits, https: None, metrics: None, access_log: None, traces: None, acme }
+    }
 }
 
 /// Runs the gateway until SIGTERM, SIGINT or SIGHUP; then finishes what is in flight and returns.
@@ -105,10 +131,16 @@ pub(crate) async fn serve(
     let copy =
         Copy::in_data(&options.data).map_err(|source| Error::Copy { path: options.data.join("gateway"), source })?;
     let control = Control::in_data(&options.data).await?;
+    furnish(&plane, &options);
     let sockets = Sockets::take_back(options.data.join("run/fdstore.sock"));
-    let connections = Connections::new(plane.clone(), threads, options.limits, Trust(options.trusted))?;
-    let listeners = Arc::new(Listeners::new(plane.clone(), connections.clone(), sockets, options.http)?);
+    let trust = Trust(options.trusted.clone());
+    let connections = Connections::new(plane.clone(), threads, options.limits.clone(), trust)?;
+    // Nothing else sets it.
+    let _ = plane.edge.peers.set(connections.refusals().clone());
+    let listeners = Arc::new(Listeners::new(plane.clone(), connections.clone(), sockets, options.http, options.https)?);
     let tables = Arc::new(Tables::new(plane.clone(), listeners.clone(), copy));
+    // Certificates are there before the table is: with it, connections are accepted.
+    let beside = beside(&plane, &options);
     tables.restore();
     let control = tokio::spawn(control.serve(plane.clone(), tables.clone()));
     let tending = tokio::spawn(tend(tables));
@@ -116,6 +148,7 @@ pub(crate) async fn serve(
     let end = end.await;
     tending.abort();
     sweeping.abort();
+    beside.iter().for_each(AbortHandle::abort);
     control.abort();
     // It holds the control socket until it has ended; that it was ended is no error.
     let _ = control.await;
@@ -125,6 +158,45 @@ pub(crate) async fn serve(
     }
     connections.finish().await;
     Ok(())
+}
+
+/// Gives a plane what it has beside its table. What fails is told, and no reason to take no requests.
+fn furnish(plane: &Arc<Plane>, options: &GatewayOptions) {
+    match Signer::in_data(&options.data) {
+        Ok(signer) => plane.edge.sign_with(signer),
+        Err(error) => tracing::warn!("cookies won't be known after a restart: {error}"),
+    }
+    // Nothing else sets any of these.
+    match options.access_log.map(|format| AccessLog::in_data(&options.data, format)) {
+        Some(Ok(log)) => drop(plane.edge.log.set(log)),
+        Some(Err(error)) => plane.set_problem("log".to_owned(), Some(format!("there is no access log: {error}"))),
+        None => {}
+    }
+    match options.traces.as_ref().map(|collector| collector.parse()) {
+        Some(Ok(collector)) => drop(plane.edge.spans.set(Spans::to(collector))),
+        Some(Err(error)) => plane.set_problem("traces".to_owned(), Some(format!("no spans are sent: {error}"))),
+        None => {}
+    }
+}
+
+/// Starts what goes on beside requests: metrics and certificates.
+fn beside(plane: &Arc<Plane>, options: &GatewayOptions) -> Vec<AbortHandle> {
+    let unix = options.data.clone();
+    let shown = plane.clone();
+    let mut tasks = vec![tokio::spawn(async move { admin::serve_unix(&unix, shown).await }).abort_handle()];
+    if let Some(address) = options.metrics {
+        tasks.push(tokio::spawn(admin::serve_tcp(address, plane.clone())).abort_handle());
+    }
+    if options.https.is_some() {
+        let certificates = Arc::new(Certificates::in_data(&options.data));
+        certificates.load(&plane.table());
+        let _ = plane.edge.certificates.set(certificates.clone());
+        tasks.push(tokio::spawn(tls::tend(plane.clone(), certificates.clone())).abort_handle());
+        let folder = options.data.join("gateway/acme");
+        let acme = acme::tend(plane.clone(), certificates, folder, options.acme.clone());
+        tasks.push(tokio::spawn(acme).abort_handle());
+    }
+    tasks
 }
 
 /// Looks after the listening sockets until the task is ended.

@@ -1,27 +1,36 @@
 //! What happens to a request, in the terms of pingora.
 
-use std::net::SocketAddrV4;
+use std::net::{IpAddr, SocketAddrV4};
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use http::{Method, header};
+use bytes::Bytes;
+use http::{HeaderValue, Method, header};
 use pingora_core::upstreams::peer::HttpPeer;
 use pingora_core::{Error, ErrorSource, ErrorType, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use tokio::time::Instant;
 
-use crate::answer::Answer;
+use crate::admission;
+use crate::affinity::Belongs;
+use crate::answer::{self, Answer};
 use crate::choice::Attempts;
 use crate::downstream::Downstream;
+use crate::edge;
+use crate::ejection;
 use crate::forwarded::{Claimed, Forwarded, Trust};
-use crate::instance::InFlight;
+use crate::instance::{InFlight, Instance};
 use crate::limits::Limits;
 use crate::plane::{Begun, Plane};
+use crate::ready::{Asked, ReadyRoute};
 use crate::refusals::{Refusal, Refusals};
 use crate::routing::{Destination, Routing};
+use crate::stats::Reason;
+use crate::trace::TraceContext;
 use crate::waiting::{self, Stranded};
+use crate::watched;
 
 /// An instance on the same machine accepts within microseconds; a second is for one whose queue is full.
 pub(crate) const CONNECT: Duration = Duration::from_secs(1);
@@ -53,11 +62,27 @@ pub(crate) struct Proxy {
 /// What is known of one request.
 #[derive(Debug, Default)]
 pub(crate) struct RequestContext {
-    attempts: Attempts,
+    pub(crate) attempts: Attempts,
+    pub(crate) route: Option<Arc<ReadyRoute>>,
+    /// Who has sent it.
+    pub(crate) client: Option<IpAddr>,
+    /// Whether it came over TLS, to this gateway or to a trusted proxy before it.
+    pub(crate) secure: bool,
+    /// Where it is in its trace.
+    pub(crate) trace: Option<TraceContext>,
+    /// Keeps the client at its instance.
+    pub(crate) sticky: Option<basalt_model::Sticky>,
+    /// When it began, and when it was sent to an instance last.
+    pub(crate) begun: Option<Instant>,
+    pub(crate) sent: Option<Instant>,
+    /// The instance that it was sent to last.
+    pub(crate) last: Option<Arc<Instance>>,
+    /// Bytes of its body so far, where they are limited.
+    received: u64,
     in_flight: Option<InFlight>,
     address: Option<SocketAddrV4>,
     until: Option<Instant>,
-    retries: u32,
+    pub(crate) retries: u32,
     /// An answer of this status was not passed on: the request is sent again.
     rejected: bool,
     /// What the client is told if this fails.
@@ -66,26 +91,38 @@ pub(crate) struct RequestContext {
 
 /// What decides where a request goes.
 #[derive(Debug, Clone, Copy)]
-struct Aim<'a> {
+pub(crate) struct Aim<'a> {
     local: Option<SocketAddrV4>,
-    host: &'a str,
-    path: &'a str,
+    pub(crate) asked: Asked<'a>,
 }
 
 impl<'a> Aim<'a> {
-    fn of(session: &'a Session) -> Self {
+    pub(crate) fn of(session: &'a Session) -> Self {
         let request = session.req_header();
         let local = match session.server_addr().and_then(|address| address.as_inet()) {
             Some(std::net::SocketAddr::V4(address)) => Some(*address),
             _ => None,
         };
-        Self { local, host: host(request), path: request.uri.path() }
+        let uri = &request.uri;
+        let asked = Asked {
+            host: host(request),
+            path: uri.path(),
+            query: uri.query(),
+            method: &request.method,
+            headers: &request.headers,
+        };
+        Self { local, asked }
     }
 
-    fn find(&self, routing: &Routing) -> Option<Destination> {
+    /// Whether it arrived at a virtual address.
+    pub(crate) fn is_inside(&self, routing: &Routing) -> bool {
+        self.local.is_some_and(|local| routing.listener(local).is_some())
+    }
+
+    pub(crate) fn find(&self, routing: &Routing) -> Option<Destination> {
         // At a virtual address the service is fixed, whatever the host.
         let inside = self.local.and_then(|local| routing.listener(local)).map(|(to, _)| to);
-        inside.or_else(|| routing.find(self.host, self.path))
+        inside.or_else(|| routing.find(&self.asked))
     }
 }
 
@@ -102,8 +139,7 @@ fn downstream(session: &Session) -> Option<&Downstream> {
 
 /// Whether a client speaks TLS.
 fn is_https(session: &Session) -> bool {
-    downstream(session).is_some_and(Downstream::is_https)
-        || session.digest().is_some_and(|digest| digest.ssl_digest.is_some())
+    downstream(session).is_some_and(Downstream::is_https) || edge::secured(session).is_some()
 }
 
 /// Whether a request may be sent twice (RFC 9110 §9.2.2).
@@ -118,7 +154,10 @@ impl Proxy {
         let (status, answer) = match begun {
             Ok(begun) => return Ok(begun),
             Err(Stranded::NoRoute) => (404, Answer::no_route()),
-            Err(Stranded::NoInstance(service)) => (503, Answer::no_instance(service.name.as_str())),
+            Err(Stranded::NoInstance(service)) => {
+                self.plane.edge.refusals.count(Reason::NoInstance);
+                (503, Answer::no_instance(service.name.as_str()))
+            }
         };
         ctx.stranded = Some(answer);
         Err(Error::new(ErrorType::HTTPStatus(status)))
@@ -130,6 +169,16 @@ impl Proxy {
             self.refusals.count(why, peer.ip());
         }
         why.status().unwrap_or(0)
+    }
+
+    /// Finds out who has sent a request, and whether over TLS.
+    fn look_at_client(&self, session: &Session, ctx: &mut RequestContext) {
+        // The last line is the one that the nearest proxy has written.
+        let field = |name: &str| session.req_header().headers.get_all(name).iter().next_back()?.to_str().ok();
+        let peer = session.client_addr().and_then(|address| address.as_inet()).map(|address| address.ip());
+        let vouched = peer.is_some_and(|peer| self.trust.has(peer));
+        ctx.client = peer.map(|peer| self.trust.client(peer, field("x-forwarded-for").unwrap_or_default()));
+        ctx.secure = is_https(session) || vouched && field("x-forwarded-proto") == Some("https");
     }
 
     /// Tells an instance of the client.
@@ -159,6 +208,14 @@ impl Proxy {
         Ok(())
     }
 
+    /// Counts how a request went for its instance, and takes that out if it fails too often.
+    fn judge(&self, ctx: &RequestContext, failed: bool) {
+        let Some((in_flight, sent)) = ctx.in_flight.as_ref().zip(ctx.sent) else { return };
+        if in_flight.count_outcome(failed, sent.elapsed()) {
+            ejection::failed(&self.plane, in_flight.instance());
+        }
+    }
+
     /// Whether another healthy instance could answer instead.
     fn has_another(&self, session: &Session, ctx: &RequestContext) -> bool {
         let Some(in_flight) = &ctx.in_flight else { return false };
@@ -180,23 +237,33 @@ impl ProxyHttp for Proxy {
         // What an instance answers is passed on as it is.
     }
 
-    async fn request_filter(&self, session: &mut Session, _: &mut RequestContext) -> Result<bool> {
+    async fn request_filter(&self, session: &mut Session, ctx: &mut RequestContext) -> Result<bool> {
         // An upgraded connection may be silent for as long as both sides like.
         let patience = (!session.is_upgrade_req()).then_some(self.limits.body);
         session.set_read_timeout(patience);
         session.set_write_timeout(Some(self.limits.write));
-        let found = {
-            let routing = self.plane.routing();
-            let found = Aim::of(session).find(&routing);
-            if let Some(to) = found {
-                routing.service(to).budget.deposit();
-            }
-            found.is_some()
-        };
-        if !found {
-            Answer::no_route().send(session, false).await?;
+        ctx.begun = Some(Instant::now());
+        self.look_at_client(session, ctx);
+        let Some(answer) = admission::admit(&self.plane, session, ctx) else { return Ok(false) };
+        let (route, secure) = (ctx.route.as_deref(), ctx.secure);
+        answer.send(session, false, |header| answer::dress(header, route, secure)).await?;
+        Ok(true)
+    }
+
+    async fn request_body_filter(
+        &self,
+        _: &mut Session,
+        body: &mut Option<Bytes>,
+        _: bool,
+        ctx: &mut RequestContext,
+    ) -> Result<()> {
+        let Some(limit) = ctx.route.as_ref().and_then(|route| route.rules.body_limit) else { return Ok(()) };
+        ctx.received += body.as_ref().map_or(0, |body| body.len() as u64);
+        if ctx.received > limit.0 {
+            self.plane.edge.refusals.count(Reason::TooLarge);
+            return Err(Error::new(ErrorType::HTTPStatus(413)));
         }
-        Ok(!found)
+        Ok(())
     }
 
     async fn upstream_peer(&self, session: &mut Session, ctx: &mut RequestContext) -> Result<Box<HttpPeer>> {
@@ -214,6 +281,13 @@ impl ProxyHttp for Proxy {
             peer.options.set_http_version(2, 2);
             peer.options.max_h2_streams = STREAMS;
         }
+        if let Some(timeout) = ctx.route.as_ref().and_then(|route| route.rules.timeout)
+            && !session.is_upgrade_req()
+        {
+            peer.options.read_timeout = Some(Duration::from_millis(timeout.0));
+        }
+        ctx.sent = Some(Instant::now());
+        ctx.last = Some(in_flight.instance().clone());
         ctx.address = Some(address);
         ctx.in_flight = Some(in_flight);
         Ok(Box::new(peer))
@@ -223,9 +297,20 @@ impl ProxyHttp for Proxy {
         &self,
         session: &mut Session,
         request: &mut RequestHeader,
-        _: &mut RequestContext,
+        ctx: &mut RequestContext,
     ) -> Result<()> {
         self.tell_of_client(session, request)?;
+        request.remove_header("Client-Cert-Chain");
+        match edge::secured(session).and_then(|secured| secured.client.clone()) {
+            Some(certificate) => request.insert_header("Client-Cert", certificate)?,
+            None => drop(request.remove_header("Client-Cert")),
+        }
+        if let Some(trace) = &ctx.trace {
+            request.insert_header("traceparent", trace.header())?;
+        }
+        if let Some(route) = &ctx.route {
+            shape(request, route)?;
+        }
         Ok(())
     }
 
@@ -236,6 +321,9 @@ impl ProxyHttp for Proxy {
         ctx: &mut RequestContext,
     ) -> Result<()> {
         let status = response.status.as_u16();
+        if status >= 200 {
+            self.judge(ctx, matches!(status, 502..=504));
+        }
         if status < 500 {
             return Ok(());
         }
@@ -247,12 +335,29 @@ impl ProxyHttp for Proxy {
             500 => matches!(session.req_header().method, Method::GET | Method::HEAD),
             _ => false,
         };
-        let possible = worth_it && ctx.retries < MOST_RETRIES && !session.as_ref().retry_buffer_truncated();
+        let possible = worth_it && ctx.retries < ctx.most_retries() && !session.as_ref().retry_buffer_truncated();
         if possible && self.has_another(session, ctx) && can_afford(ctx) {
             ctx.rejected = true;
             let mut error = Error::new_up(ErrorType::HTTPStatus(status));
             error.set_retry(true);
             return Err(error);
+        }
+        Ok(())
+    }
+
+    async fn response_filter(
+        &self,
+        _: &mut Session,
+        response: &mut ResponseHeader,
+        ctx: &mut RequestContext,
+    ) -> Result<()> {
+        answer::dress(response, ctx.route.as_deref(), ctx.secure);
+        if let Some((sticky, instance)) = ctx.sticky.as_ref().zip(ctx.last.as_ref())
+            && !response.status.is_informational()
+            && ctx.attempts.belongs != Some(Belongs::To(instance.id.clone()))
+        {
+            let cookie = self.plane.edge.signer().cookie(sticky, &instance.id, ctx.secure);
+            response.append_header(header::SET_COOKIE, cookie)?;
         }
         Ok(())
     }
@@ -297,6 +402,10 @@ impl ProxyHttp for Proxy {
         } else if *error.esource() != ErrorSource::Upstream {
             false
         } else {
+            // An idle connection that was closed says nothing about its instance.
+            if !reused {
+                self.judge(ctx, true);
+            }
             if let Some(in_flight) = &ctx.in_flight {
                 in_flight.count_error();
                 // It may have died: look at once. In-flight requests tell it before the next check does.
@@ -304,7 +413,9 @@ impl ProxyHttp for Proxy {
             }
             let unanswered = session.response_written().is_none_or(|header| header.status.is_informational());
             let again = unanswered && is_idempotent(session) && !session.as_ref().retry_buffer_truncated();
-            again && ctx.retries < MOST_RETRIES && can_afford(ctx)
+            // Time that is over for one instance is over for all.
+            let in_time = *error.etype() != ErrorType::ReadTimedout;
+            again && in_time && ctx.retries < ctx.most_retries() && can_afford(ctx)
         };
         error.set_retry(retry);
         if let Some(in_flight) = ctx.in_flight.take()
@@ -338,14 +449,17 @@ impl ProxyHttp for Proxy {
         let answered = session.response_written().is_some_and(|header| !header.status.is_informational());
         if status > 0 && !answered {
             let answer = ctx.stranded.take().unwrap_or_else(|| Answer::of(status));
+            let (route, secure) = (ctx.route.as_deref(), ctx.secure);
+            let answer = answer.in_words_of(route);
             // If this fails the client has left too.
-            let _ = answer.send(session, true).await;
+            let _ = answer.send(session, true, |header| answer::dress(header, route, secure)).await;
         }
         FailToProxy { error_code: status, can_reuse_downstream: false }
     }
 
-    async fn logging(&self, _: &mut Session, _: Option<&Error>, ctx: &mut RequestContext) {
+    async fn logging(&self, session: &mut Session, _: Option<&Error>, ctx: &mut RequestContext) {
         ctx.in_flight = None;
+        watched::ended(&self.plane, session, ctx);
     }
 
     fn suppress_error_log(&self, _: &Session, _: &RequestContext, _: &Error) -> bool {
@@ -356,6 +470,35 @@ impl ProxyHttp for Proxy {
     fn suppress_proxy_warn_log(&self, _: &Session, _: &RequestContext, _: &Error, _: ProxyWarnLogContext) -> bool {
         true
     }
+}
+
+impl RequestContext {
+    /// Returns how often it may be sent again.
+    fn most_retries(&self) -> u32 {
+        self.route.as_ref().and_then(|route| route.rules.retries).unwrap_or(MOST_RETRIES)
+    }
+}
+
+/// Gives a request the path and headers that its route says.
+fn shape(request: &mut RequestHeader, route: &ReadyRoute) -> Result<()> {
+    if let Some(path) = route.rewritten(request.uri.path()) {
+        let target = match request.uri.query() {
+            Some(query) => format!("{path}?{query}"),
+            None => path,
+        };
+        let mut parts = request.uri.clone().into_parts();
+        let target = target.parse().map_err(|_| Error::new(ErrorType::HTTPStatus(400)))?;
+        parts.path_and_query = Some(target);
+        let uri = http::Uri::from_parts(parts).map_err(|_| Error::new(ErrorType::HTTPStatus(400)))?;
+        request.set_uri(uri);
+    }
+    for (name, value) in &route.request_headers {
+        match value {
+            Some(value) => request.insert_header(name.clone(), HeaderValue::clone(value))?,
+            None => drop(request.remove_header(name)),
+        }
+    }
+    Ok(())
 }
 
 /// Pays for a retry from the budget of the request's service.

@@ -1,6 +1,6 @@
 //! A route made ready: what a request must have is compared without parsing, and what happens to it is at hand.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use basalt_model::{ErrorPage, Name, ReleaseNumber, Route, Rules};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
@@ -20,6 +20,14 @@ pub(crate) struct Asked<'a> {
     pub(crate) headers: &'a HeaderMap,
 }
 
+impl<'a> Asked<'a> {
+    /// Returns what is asked by a request whose headers decide nothing.
+    pub(crate) fn bare(host: &'a str, path: &'a str, method: &'a Method) -> Self {
+        static NONE: LazyLock<HeaderMap> = LazyLock::new(HeaderMap::new);
+        Self { host, path, query: None, method, headers: &NONE }
+    }
+}
+
 /// A route made ready.
 #[derive(Debug)]
 pub(crate) struct ReadyRoute {
@@ -34,13 +42,14 @@ pub(crate) struct ReadyRoute {
     pub(crate) limiter: Option<Arc<Limiter>>,
     /// What is counted, by release; first for answers of the gateway itself (release 0).
     pub(crate) stats: Vec<(ReleaseNumber, Arc<Stats>)>,
+    plain: bool,
     methods: Vec<Method>,
     headers: Vec<(HeaderName, Option<HeaderValue>)>,
     query: Vec<(String, Option<String>)>,
 }
 
 impl ReadyRoute {
-    /// Makes a route of a service ready.
+    /// Makes a route ready.
     pub(crate) fn new(
         service: &Name,
         route: &Route,
@@ -48,7 +57,7 @@ impl ReadyRoute {
         stats: Vec<(ReleaseNumber, Arc<Stats>)>,
     ) -> Self {
         let rules = &route.rules;
-        // The stack's texts were checked; a table made by others may hold what is no header, and that matches nothing.
+        // The stack's texts were checked; what is no header in a table made by others is passed over.
         let wanted = |value: &String| (value != "*").then(|| HeaderValue::from_str(value).ok()).flatten();
         let name = |name: &String| HeaderName::from_bytes(name.as_bytes()).ok();
         let set = |(key, value): (&String, &String)| {
@@ -62,9 +71,14 @@ impl ReadyRoute {
             response_headers: rules.response_headers.iter().filter_map(set).collect(),
             limiter,
             stats,
+            plain: *rules == Rules { exact: rules.exact, methods: rules.methods.clone(), ..Rules::default() },
             methods: rules.methods.iter().filter_map(|method| method.parse().ok()).collect(),
             headers: rules.headers.iter().filter_map(|(key, value)| Some((name(key)?, wanted(value)))).collect(),
-            query: rules.query.iter().map(|(key, value)| (key.clone(), (value != "*").then(|| value.clone()))).collect(),
+            query: rules
+                .query
+                .iter()
+                .map(|(key, value)| (key.clone(), (value != "*").then(|| value.clone())))
+                .collect(),
             rules: rules.clone(),
         }
     }
@@ -76,10 +90,16 @@ impl ReadyRoute {
         route
     }
 
+    /// Returns whether it only passes requests on as they are.
+    pub(crate) fn is_plain(&self) -> bool {
+        self.plain
+    }
+
     /// Returns whether a request for its host and path is for it.
     pub(crate) fn fits(&self, asked: &Asked) -> bool {
         // HEAD is answered where GET is (RFC 9110 §9.3.2).
-        let method = |method: &Method| method == asked.method || *method == Method::GET && *asked.method == Method::HEAD;
+        let method =
+            |method: &Method| method == asked.method || *method == Method::GET && *asked.method == Method::HEAD;
         if !self.methods.is_empty() && !self.methods.iter().any(method) {
             return false;
         }
@@ -129,7 +149,8 @@ impl ReadyRoute {
         let query = asked.query.map(|query| format!("?{query}")).unwrap_or_default();
         let mut location = String::with_capacity(to.len() + asked.path.len());
         let mut left = to;
-        while let Some((before, (after, value))) = next_placeholder(left, scheme, asked, self.rest(asked.path), &query) {
+        while let Some((before, (after, value))) = next_placeholder(left, scheme, asked, self.rest(asked.path), &query)
+        {
             location.push_str(before);
             location.push_str(value);
             left = after;
@@ -168,7 +189,8 @@ fn next_placeholder<'t, 'v>(
     Some((before, (after, value)))
 }
 
-fn label(route: &Route) -> String {
+/// Returns what names a route for people and metrics.
+pub(crate) fn label(route: &Route) -> String {
     let rules = &route.rules;
     let mut label = format!("{}{}", route.host.as_deref().unwrap_or("*"), route.path);
     if rules.exact {

@@ -20,6 +20,8 @@ pub(crate) struct Routing {
     pub(crate) version: u64,
     pub(crate) services: Vec<ServiceRouting>,
     pub(crate) routes: Vec<Arc<ReadyRoute>>,
+    /// Whether a route asks for headers or parameters.
+    pub(crate) asks_for_more: bool,
     listeners: HashMap<SocketAddrV4, (Destination, Protocol)>,
     hosts: HashMap<String, Paths>,
     /// By what follows the `*` of a wildcard: `.example.com`.
@@ -104,6 +106,7 @@ impl Builder {
         let precedence = ready.precedence();
         let at = same.partition_point(|other| self.routing.routes[other.route].precedence() >= precedence);
         same.insert(at, to);
+        self.routing.asks_for_more |= precedence.1 + precedence.2 > 0;
         self.routing.routes.push(Arc::new(ready));
         if let Some(first) = first.filter(|first| first.service != service) {
             let name = |at: usize| self.routing.services[at].service.name.clone();
@@ -145,6 +148,14 @@ impl Routing {
         };
         let wildcard = || if self.wildcards.is_empty() { None } else { wildcard() };
         exact.or_else(wildcard).or_else(|| self.any_host.find(asked, &self.routes))
+    }
+
+    /// Returns whether requests there are passed on as they are, and go to whichever instance has the turn: then nothing of
+    /// their headers needs to be known. It holds only if no route of the table asks for headers or parameters.
+    pub(crate) fn passes_plainly(&self, at: Destination) -> bool {
+        let traffic = &self.services[at.service].traffic;
+        let turns = traffic.maintenance.is_none() && traffic.sticky.is_none() && traffic.hash_on.is_none();
+        turns && !self.asks_for_more && self.route(at).is_plain()
     }
 
     /// Returns a route of this table.

@@ -24,6 +24,11 @@ impl Histogram {
         self.sum_micros.fetch_add(micros, Relaxed);
     }
 
+    /// Returns whether anything was counted.
+    pub(crate) fn is_used(&self) -> bool {
+        self.buckets.iter().any(|bucket| bucket.load(Relaxed) > 0)
+    }
+
     /// Returns the counts by bucket, and the sum in seconds.
     pub(crate) fn counts(&self) -> (Vec<u64>, f64) {
         (self.buckets.iter().map(|bucket| bucket.load(Relaxed)).collect(), self.sum_micros.load(Relaxed) as f64 / 1e6)
@@ -79,9 +84,9 @@ impl Reason {
 
 /// How often requests were refused, by reason.
 #[derive(Debug, Default)]
-pub(crate) struct Refusals([AtomicU64; Reason::ALL.len()]);
+pub(crate) struct Reasons([AtomicU64; Reason::ALL.len()]);
 
-impl Refusals {
+impl Reasons {
     /// Counts one.
     pub(crate) fn count(&self, reason: Reason) {
         self.0[reason as usize].fetch_add(1, Relaxed);
@@ -121,7 +126,7 @@ mod tests {
 
     #[test]
     fn each_reason_has_its_place() {
-        let refusals = Refusals::default();
+        let refusals = Reasons::default();
         for (at, (reason, _)) in Reason::ALL.into_iter().enumerate() {
             assert_eq!(reason as usize, at);
             refusals.count(reason);

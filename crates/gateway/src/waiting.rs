@@ -85,12 +85,14 @@ mod tests {
             instances: Default::default(),
         };
         let routes = vec![Route::new(None, path, port)];
-        let web = ServiceRoutes { routes, listeners: vec![], traffic: Default::default(), releases: [(1, release)].into() };
+        let web =
+            ServiceRoutes { routes, listeners: vec![], traffic: Default::default(), releases: [(1, release)].into() };
         Arc::new(RouteTable { version, services: [("web".parse().unwrap(), web)].into() })
     }
 
     async fn wait(plane: Arc<Plane>) -> Result<Begun, Stranded> {
-        begin(&plane, |routing| routing.find("", "/a"), &mut Attempts::default(), &mut None).await
+        let asked = crate::ready::Asked::bare("", "/a", &http::Method::GET);
+        begin(&plane, |routing| routing.find(&asked), &mut Attempts::default(), &mut None).await
     }
 
     #[tokio::test(start_paused = true)]

@@ -29,8 +29,8 @@ pub use release::{
 };
 pub use rollout::{CanaryStep, Phase, Rollout, RolloutSpec, Share, Strategy};
 pub use route::{
-    CertificateSource, ClientCertificates, Eject, ErrorPage, HashOn, Page, Place, RateLimit, Redirect, Route, Rules, Sticky, Tls,
-    Traffic,
+    CertificateSource, ClientCertificates, Eject, ErrorPage, HashOn, Page, Place, RateLimit, Redirect, Route, Rules,
+    Sticky, Tls, Traffic,
 };
 pub use routes::{InstanceRoute, Listener, ReleaseRoutes, RouteTable, ServiceRoutes};
 pub use stack::{JobSpec, ServiceSpec, Settings, Stack};

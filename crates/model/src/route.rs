@@ -38,14 +38,8 @@ impl Route {
 }
 
 /// Host, path, whether exact, methods, headers, query.
-pub type Place<'a> = (
-    Option<&'a str>,
-    &'a str,
-    bool,
-    &'a [String],
-    &'a BTreeMap<String, String>,
-    &'a BTreeMap<String, String>,
-);
+pub type Place<'a> =
+    (Option<&'a str>, &'a str, bool, &'a [String], &'a BTreeMap<String, String>, &'a BTreeMap<String, String>);
 
 /// What a request must have beside host and path, and what happens to it. Each field is left out of the canonical bytes at
 /// its default.
@@ -82,9 +76,6 @@ pub struct Rules {
     /// How long an instance may be silent: before it answers, and within its answer.
     #[serde(skip_serializing_if = "is_default")]
     pub timeout: Option<Millis>,
-    /// After so long without an answer, a request that may be repeated is sent to a second instance too; who answers first counts.
-    #[serde(skip_serializing_if = "is_default")]
-    pub hedge_after: Option<Millis>,
     /// How often a request that may be repeated is sent again, at most.
     #[serde(skip_serializing_if = "is_default")]
     pub retries: Option<u32>,

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddrV4};
 
 use basalt_model::{
-    InstanceId, InstanceRoute, InstanceState, Listener, Name, Release, ReleaseNumber, ReleaseRoutes,
-    Route, Service, ServiceRoutes, State, Weight,
+    InstanceId, InstanceRoute, InstanceState, Listener, Name, Release, ReleaseNumber, ReleaseRoutes, Route, Service,
+    ServiceRoutes, State, Weight,
 };
 
 use crate::observation::{InstanceSeen, Life};

@@ -80,7 +80,10 @@ fn routes(cx: &Context, routes: &[(Route, Name, At)]) {
             let shown = format!("{}{}", route.host.as_deref().unwrap_or("any host, "), route.path);
             let fault = Fault::at(*at, format!("`{shown}` is routed twice: to `{other}` and to `{service}`"));
             cx.report(
-                fault.label("the second").place(*other_at, "the first").help("give one of them another host or path, or methods, headers or query parameters of its own"),
+                fault
+                    .label("the second")
+                    .place(*other_at, "the first")
+                    .help("give one of them another host or path, or methods, headers or query parameters of its own"),
             );
         } else {
             first.insert(route.place(), (service, *at));

@@ -260,6 +260,7 @@ static SERVICE: Shape = shape(
         plain("limits", &LIMITS, "What it may use."),
         plain("health", &HEALTH, "When it counts as healthy."),
         plain("route", &ROUTE, "Requests from outside that it answers."),
+        plain("traffic", &TRAFFIC, "How its instances share requests; a change of it is no new release."),
         labelled("rollout", "strategy", &ROLLOUT, "How it passes to a new release."),
     ],
 );
@@ -348,6 +349,7 @@ static HEALTH: Shape = shape(
     &[
         plain("http", &HEALTH_HTTP, "Healthy if `GET path` is answered with a status of 200 to 399."),
         plain("tcp", &HEALTH_TCP, "Healthy if a connection is accepted."),
+        plain("grpc", &HEALTH_GRPC, "Healthy if `grpc.health.v1.Health/Check` answers `SERVING`."),
     ],
 );
 
@@ -363,12 +365,143 @@ static HEALTH_HTTP: Shape = shape(
 static HEALTH_TCP: Shape =
     shape("health_tcp", &[key("port", Of::Text, "The port's name; `http`, else the first.")], &[]);
 
+static HEALTH_GRPC: Shape = shape(
+    "health_grpc",
+    &[
+        key("service", Of::Text, "The service that is asked for; all of the server unless said otherwise."),
+        key("port", Of::Text, "The port's name; `http`, else the first."),
+    ],
+    &[],
+);
+
 static ROUTE: Shape = shape(
     "route",
     &[
-        key("host", Of::Text, "The host name; any unless said otherwise."),
+        key("host", Of::Text, "The host name, or `*.` and one: any unless said otherwise."),
         key("path", Of::Text, "A path prefix at segment borders; `/` unless said otherwise."),
+        key("exact", Of::Bool, "Whether it is the whole path and no prefix."),
         key("port", Of::Text, "The port's name; `http`, else the first."),
+        key("methods", TEXTS, "Methods; any unless said otherwise. `GET` answers `HEAD` too."),
+        key("headers", TEXT_MAP, "Headers that a request must have, and their values; `*` is any."),
+        key("query", TEXT_MAP, "Query parameters that it must have, and their values; `*` is any."),
+        key("rewrite", Of::Text, "Takes the place of `path` before an instance sees it."),
+        key("request_headers", TEXT_MAP, "Headers that an instance sees; an empty value takes one away."),
+        key("response_headers", TEXT_MAP, "Headers that a client sees; an empty value takes one away."),
+        key("timeout", Of::Duration, "How long an instance may be silent before it has failed; any time."),
+        key("retries", Of::Integer(0, 10), "How often a request that may be repeated is sent again; 2."),
+        key("body_limit", Of::Size, "The largest body of a request (413 beyond it); any size."),
+    ],
+    &[
+        plain("redirect", &REDIRECT, "Sends clients elsewhere; no instance is asked."),
+        plain("respond", &RESPOND, "Answers by itself; no instance is asked."),
+        plain("rate_limit", &RATE_LIMIT, "How many requests each client may send (429 beyond it)."),
+        labelled("error_page", "status", &ERROR_PAGE, "What the gateway says for a status of its own (`503`, `5xx`)."),
+        plain("tls", &TLS, "Serves the host over TLS, at the address of `--https`."),
+    ],
+);
+
+static REDIRECT: Shape = shape(
+    "redirect",
+    &[
+        must(
+            "to",
+            Of::Text,
+            "Where to; `{scheme}`, `{host}`, `{path}`, `{rest}` (behind `path`) and `{query}` are filled in.",
+        ),
+        key("status", Of::Integer(301, 308), "301, 302, 303, 307 or 308; 308 unless said otherwise."),
+    ],
+    &[],
+);
+
+static RESPOND: Shape = shape(
+    "respond",
+    &[
+        key("status", Of::Integer(200, 599), "The status; 200 unless said otherwise."),
+        key("body", Of::Text, "What it says, up to 64KiB."),
+        key("type", Of::Text, "The media type; HTML if the body begins with `<`, else text."),
+    ],
+    &[],
+);
+
+static RATE_LIMIT: Shape = shape(
+    "rate_limit",
+    &[
+        must("requests", Of::Integer(1, 1_000_000), "So many requests of one address (IPv6: one /64)."),
+        key("per", Of::Duration, "In this time, on average; 1s."),
+        key("burst", Of::Integer(1, 1_000_000), "So many at once; as many as `requests`."),
+    ],
+    &[],
+);
+
+static ERROR_PAGE: Shape = shape(
+    "error_page",
+    &[
+        key("body", Of::Text, "What it says, up to 64KiB."),
+        key("type", Of::Text, "The media type; HTML if the body begins with `<`, else text."),
+    ],
+    &[],
+);
+
+static TLS: Shape = shape(
+    "tls",
+    &[
+        key("certificate", Of::Text, "The path of a PEM file with the certificate and those that lead to its root."),
+        key("key", Of::Text, "The path of a PEM file with the private key. Both are read again when they change."),
+        key("acme", Of::Bool, "Whether an authority issues the certificate instead (RFC 8555, http-01)."),
+        key("redirect", Of::Bool, "Whether requests without TLS are sent to `https:`; true unless said otherwise."),
+        key("hsts", Of::Duration, "How long browsers are to insist on TLS (RFC 6797)."),
+    ],
+    &[plain(
+        "clients",
+        &CLIENTS,
+        "Clients have certificates of their own; instances see them in `Client-Cert` (RFC 9440).",
+    )],
+);
+
+static CLIENTS: Shape = shape(
+    "clients",
+    &[
+        must("authorities", Of::Text, "The path of a PEM file with the authorities that sign them."),
+        key("required", Of::Bool, "Whether clients without one are refused; true unless said otherwise."),
+    ],
+    &[],
+);
+
+static TRAFFIC: Shape = shape(
+    "traffic",
+    &[
+        key("maintenance", Of::Any, "Answers all requests from outside with 503: `true`, or what to say."),
+        key("slow_start", Of::Duration, "Over how long an instance that is new gets more and more requests; at once."),
+        key("panic_below", Of::Weight, "If fewer of a release's instances are healthy, all of them are used; never."),
+        key("hash_on", Of::Text, "Equal requests meet the same instance: `client`, `header:NAME` or `cookie:NAME`."),
+    ],
+    &[
+        plain("sticky", &STICKY, "Keeps a client at its instance by a signed cookie."),
+        plain("eject", &EJECT, "When an instance gets no requests for a while, by what its requests have met."),
+    ],
+);
+
+static STICKY: Shape = shape(
+    "sticky",
+    &[
+        key("cookie", Of::Text, "The cookie's name; `basalt_instance`."),
+        key("lasts", Of::Duration, "How long a browser keeps it; until it is closed."),
+    ],
+    &[],
+);
+
+static EJECT: Shape = shape(
+    "eject",
+    &[
+        key(
+            "consecutive",
+            Of::Integer(0, 1000),
+            "After so many failures in a row: broken, 502, 503 or 504; 5. 0 is never.",
+        ),
+        key("error_rate", Of::Weight, "If this part of at least 20 requests failed (500 and more); never."),
+        key("slower", Of::Any, "If it is so many times as slow as the median of its siblings, 1.1 to 1000; never."),
+        key("lasts", Of::Duration, "For how long, and longer each time in a row; 10s."),
+        key("at_most", Of::Weight, "This part of a release's instances at once; 50%."),
     ],
     &[],
 );

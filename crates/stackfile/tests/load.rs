@@ -104,9 +104,7 @@ fn everything_that_a_route_can_say() {
     );
     let web = &stack.services[&"web".parse().unwrap()];
     assert_eq!(web.release.health.check, HealthCheck::Grpc { service: "a.B".into(), port: "http".parse().unwrap() });
-    insta::assert_snapshot!(
-        serde_json::to_string_pretty(&(&web.release.routes, &web.settings.traffic)).unwrap()
-    );
+    insta::assert_snapshot!(serde_json::to_string_pretty(&(&web.release.routes, &web.settings.traffic)).unwrap());
 }
 
 #[test]

@@ -8,6 +8,7 @@ mod harness;
 
 mod broken;
 mod deploys;
+mod edge;
 mod exits;
 mod jobs;
 mod killed;

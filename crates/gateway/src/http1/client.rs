@@ -7,12 +7,16 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::RawFd;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
+
+use crate::edge::Secured;
+use crate::watched::Seen;
 
 /// What is read at once: a large body then takes one system call for each 64 KiB, the default of a pipe and of nginx.
 const PIECE: usize = 64 << 10;
@@ -47,6 +51,10 @@ pub(crate) struct Client {
     pub(crate) buffer: BytesMut,
     /// Whether the client has said its last.
     pub(crate) ended: bool,
+    /// What is known of it over TLS.
+    pub(crate) secured: Option<Arc<Secured>>,
+    /// What has become of its last request.
+    pub(crate) seen: Seen,
 }
 
 /// Reads a piece and does something with it; `None` at the end of the stream.
@@ -65,7 +73,7 @@ pub(crate) fn poll_piece<T>(
 
 impl Client {
     pub(crate) fn new(io: Box<dyn Transport>, ends: Ends) -> Self {
-        Self { io, ends, buffer: BytesMut::new(), ended: false }
+        Self { io, ends, buffer: BytesMut::new(), ended: false, secured: None, seen: Seen::default() }
     }
 
     /// Reads more into the buffer. Returns whether there was more.

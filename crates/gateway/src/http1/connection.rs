@@ -15,12 +15,16 @@ use super::client::Client;
 use super::exchange::{self, After, Request};
 use super::head::{self, Framing, Head};
 use super::rewrite;
+use crate::acme;
 use crate::answer::Answer;
 use crate::connections::Shared;
 use crate::downstream::{Downstream, PREFACE};
 use crate::forwarded::Forwarded;
+use crate::ready::Asked;
 use crate::refusals::Refusal;
 use crate::routing::{Destination, Routing};
+use crate::stats::Reason;
+use crate::watched;
 
 /// The largest body that is read before its request is sent: it can then be sent twice, and it keeps no instance waiting.
 const SMALL: u64 = 64 << 10;
@@ -156,11 +160,20 @@ async fn pass_on(mut client: Client, head: &Head, shared: &Arc<Shared>) -> Next 
         std::net::SocketAddr::V4(local) => Some(local),
         std::net::SocketAddr::V6(_) => None,
     };
+    let method = part(&head.method);
+    let Ok(asked_method) = http::Method::from_bytes(method.as_bytes()) else {
+        return general(client, head, shared).await;
+    };
+    let (path, query) = target.split_once('?').map_or((&*target, None), |(path, query)| (path, Some(query)));
+    let asked = Asked { query, ..Asked::bare(&host, path, &asked_method) };
     let find = |routing: &Routing| -> Option<Destination> {
         // At a virtual address the service is fixed, whatever the host.
         let inside = local.and_then(|local| routing.listener(local)).map(|(to, _)| to);
-        inside.or_else(|| routing.find(&host, &target))
+        inside.or_else(|| routing.find(&asked))
     };
+    if !is_plain(shared, &client, path, find) {
+        return general(client, head, shared).await;
+    }
     let body = match head.framing {
         Framing::Length(length) if length <= SMALL => length as usize,
         _ => return general(client, head, shared).await,
@@ -168,7 +181,7 @@ async fn pass_on(mut client: Client, head: &Head, shared: &Arc<Shared>) -> Next 
     if head.expect || head.old {
         return general(client, head, shared).await;
     }
-    let method = part(&head.method);
+    let began = Instant::now();
     let whole = head.length + body;
     while client.buffer.len() < whole {
         match tokio::time::timeout(shared.limits.body, client.fill()).await {
@@ -199,16 +212,38 @@ async fn pass_on(mut client: Client, head: &Head, shared: &Arc<Shared>) -> Next 
     let found = {
         let routing = shared.plane.routing();
         let found = find(&routing);
-        if let Some(to) = found {
+        found.map(|to| {
             routing.service(to).budget.deposit();
-        }
-        found
+            routing.route(to).clone()
+        })
     };
-    let after = match found {
+    let after = match &found {
         Some(_) => exchange::run(shared, &mut client, &request, find).await,
-        None => exchange::answer(shared, &mut client, &request, &Answer::no_route()).await,
+        None => {
+            shared.plane.edge.refusals.count(Reason::NoRoute);
+            exchange::answer(shared, &mut client, &request, &Answer::no_route()).await
+        }
     };
+    let seen = std::mem::take(&mut client.seen);
+    if let Some(route) = found {
+        watched::passed(&route, &seen, began.elapsed(), body as u64);
+    }
     Ok((client, after))
+}
+
+/// Whether a request is passed on as it is, to whoever has the turn, and nobody wants to read of it.
+fn is_plain(shared: &Shared, client: &Client, path: &str, find: impl Fn(&Routing) -> Option<Destination>) -> bool {
+    let edge = &shared.plane.edge;
+    let shown = client.secured.as_ref().is_some_and(|secured| secured.client.is_some());
+    if shown || edge.watches() || path.starts_with(acme::CHALLENGES) {
+        return false;
+    }
+    let routing = shared.plane.routing();
+    match find(&routing) {
+        Some(to) => routing.passes_plainly(to),
+        // Without the headers it can't be told where it goes.
+        None => !routing.asks_for_more,
+    }
 }
 
 /// Has the general proxy pass on the request at the front of the buffer.

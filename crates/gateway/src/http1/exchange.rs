@@ -19,10 +19,12 @@ use super::{rewrite, tunnel};
 use crate::answer::Answer;
 use crate::choice::Attempts;
 use crate::connections::Shared;
+use crate::ejection;
 use crate::plane::Begun;
 use crate::proxy::{ATTEMPTS, CONNECT, IDLE, IDLE_UNSAFE, LOOK, MOST_RETRIES};
 use crate::refusals::Refusal;
 use crate::routing::{Destination, Routing};
+use crate::stats::Reason;
 use crate::waiting::{self, Stranded};
 
 /// How much a client may send ahead of its next request.
@@ -97,10 +99,13 @@ pub(crate) async fn run(
             Ok(begun) => begun,
             Err(Stranded::NoRoute) => return answer(shared, client, request, &Answer::no_route()).await,
             Err(Stranded::NoInstance(service)) => {
+                shared.plane.edge.refusals.count(Reason::NoInstance);
                 return answer(shared, client, request, &Answer::no_instance(service.name.as_str())).await;
             }
         };
         begun.in_flight.count_request();
+        client.seen.release = begun.in_flight.instance().id.release();
+        client.seen.retries = progress.retries;
         let another = |progress: &Progress| {
             let routing = shared.plane.routing();
             let instance = begun.in_flight.instance();
@@ -121,7 +126,18 @@ pub(crate) async fn run(
                 }
             },
         };
-        let failure = match ask(client, &mut upstream, request).await {
+        let asked = Instant::now();
+        let asking = ask(client, &mut upstream, request).await;
+        let failed = match &asking {
+            Ok(response) => Some(matches!(response.status, 502..=504)),
+            // An idle connection that was closed says nothing about its instance, nor does a client that leaves.
+            Err(Failure::Left) => None,
+            Err(_) => (!upstream.reused).then_some(true),
+        };
+        if failed.is_some_and(|failed| begun.in_flight.count_outcome(failed, asked.elapsed())) {
+            ejection::failed(&shared.plane, begun.in_flight.instance());
+        }
+        let failure = match asking {
             Ok(response) if response.status < 500 => {
                 return pass_on(shared, client, request, upstream, response, begun).await;
             }
@@ -254,6 +270,7 @@ async fn pass_on(
     mut response: Response,
     begun: Begun,
 ) -> After {
+    client.seen.status = response.status;
     let until_close = response.body == Body::UntilClose;
     let close = request.close || until_close || shared.is_finishing();
     let mut out = Vec::with_capacity(1024);
@@ -266,6 +283,7 @@ async fn pass_on(
     }
     let Ok(taken) = response.body.take(tail) else { return After::Over };
     out.extend_from_slice(&tail[..taken]);
+    client.seen.sent += taken as u64;
     // Who sends more than an answer is not asked again.
     let mut clean = taken == tail.len() && response.keeps;
     upstream.buffer.clear();
@@ -325,6 +343,7 @@ async fn relay(
             let piece = poll_piece(&mut upstream.stream, cx, |piece| {
                 let Ok(taken) = body.take(piece) else { return Err(io::ErrorKind::InvalidData.into()) };
                 excess |= taken < piece.len();
+                client.seen.sent += taken as u64;
                 rest.extend_from_slice(&piece[..taken]);
                 Ok::<_, io::Error>(())
             });
@@ -352,6 +371,7 @@ async fn relay(
 pub(crate) async fn answer(shared: &Shared, client: &mut Client, request: &Request, answer: &Answer) -> After {
     let close = request.close || shared.is_finishing();
     let bytes = answer.to_http1(close, request.head);
+    client.seen.status = answer.status();
     match client.write(&bytes, shared.limits.write).await {
         Ok(()) if close => After::Close,
         Ok(()) => After::Next,

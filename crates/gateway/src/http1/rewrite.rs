@@ -16,7 +16,10 @@ fn ends_here(name: &str) -> bool {
         6 => is("expect"),
         7 => is("upgrade"),
         10 => is("connection") || is("keep-alive"),
+        // What a handshake has shown is not for a client to claim (RFC 9440 §4).
+        11 => is("client-cert"),
         16 => is("proxy-connection"),
+        17 if is("client-cert-chain") => true,
         17 => is("transfer-encoding"),
         _ => false,
     }

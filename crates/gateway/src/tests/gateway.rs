@@ -13,7 +13,7 @@ use basalt_seam::{Router, RouterSeen};
 use tokio::sync::{oneshot, watch};
 
 use super::app::PORT;
-use crate::{GatewayOptions, GatewayRouter, Limits, process};
+use crate::{GatewayOptions, GatewayRouter, process};
 
 /// A gateway on threads of its own. It dies when it is dropped.
 pub(crate) struct Gateway {
@@ -46,8 +46,7 @@ impl Gateway {
 
     /// Starts in a data directory.
     pub(crate) async fn start_in(data: &Path, http: SocketAddr) -> Self {
-        let options = GatewayOptions { data: data.to_owned(), http, trusted: vec![], limits: Limits::default() };
-        Self::start_with(options).await
+        Self::start_with(GatewayOptions::new(data.to_owned(), http)).await
     }
 
     /// Starts with options.
@@ -62,6 +61,11 @@ impl Gateway {
         let seen = gateway.until(|seen| seen.connected && seen.http.is_some()).await;
         gateway.http = seen.http.as_ref().unwrap().parse().unwrap();
         gateway
+    }
+
+    /// Returns what is wrong.
+    pub(crate) fn problems(&self) -> Vec<String> {
+        self.router.seen().problems.clone()
     }
 
     /// Waits until what is seen is as wanted.
@@ -164,7 +168,8 @@ pub(crate) fn follow(socket: PathBuf) -> (Arc<GatewayRouter>, watch::Receiver<()
 pub(crate) fn table(version: u64, releases: &[(u32, u32, &[Ipv4Addr])]) -> RouteTable {
     let routes = vec![Route::new(None, "/", name("http"))];
     let releases = releases.iter().map(|(number, weight, instances)| (*number, release(*number, *weight, instances)));
-    let web = ServiceRoutes { routes, listeners: Vec::new(), traffic: Default::default(), releases: releases.collect() };
+    let web =
+        ServiceRoutes { routes, listeners: Vec::new(), traffic: Default::default(), releases: releases.collect() };
     RouteTable { version, services: [(name("web"), web)].into() }
 }
 

@@ -24,7 +24,7 @@ async fn impatient() -> (Gateway, App) {
         idle: Duration::from_millis(1000),
         connections: 30,
     };
-    let options = GatewayOptions { data, http: "127.0.0.1:0".parse().unwrap(), trusted: vec![], limits };
+    let options = GatewayOptions { limits, ..GatewayOptions::new(data, "127.0.0.1:0".parse().unwrap()) };
     let mut gateway = Gateway::start_with(options).await;
     let app = App::start().await;
     gateway.set(&table(1, &[(1, 100, &[app.address])])).await;

@@ -1,5 +1,6 @@
 //! The gateway with real sockets: small servers on loopback addresses stand for instances.
 
+mod acme_server;
 mod app;
 mod client;
 mod deploys;
@@ -10,5 +11,9 @@ mod http1;
 mod http2;
 mod requests;
 mod restarts;
+mod rules;
+mod secure;
+mod seeing;
 mod sockets;
 mod tables;
+mod tls;

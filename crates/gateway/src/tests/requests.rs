@@ -131,7 +131,9 @@ async fn bad_answers_are_retried_where_that_is_safe() {
 async fn retries_end_when_the_budget_does() {
     let mut gateway = Gateway::start().await;
     let (one, two) = (App::start().await, App::start().await);
-    gateway.set(&table(1, &[(1, 100, &[one.address, two.address])])).await;
+    let mut table = table(1, &[(1, 100, &[one.address, two.address])]);
+    table.services.values_mut().for_each(|service| service.traffic.eject.consecutive = 0);
+    gateway.set(&table).await;
     gateway.until_healthy().await;
     one.behaviour.status.store(503, SeqCst);
     two.behaviour.status.store(503, SeqCst);

@@ -75,7 +75,9 @@ fn host(value: &Value) -> Eval<String> {
     }
     let bare = host.strip_prefix("*.").unwrap_or(&host);
     if bare.contains('*') {
-        return wrong("a `*` stands for the first labels alone: \"*.example.com\"; leave `host` out to answer any host");
+        return wrong(
+            "a `*` stands for the first labels alone: \"*.example.com\"; leave `host` out to answer any host",
+        );
     }
     let label = |label: &str| {
         !label.is_empty()

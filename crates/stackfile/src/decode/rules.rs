@@ -2,9 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use basalt_model::{
-    CertificateSource, ClientCertificates, ErrorPage, Millis, Page, RateLimit, Redirect, Rules, Tls,
-};
+use basalt_model::{CertificateSource, ClientCertificates, ErrorPage, Millis, Page, RateLimit, Redirect, Rules, Tls};
 
 use super::service::positive;
 use crate::fault::{Eval, Fault};
@@ -36,7 +34,6 @@ pub(super) fn rules(route: &mut Reader, host: Option<&str>) -> Rules {
         request_headers: route.get("request_headers", header_map).unwrap_or_default(),
         response_headers: route.get("response_headers", header_map).unwrap_or_default(),
         timeout: route.get("timeout", positive),
-        hedge_after: route.get("hedge_after", positive),
         retries: route.get("retries", read::integer(0..=MOST_RETRIES)),
         body_limit: route.get("body_limit", units::size),
         rate_limit: rate_limit(route),
@@ -69,7 +66,8 @@ fn location(value: &Value) -> Eval<String> {
     const KNOWN: [&str; 5] = ["{scheme}", "{host}", "{path}", "{rest}", "{query}"];
     let text = read::text(value)?;
     let plain = KNOWN.iter().fold(text.clone(), |text, known| text.replace(known, ""));
-    let wrong = |what: &str, help: &str| Err(Fault::at(value.at, format!("{} {what}", value.shown())).help(help).into());
+    let wrong =
+        |what: &str, help: &str| Err(Fault::at(value.at, format!("{} {what}", value.shown())).help(help).into());
     if plain.contains(['{', '}']) {
         return wrong("has a placeholder that there is not", "there are {scheme}, {host}, {path}, {rest} and {query}");
     }
@@ -128,7 +126,9 @@ fn error_pages(route: &mut Reader) -> BTreeMap<String, ErrorPage> {
         let (content_type, body) = page(&mut inner);
         inner.finish();
         if pages.insert(status.clone(), ErrorPage { content_type, body }).is_some() {
-            route.report(Fault::at(at, format!("{} has two error pages for `{status}`", route.what)).label("the second"));
+            route.report(
+                Fault::at(at, format!("{} has two error pages for `{status}`", route.what)).label("the second"),
+            );
         }
     }
     pages

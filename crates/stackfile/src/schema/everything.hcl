@@ -54,9 +54,48 @@ service "web" {
   }
   route {
     host = "a"
+    rate_limit {
+      requests = 1
+    }
+    error_page "503" {
+      body = "a"
+    }
+    tls {
+      acme = true
+      clients {
+        authorities = "/ca.pem"
+      }
+    }
+  }
+  route {
+    path = "/old"
+    redirect {
+      to = "/new{rest}"
+    }
+  }
+  route {
+    path = "/ping"
+    respond {
+      body = "pong"
+    }
+  }
+  traffic {
+    sticky {
+    }
+    eject {
+    }
   }
   rollout "canary" {
     steps = [{ weight = 5 }]
+  }
+}
+
+service "grpc" {
+  image = image.web
+  port "http" { container = 80 }
+  health {
+    grpc {
+    }
   }
 }
 

@@ -1,7 +1,7 @@
 //! The real binary, in a data directory and on a port of its own.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -57,7 +57,7 @@ impl Basalt {
     /// Returns a new one, with nothing running.
     pub fn new() -> Self {
         let turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
-        let http = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let http = super::free_address();
         let data = tempfile::Builder::new().prefix("basalt-e2e-").tempdir().unwrap();
         Self { data, http, before: Machine::look(), down: true, _turn: turn }
     }

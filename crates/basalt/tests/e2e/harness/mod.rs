@@ -4,6 +4,7 @@ mod basalt;
 mod leftovers;
 mod stack;
 
+use std::net::{SocketAddr, TcpListener};
 use std::time::{Duration, Instant};
 
 pub use basalt::{Basalt, get, kill};
@@ -29,6 +30,12 @@ pub fn wait_until(what: &str, within: Duration, mut is_so: impl FnMut() -> bool)
 #[allow(clippy::disallowed_methods)] // these tests are about real time
 pub fn now() -> Instant {
     Instant::now()
+}
+
+/// Returns an address of this machine that nobody listens on.
+#[allow(dead_code)] // the bench has none
+pub fn free_address() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 
 /// Load in all four kinds at once.

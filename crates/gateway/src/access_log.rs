@@ -1,0 +1,217 @@
+//! A line for each request from outside, written by a thread of its own: a slow disk loses lines, never time.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, BufWriter, Write};
+use std::net::IpAddr;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::time::{Duration, SystemTime};
+
+use serde::Serialize;
+
+/// Lines that may wait to be written: a second of 8,000 requests each.
+const WAITING: usize = 8192;
+/// The size at which a file is put aside, and how many are kept beside it: half a gigabyte in all.
+const LARGEST: u64 = 64 << 20;
+const KEPT: u32 = 7;
+/// How long lines may wait for others before they are written.
+const GATHERING: Duration = Duration::from_millis(500);
+
+/// How lines are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// The common log format with referrer and user agent (NCSA combined).
+    Combined,
+    /// One JSON object a line.
+    Json,
+}
+
+/// What is said of one request.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub(crate) struct Line {
+    pub(crate) client: Option<IpAddr>,
+    pub(crate) method: String,
+    pub(crate) host: String,
+    pub(crate) target: String,
+    pub(crate) protocol: &'static str,
+    pub(crate) status: u16,
+    pub(crate) received: u64,
+    pub(crate) sent: u64,
+    pub(crate) seconds: f64,
+    pub(crate) retries: u32,
+    pub(crate) service: Option<String>,
+    pub(crate) route: Option<String>,
+    pub(crate) instance: Option<String>,
+    pub(crate) referrer: Option<String>,
+    pub(crate) user_agent: Option<String>,
+    pub(crate) trace: Option<String>,
+}
+
+/// Takes lines.
+#[derive(Debug)]
+pub(crate) struct AccessLog {
+    lines: SyncSender<(SystemTime, Line)>,
+    lost: Arc<AtomicU64>,
+}
+
+impl AccessLog {
+    /// Writes to `DATA/logs/access.log`.
+    ///
+    /// # Errors
+    /// If the file can't be opened, or the machine has no more threads.
+    pub(crate) fn in_data(data: &Path, format: LogFormat) -> io::Result<Self> {
+        let folder = data.join("logs");
+        fs::create_dir_all(&folder)?;
+        let file = Rotated::open(folder.join("access.log"), LARGEST)?;
+        let (lines, arriving) = sync_channel(WAITING);
+        let lost = Arc::new(AtomicU64::new(0));
+        let told = lost.clone();
+        std::thread::Builder::new().name("access-log".into()).spawn(move || write(&arriving, file, format, &told))?;
+        Ok(Self { lines, lost })
+    }
+
+    /// Writes a line later. It is lost if too many wait.
+    pub(crate) fn say(&self, line: Line) {
+        // The time of day is what a log is about.
+        #[allow(clippy::disallowed_methods)]
+        let now = SystemTime::now();
+        if self.lines.try_send((now, line)).is_err() {
+            self.lost.fetch_add(1, Relaxed);
+        }
+    }
+}
+
+fn write(lines: &Receiver<(SystemTime, Line)>, mut file: Rotated, format: LogFormat, lost: &AtomicU64) {
+    loop {
+        let result = match lines.recv_timeout(GATHERING) {
+            Ok((at, line)) => file.line(&in_words(at, &line, format)),
+            Err(RecvTimeoutError::Timeout) => file.out.flush(),
+            Err(RecvTimeoutError::Disconnected) => return drop(file.out.flush()),
+        };
+        if let Err(error) = result {
+            tracing::warn!("can't write `{}`: {error}", file.path.display());
+        }
+        let lost = lost.swap(0, Relaxed);
+        if lost > 0 {
+            tracing::warn!("{lost} lines of the access log were lost: the disk is too slow");
+        }
+    }
+}
+
+/// Returns a line in words, with its end.
+fn in_words(at: SystemTime, line: &Line, format: LogFormat) -> String {
+    let at = jiff::Timestamp::try_from(at).unwrap_or_default();
+    if format == LogFormat::Json {
+        #[derive(Serialize)]
+        struct At<'l> {
+            at: String,
+            #[serde(flatten)]
+            line: &'l Line,
+        }
+        let at = format!("{at:.3}");
+        // Strings and numbers always have a JSON form.
+        return serde_json::to_string(&At { at, line }).unwrap_or_default() + "\n";
+    }
+    let zoned = at.strftime("%d/%b/%Y:%H:%M:%S +0000");
+    let client = line.client.map_or("-".to_owned(), |client| client.to_string());
+    let quoted = |text: &Option<String>| text.as_deref().map_or("-".to_owned(), escaped);
+    format!(
+        "{client} - - [{zoned}] \"{} {} {}\" {} {} \"{}\" \"{}\"\n",
+        line.method,
+        escaped(&line.target),
+        line.protocol,
+        line.status,
+        line.sent,
+        quoted(&line.referrer),
+        quoted(&line.user_agent),
+    )
+}
+
+/// Returns a text that can neither end its quotes nor its line.
+fn escaped(text: &str) -> String {
+    text.chars()
+        .flat_map(|c| if c == '"' || c == '\\' || c.is_control() { c.escape_default().collect() } else { vec![c] })
+        .collect()
+}
+
+/// A file that is put aside when it is large: `access.log.1` is the last before it.
+#[derive(Debug)]
+struct Rotated {
+    path: PathBuf,
+    out: BufWriter<File>,
+    size: u64,
+    largest: u64,
+}
+
+impl Rotated {
+    fn open(path: PathBuf, largest: u64) -> io::Result<Self> {
+        let file = OpenOptions::new().append(true).create(true).mode(0o640).open(&path)?;
+        let size = file.metadata()?.len();
+        Ok(Self { path, out: BufWriter::new(file), size, largest })
+    }
+
+    fn line(&mut self, line: &str) -> io::Result<()> {
+        if self.size > 0 && self.size + line.len() as u64 > self.largest {
+            self.out.flush()?;
+            let aside = |number: u32| self.path.with_extension(format!("log.{number}"));
+            for number in (1..KEPT).rev() {
+                // Those that are not there yet need not be moved.
+                let _ = fs::rename(aside(number), aside(number + 1));
+            }
+            fs::rename(&self.path, aside(1))?;
+            *self = Self::open(self.path.clone(), self.largest)?;
+        }
+        self.size += line.len() as u64;
+        self.out.write_all(line.as_bytes())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line() -> Line {
+        Line {
+            client: "192.0.2.1".parse().ok(),
+            method: "GET".into(),
+            host: "a.example".into(),
+            target: "/x\"y?z".into(),
+            protocol: "HTTP/1.1",
+            status: 200,
+            sent: 5,
+            seconds: 0.25,
+            user_agent: Some("curl\n\"8\"".into()),
+            ..Line::default()
+        }
+    }
+
+    #[test]
+    fn lines() {
+        let at = SystemTime::UNIX_EPOCH + Duration::from_millis(1_790_000_000_123);
+        assert_eq!(
+            in_words(at, &line(), LogFormat::Combined),
+            "192.0.2.1 - - [21/Sep/2026:14:13:20 +0000] \"GET /x\\\"y?z HTTP/1.1\" 200 5 \"-\" \"curl\\n\\\"8\\\"\"\n"
+        );
+        let json: serde_json::Value = serde_json::from_str(&in_words(at, &line(), LogFormat::Json)).unwrap();
+        assert_eq!(
+            (&json["at"], &json["status"], &json["seconds"]),
+            (&"2026-09-21T14:13:20.123Z".into(), &200.into(), &0.25.into())
+        );
+    }
+
+    #[test]
+    fn large_files_are_put_aside_and_old_ones_go() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut file = Rotated::open(folder.path().join("access.log"), 100).unwrap();
+        for number in 0..100 {
+            file.line(&format!("{number:059}\n")).unwrap();
+        }
+        file.out.flush().unwrap();
+        let read = |name: &str| fs::read_to_string(folder.path().join(name)).unwrap_or_default();
+        assert!(read("access.log").ends_with("99\n") && read("access.log.1").ends_with("98\n"));
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1 + KEPT as usize);
+    }
+}

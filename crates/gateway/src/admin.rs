@@ -1,0 +1,98 @@
+//! Where the gateway shows what it has counted: `GET /metrics` on `DATA/run/metrics.sock`, and on an address if asked for.
+
+use std::convert::Infallible;
+use std::fs;
+use std::io;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Method, Request, Response, StatusCode, header};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, UnixListener};
+use tokio::time::sleep;
+
+use crate::metrics;
+use crate::plane::Plane;
+
+/// How long a client may take to say what it wants.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Time between two attempts to listen.
+const BINDING: Duration = Duration::from_secs(1);
+/// Pause after a failure to accept: descriptors may be short, and come back by themselves.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Serves the socket of a data directory until the task is ended.
+pub(crate) async fn serve_unix(data: &Path, plane: Arc<Plane>) {
+    let path = data.join("run/metrics.sock");
+    let listen = || -> io::Result<UnixListener> {
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => UnixListener::bind(&path),
+        }
+    };
+    let listener = match listen() {
+        Ok(listener) => listener,
+        Err(error) => return tracing::warn!("no metrics on `{}`: {error}", path.display()),
+    };
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => serve(stream, plane.clone()),
+            Err(_) => sleep(PAUSE).await,
+        }
+    }
+}
+
+/// Serves an address until the task is ended.
+pub(crate) async fn serve_tcp(address: SocketAddr, plane: Arc<Plane>) {
+    // A gateway that hands over to this one may have it for a moment longer.
+    let listener = loop {
+        match TcpListener::bind(address).await {
+            Ok(listener) => break listener,
+            Err(error) => {
+                let problem = format!("can't show metrics on `{address}`: {error}");
+                plane.set_problem("metrics".to_owned(), Some(problem));
+            }
+        }
+        sleep(BINDING).await;
+    };
+    plane.set_problem("metrics".to_owned(), None);
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => serve(stream, plane.clone()),
+            Err(_) => sleep(PAUSE).await,
+        }
+    }
+}
+
+fn serve(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, plane: Arc<Plane>) {
+    tokio::spawn(async move {
+        let answer = service_fn(move |request| {
+            let plane = plane.clone();
+            async move { Ok::<_, Infallible>(answer(&request, &plane)) }
+        });
+        let mut server = http1::Builder::new();
+        server.timer(TokioTimer::new()).header_read_timeout(PATIENCE);
+        // Whoever leaves early has what it wanted.
+        let _ = server.serve_connection(TokioIo::new(stream), answer).await;
+    });
+}
+
+fn answer(request: &Request<Incoming>, plane: &Arc<Plane>) -> Response<Full<Bytes>> {
+    let (status, kind, text) = match (request.method(), request.uri().path()) {
+        (&Method::GET, "/metrics") => (StatusCode::OK, metrics::MEDIA_TYPE, metrics::render(plane)),
+        (_, "/metrics") => (StatusCode::METHOD_NOT_ALLOWED, "text/plain", "ask by GET\n".to_owned()),
+        _ => (StatusCode::NOT_FOUND, "text/plain", "metrics are at /metrics\n".to_owned()),
+    };
+    let mut response = Response::new(Full::new(Bytes::from(text)));
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, http::HeaderValue::from_static(kind));
+    response
+}

@@ -1,0 +1,180 @@
+//! What is counted, in the text format of Prometheus (OpenMetrics 1.0).
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder};
+use prometheus_client::metrics::MetricType::{self, Counter, Gauge, Histogram};
+use prometheus_client::registry::Registry;
+
+use crate::plane::Plane;
+use crate::ready::ReadyRoute;
+use crate::routing::Routing;
+use crate::stats::{BOUNDS, Stats};
+
+/// The media type of what [`render`] returns.
+pub(crate) const MEDIA_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// Words for classes of status; requests whose client left before an answer have none.
+const CLASSES: [&str; 6] = ["none", "1xx", "2xx", "3xx", "4xx", "5xx"];
+
+/// Returns everything that is counted.
+pub(crate) fn render(plane: &Arc<Plane>) -> String {
+    let mut registry = Registry::default();
+    registry.register_collector(Box::new(Metrics(plane.clone())));
+    let mut text = String::new();
+    // Writing to a string does not fail.
+    let _ = prometheus_client::encoding::text::encode(&mut text, &registry);
+    text
+}
+
+#[derive(Debug)]
+struct Metrics(Arc<Plane>);
+
+type Labels = Vec<(&'static str, String)>;
+
+/// One metric with all its label sets.
+fn family<'r, T: 'r>(
+    encoder: &mut DescriptorEncoder,
+    (name, help, kind): (&str, &str, MetricType),
+    rows: impl Iterator<Item = (Labels, T)>,
+    encode: impl Fn(MetricEncoder, T) -> fmt::Result,
+) -> fmt::Result {
+    let mut metric = encoder.encode_descriptor(name, help, None, kind)?;
+    for (labels, value) in rows {
+        encode(metric.encode_family(&labels)?, value)?;
+    }
+    Ok(())
+}
+
+fn counter(mut metric: MetricEncoder, value: u64) -> fmt::Result {
+    metric.encode_counter::<[(&str, &str); 0], u64, u64>(&value, None)
+}
+
+fn gauge(mut metric: MetricEncoder, value: f64) -> fmt::Result {
+    metric.encode_gauge(&value)
+}
+
+fn histogram(mut metric: MetricEncoder, stats: &Stats) -> fmt::Result {
+    let (counts, sum) = stats.took.counts();
+    let bounds = BOUNDS.iter().map(|micros| *micros as f64 / 1e6).chain([f64::INFINITY]);
+    let buckets: Vec<(f64, u64)> = bounds.zip(counts.iter().copied()).collect();
+    metric.encode_histogram::<[(&str, &str); 0]>(sum, counts.iter().sum(), &buckets, None)
+}
+
+impl Collector for Metrics {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
+        let routing = self.0.routing();
+        let rows = stats(&routing);
+        let all = || rows.iter().map(|(labels, stats)| (labels.clone(), *stats));
+        let classes = all().flat_map(|(labels, stats)| {
+            CLASSES.into_iter().zip(&stats.classes).map(move |(class, count)| {
+                let labels = labels.iter().cloned().chain([("code", class.to_owned())]).collect();
+                (labels, count.load(Relaxed))
+            })
+        });
+        let encoder = &mut encoder;
+        family(
+            encoder,
+            ("http_requests", "Requests answered, by class of status", Counter),
+            classes.filter(|row| row.1 > 0),
+            counter,
+        )?;
+        let seconds = "Seconds from a request's beginning to the end of its answer";
+        family(encoder, ("http_request_duration_seconds", seconds, Histogram), all(), histogram)?;
+        let sum = |of: fn(&Stats) -> u64| all().map(move |(labels, stats)| (labels, of(stats)));
+        let retries = sum(|stats| stats.retries.load(Relaxed));
+        family(encoder, ("http_request_retries", "Requests sent to an instance again", Counter), retries, counter)?;
+        let received = sum(|stats| stats.received.load(Relaxed));
+        family(
+            encoder,
+            ("http_request_body_bytes", "Bytes of bodies received from clients", Counter),
+            received,
+            counter,
+        )?;
+        let sent = sum(|stats| stats.sent.load(Relaxed));
+        family(encoder, ("http_response_body_bytes", "Bytes of bodies sent to clients", Counter), sent, counter)?;
+        let refused = self.0.edge.refusals.counts();
+        let peers = self.0.edge.peers.get().into_iter().flat_map(|peers| peers.counts());
+        let refused = refused.chain(peers.map(|(why, count)| (why.name(), count)));
+        let refused = refused.map(|(reason, count)| (vec![("reason", reason.to_owned())], count));
+        family(encoder, ("http_requests_refused", "Requests that the gateway refused", Counter), refused, counter)?;
+        self.instances(encoder, &routing)?;
+        let help = "Version of the route table in force";
+        gauge(encoder.encode_descriptor("gateway_route_table_version", help, None, Gauge)?, routing.version as f64)?;
+        let times = self.0.edge.certificates.get().map(|known| known.times()).unwrap_or_default();
+        let ends = times.into_iter().filter_map(|(host, times)| Some((vec![("host", host)], times?.ends as f64)));
+        let help = "When a certificate ends to be valid, in seconds since the Unix epoch";
+        family(encoder, ("tls_certificate_not_after_seconds", help, Gauge), ends, gauge)
+    }
+}
+
+impl Metrics {
+    fn instances(&self, encoder: &mut DescriptorEncoder, routing: &Routing) -> fmt::Result {
+        let releases =
+            || routing.services.iter().flat_map(|service| service.releases.iter().map(move |r| (service, r)));
+        let weights = releases().map(|(service, release)| {
+            let labels = vec![("service", service.service.name.to_string()), ("release", release.number.to_string())];
+            (labels, f64::from(release.weight.0) / 10_000.0)
+        });
+        family(encoder, ("gateway_release_weight", "Share of a service's requests, 0 to 1", Gauge), weights, gauge)?;
+        let rows: Vec<_> = releases()
+            .flat_map(|(service, release)| release.instances.iter().map(move |instance| (service, release, instance)))
+            .map(|(service, release, instance)| {
+                let labels = vec![
+                    ("service", service.service.name.to_string()),
+                    ("release", release.number.to_string()),
+                    ("instance", instance.id.to_string()),
+                ];
+                (labels, instance)
+            })
+            .collect();
+        let all = || rows.iter().map(|(labels, instance)| (labels.clone(), *instance));
+        let traffic = || all().map(|(labels, instance)| (labels, instance.traffic()));
+        let requests = traffic().map(|(labels, seen)| (labels, seen.requests));
+        family(encoder, ("gateway_instance_requests", "Requests sent to an instance", Counter), requests, counter)?;
+        let errors = traffic().map(|(labels, seen)| (labels, seen.errors));
+        let help = "Requests that an instance answered with 500 or more, or not at all";
+        family(encoder, ("gateway_instance_errors", help, Counter), errors, counter)?;
+        let in_flight = traffic().map(|(labels, seen)| (labels, seen.in_flight as f64));
+        let help = "Requests and connections under way to an instance";
+        family(encoder, ("gateway_instance_in_flight", help, Gauge), in_flight, gauge)?;
+        let one = |yes: bool| f64::from(u8::from(yes));
+        let healthy = all().map(|(labels, instance)| (labels, one(instance.is_healthy())));
+        family(
+            encoder,
+            ("gateway_instance_healthy", "Whether checks call an instance healthy", Gauge),
+            healthy,
+            gauge,
+        )?;
+        let ejected = all().map(|(labels, instance)| (labels, one(instance.is_ejected())));
+        let help = "Whether an instance gets no requests because of what they have met";
+        family(encoder, ("gateway_instance_ejected", help, Gauge), ejected, gauge)?;
+        let ejections = all().map(|(labels, instance)| (labels, instance.ejections()));
+        family(
+            encoder,
+            ("gateway_instance_ejections", "How often an instance was ejected", Counter),
+            ejections,
+            counter,
+        )
+    }
+}
+
+/// Returns what is counted with its labels: one row for each service, route and release.
+fn stats(routing: &Routing) -> Vec<(Labels, &Stats)> {
+    let mut seen = BTreeSet::new();
+    let fresh = |route: &&Arc<ReadyRoute>| seen.insert((route.service.clone(), route.label.clone()));
+    let rows = routing.routes.iter().filter(fresh).flat_map(|route| {
+        route.stats.iter().filter(|(number, stats)| *number > 0 || stats.took.is_used()).map(move |(number, stats)| {
+            // Release 0 stands for answers of the gateway itself.
+            let release = if *number == 0 { "none".to_owned() } else { number.to_string() };
+            let labels: Labels =
+                vec![("service", route.service.to_string()), ("route", route.label.clone()), ("release", release)];
+            (labels, Arc::as_ref(stats))
+        })
+    });
+    rows.collect()
+}

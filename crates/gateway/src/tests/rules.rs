@@ -1,0 +1,198 @@
+//! What routes and services say of requests, from outside.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering::SeqCst;
+
+use basalt_model::{
+    Bytes, Eject, ErrorPage, HashOn, Millis, Page, RateLimit, Redirect, Route, RouteTable, Rules, Sticky, Traffic,
+};
+use hyper::{Method, Request};
+
+use super::app::App;
+use super::client::{Client, Got, Kind};
+use super::gateway::{Gateway, name, table};
+
+/// Gives the service `web` these routes.
+fn with_routes(mut table: RouteTable, routes: Vec<(&str, Rules)>) -> RouteTable {
+    let routes = routes.into_iter().map(|(path, rules)| Route { rules, ..Route::new(None, path, name("http")) });
+    table.services.get_mut(&name("web")).unwrap().routes = routes.collect();
+    table
+}
+
+fn with_traffic(mut table: RouteTable, traffic: Traffic) -> RouteTable {
+    table.services.get_mut(&name("web")).unwrap().traffic = traffic;
+    table
+}
+
+async fn serving(table: &RouteTable) -> (Gateway, Client) {
+    let mut gateway = Gateway::start().await;
+    gateway.set(table).await;
+    gateway.until_healthy().await;
+    let client = Client::new(gateway.http, Kind::KeepAlive);
+    (gateway, client)
+}
+
+fn map(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+    pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+}
+
+fn header<'g>(got: &'g Got, name: &str) -> &'g str {
+    got.headers.get(name).map_or("", |value| value.to_str().unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn routes_shape_requests_and_answers() {
+    let app = App::start().await;
+    let page = |body: &str| Page { status: 200, content_type: "text/html".into(), body: body.into() };
+    let redirect = Redirect { to: "https://{host}/new{rest}{query}".into(), status: 301 };
+    let routes = vec![
+        ("/api", Rules { rewrite: Some("/".into()), ..Rules::default() }),
+        (
+            "/seen",
+            Rules {
+                rewrite: Some("/headers".into()),
+                request_headers: map(&[("x-edge", "one"), ("x-secret", "")]),
+                response_headers: map(&[("x-answered-by", "edge")]),
+                ..Rules::default()
+            },
+        ),
+        ("/old", Rules { redirect: Some(redirect), ..Rules::default() }),
+        ("/ping", Rules { respond: Some(page("pong")), ..Rules::default() }),
+        ("/none", Rules { respond: Some(Page { status: 204, ..page("") }), ..Rules::default() }),
+        ("/", Rules { methods: vec!["GET".into()], ..Rules::default() }),
+    ];
+    let (gateway, _) = serving(&with_routes(table(1, &[(1, 100, &[app.address])]), routes)).await;
+    for kind in [Kind::KeepAlive, Kind::Http2] {
+        let mut client = Client::new(gateway.http, kind);
+        let got = client.send(Method::POST, "/api/echo", "hello".into()).await.unwrap();
+        assert_eq!((got.status, got.body.as_str()), (200, "hello"));
+        let request = Request::builder().uri("/seen").header("x-secret", "s").header("client-cert", ":x:");
+        let got = client.request(request, "".into()).await.unwrap();
+        assert!(got.body.contains(r#""x-edge": "one""#), "{}", got.body);
+        assert!(!got.body.contains("x-secret") && !got.body.contains("client-cert"), "{}", got.body);
+        assert_eq!(header(&got, "x-answered-by"), "edge");
+        let got = client.get("/old/a/b?c=d").await.unwrap();
+        assert_eq!((got.status, header(&got, "location")), (301, "https://any.example/new/a/b?c=d"));
+        let got = client.send(Method::POST, "/ping", "x".into()).await.unwrap();
+        assert_eq!((got.status, header(&got, "content-type"), got.body.as_str()), (200, "text/html", "pong"));
+        let got = client.get("/none").await.unwrap();
+        assert_eq!((got.status, header(&got, "content-length"), got.body.as_str()), (204, "", ""));
+        assert_eq!(client.get("/else").await.unwrap().status, 200);
+        assert_eq!(client.send(Method::DELETE, "/else", "".into()).await.unwrap().status, 404);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_too_much_is_refused() {
+    let app = App::start().await;
+    let sorry = ErrorPage { content_type: "text/html".into(), body: "<h1>sorry</h1>".into() };
+    let routes = vec![
+        ("/small", Rules { rewrite: Some("/echo".into()), body_limit: Some(Bytes(10)), ..Rules::default() }),
+        (
+            "/rare",
+            Rules {
+                rate_limit: Some(RateLimit { requests: 1, per: Millis::seconds(3600), burst: 3 }),
+                error_pages: [("429".to_owned(), sorry.clone())].into(),
+                ..Rules::default()
+            },
+        ),
+        (
+            "/slow",
+            Rules { timeout: Some(Millis(200)), error_pages: [("5xx".to_owned(), sorry)].into(), ..Rules::default() },
+        ),
+    ];
+    let mut table = with_routes(table(1, &[(1, 100, &[app.address])]), routes);
+    let (mut gateway, mut client) = serving(&table).await;
+    assert_eq!(client.send(Method::POST, "/small", "0123456789".into()).await.unwrap().status, 200);
+    assert_eq!(client.send(Method::POST, "/small", "0123456789x".into()).await.unwrap().status, 413);
+    for at in 0..5 {
+        let got = client.get("/rare").await.unwrap();
+        assert_eq!(got.status, if at < 3 { 200 } else { 429 });
+        if at >= 3 {
+            assert_eq!(got.body, "<h1>sorry</h1>");
+            assert!((3590..=3600).contains(&header(&got, "retry-after").parse::<u32>().unwrap()));
+        }
+    }
+    // Another table with the same limit does not begin anew.
+    table.version = 2;
+    gateway.set(&table).await;
+    assert_eq!(client.get("/rare").await.unwrap().status, 429);
+    app.behaviour.delay.store(2000, SeqCst);
+    let got = client.get("/slow").await.unwrap();
+    assert_eq!((got.status, header(&got, "content-type"), got.body.as_str()), (504, "text/html", "<h1>sorry</h1>"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_service_can_be_closed() {
+    let app = App::start().await;
+    let mut table = table(1, &[(1, 100, &[app.address])]);
+    let (mut gateway, mut client) = serving(&table).await;
+    for (version, text, expected) in [(2, "", "closed for maintenance\n"), (3, "back at noon", "back at noon")] {
+        table = with_traffic(table, Traffic { maintenance: Some(text.into()), ..Traffic::default() });
+        table.version = version;
+        gateway.set(&table).await;
+        let got = client.get("/").await.unwrap();
+        assert_eq!((got.status, got.body.as_str(), header(&got, "retry-after")), (503, expected, "60"));
+    }
+    table = with_traffic(table, Traffic::default());
+    table.version = 4;
+    gateway.set(&table).await;
+    assert_eq!(client.get("/").await.unwrap().status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clients_stay_where_they_are() {
+    let apps = [App::start().await, App::start().await, App::start().await];
+    let addresses = apps.each_ref().map(|app| app.address);
+    let sticky = Sticky { cookie: "at".into(), lasts: Millis::ZERO };
+    let table = with_traffic(table(1, &[(1, 100, &addresses)]), Traffic { sticky: Some(sticky), ..Traffic::default() });
+    let (mut gateway, mut client) = serving(&table).await;
+    let first = client.get("/").await.unwrap();
+    let cookie = header(&first, "set-cookie").split(';').next().unwrap().to_owned();
+    assert!(cookie.starts_with("at=web-1-"), "{cookie}");
+    let again = async |client: &mut Client| {
+        client.request(Request::builder().uri("/").header("cookie", &cookie), "".into()).await.unwrap()
+    };
+    for _ in 0..10 {
+        let got = again(&mut client).await;
+        assert_eq!((got.body.as_str(), header(&got, "set-cookie")), (first.body.as_str(), ""));
+    }
+    // When it is gone, another takes over, and the client is told.
+    apps.iter().find(|app| app.address.to_string() == first.body).unwrap().kill();
+    let got = again(&mut client).await;
+    assert_eq!(got.status, 200);
+    assert!(got.body != first.body && header(&got, "set-cookie").starts_with("at=web-1-"), "{got:?}");
+
+    let on = Traffic { hash_on: Some(HashOn::Header("x-user".into())), ..Traffic::default() };
+    let mut table = with_traffic(table, on);
+    table.version = 2;
+    gateway.set(&table).await;
+    for user in ["a", "b", "c"] {
+        let mut places = std::collections::BTreeSet::new();
+        for _ in 0..10 {
+            let request = Request::builder().uri("/").header("x-user", user);
+            places.insert(client.request(request, "".into()).await.unwrap().body);
+        }
+        assert_eq!(places.len(), 1, "{user}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_fails_again_and_again_is_left_out_for_a_while() {
+    let apps = [App::start().await, App::start().await, App::start().await];
+    let addresses = apps.each_ref().map(|app| app.address);
+    let eject = Eject { consecutive: 3, lasts: Millis(1500), ..Eject::default() };
+    let table = with_traffic(table(1, &[(1, 100, &addresses)]), Traffic { eject, ..Traffic::default() });
+    let (_gateway, mut client) = serving(&table).await;
+    apps[0].behaviour.status.store(503, SeqCst);
+    for _ in 0..60 {
+        assert_eq!(client.get("/").await.unwrap().status, 200, "a retry saves it");
+    }
+    assert_eq!(apps[0].requests(), 3, "three failures in a row, and no more");
+    apps[0].behaviour.status.store(0, SeqCst);
+    tokio::time::sleep(std::time::Duration::from_millis(1700)).await;
+    for _ in 0..30 {
+        client.get("/").await.unwrap();
+    }
+    assert!(apps[0].requests() > 3, "it is back");
+}

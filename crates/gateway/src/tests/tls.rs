@@ -1,0 +1,149 @@
+//! TLS from outside.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use basalt_model::{CertificateSource, ClientCertificates, Millis, Route, RouteTable, Rules, Tls};
+use hyper::Request;
+
+use super::acme_server::AcmeServer;
+use super::app::App;
+use super::client::{Client, Kind};
+use super::gateway::{Gateway, name, table};
+use super::secure::{Authority, Wants};
+use crate::{AcmeOptions, GatewayOptions};
+
+/// Returns a port that nobody listens on.
+pub(crate) fn free() -> SocketAddr {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
+
+fn with_hosts(address: Ipv4Addr, hosts: Vec<(&str, Tls)>) -> RouteTable {
+    let mut table = table(1, &[(1, 100, &[address])]);
+    let routes = hosts.into_iter().map(|(host, tls)| {
+        let rules = Rules { tls: Some(tls), ..Rules::default() };
+        Route { rules, ..Route::new(Some(host), "/", name("http")) }
+    });
+    table.services.get_mut(&name("web")).unwrap().routes = routes.collect();
+    table
+}
+
+fn files((certificate, key): (String, String)) -> Tls {
+    let certificate = CertificateSource::Files { certificate, key };
+    Tls { certificate, redirect: true, hsts: Some(Millis::seconds(86_400)), clients: None }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_host_has_its_certificate_and_protocols_are_agreed_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let (authority, https, app) = (Authority::new(), free(), App::start().await);
+    let write = |name: &str, host: &str| files(authority.write(folder.path(), name, &[host]));
+    let hosts = vec![("a.example", write("a", "a.example")), ("*.b.example", write("b", "*.b.example"))];
+    let options = GatewayOptions { https: Some(https), ..GatewayOptions::new(folder.path().join("data"), free()) };
+    let mut gateway = Gateway::start_with(options).await;
+    gateway.set(&with_hosts(app.address, hosts)).await;
+    gateway.until_healthy().await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let ask = async |wants: Wants<'_>| wants.from(https, authority.roots()).await;
+    for (host, http2, version) in [
+        ("a.example", false, &rustls::version::TLS13),
+        ("a.example", true, &rustls::version::TLS12),
+        ("x.b.example", true, &rustls::version::TLS13),
+    ] {
+        let (got, _) = ask(Wants { http2, version, ..Wants::get(host, "/headers") }).await.unwrap();
+        assert_eq!(got.status, 200);
+        assert!(got.body.contains(r#""x-forwarded-proto": "https""#), "{}", got.body);
+        assert_eq!(got.headers["strict-transport-security"], "max-age=86400");
+    }
+    // Nobody has a certificate for these.
+    for host in ["b.example", "c.example"] {
+        assert!(ask(Wants::get(host, "/")).await.is_err(), "{host}");
+    }
+    // Without TLS a client is sent there.
+    let mut client = Client::new(gateway.http, Kind::KeepAlive);
+    let got = client.request(Request::builder().uri("/x?y").header("host", "a.example:80"), "".into()).await.unwrap();
+    let location = format!("https://a.example:{}/x?y", https.port());
+    assert_eq!((got.status, got.headers["location"].to_str().unwrap()), (308, location.as_str()));
+    assert_eq!(got.headers.get("strict-transport-security"), None);
+
+    // Files that change are read again, and what can't be read changes nothing.
+    let (_, before) = ask(Wants::get("a.example", "/")).await.unwrap();
+    std::fs::write(folder.path().join("a.pem"), "nothing").unwrap();
+    gateway.until(|seen| seen.problems.iter().any(|problem| problem.contains("no TLS for `a.example`"))).await;
+    assert_eq!(ask(Wants::get("a.example", "/")).await.unwrap().1, before);
+    authority.write(folder.path(), "a", &["a.example"]);
+    gateway.until(|seen| seen.problems.is_empty()).await;
+    assert_ne!(ask(Wants::get("a.example", "/")).await.unwrap().1, before);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clients_show_certificates() {
+    let folder = tempfile::tempdir().unwrap();
+    let (authority, people, https, app) = (Authority::new(), Authority::new(), free(), App::start().await);
+    let path = folder.path().join("people.pem");
+    std::fs::write(&path, people.0.pem()).unwrap();
+    let clients = |required| Some(ClientCertificates { authorities: path.display().to_string(), required });
+    let write = |name: &str, required| {
+        let tls = files(authority.write(folder.path(), name, &[&format!("{name}.example")]));
+        Tls { clients: clients(required), ..tls }
+    };
+    let open = files(authority.write(folder.path(), "open", &["open.example"]));
+    let hosts =
+        vec![("must.example", write("must", true)), ("may.example", write("may", false)), ("open.example", open)];
+    let options = GatewayOptions { https: Some(https), ..GatewayOptions::new(folder.path().join("data"), free()) };
+    let mut gateway = Gateway::start_with(options).await;
+    gateway.set(&with_hosts(app.address, hosts)).await;
+    gateway.until_healthy().await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let ask = async |wants: Wants<'_>| wants.from(https, authority.roots()).await;
+    let known = Some(people.issue(&["ann"]));
+    for host in ["must.example", "may.example"] {
+        let (got, _) = ask(Wants { certificate: known.clone(), ..Wants::get(host, "/headers") }).await.unwrap();
+        assert!(got.body.contains(r#""client-cert": ":MII"#), "{}", got.body);
+        let stranger = Some(authority.issue(&["eve"]));
+        assert!(ask(Wants { certificate: stranger, ..Wants::get(host, "/") }).await.is_err());
+    }
+    assert!(ask(Wants::get("must.example", "/")).await.is_err());
+    let (got, _) = ask(Wants::get("may.example", "/headers")).await.unwrap();
+    assert!(got.status == 200 && !got.body.contains("client-cert"), "{}", got.body);
+    // A handshake for one host opens no other.
+    let wants = Wants { server_name: Some("open.example"), ..Wants::get("must.example", "/") };
+    assert_eq!(ask(wants).await.unwrap().0.status, 421);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_authority_issues_and_renews() {
+    let folder = tempfile::tempdir().unwrap();
+    let (https, http, app) = (free(), free(), App::start().await);
+    let server = AcmeServer::start(http).await;
+    let root = folder.path().join("root.pem");
+    std::fs::write(&root, server.authority.0.pem()).unwrap();
+    let acme =
+        AcmeOptions { directory: server.directory(), contact: Some("mailto:ops@example.com".into()), root: Some(root) };
+    let options = GatewayOptions { https: Some(https), acme, ..GatewayOptions::new(folder.path().join("data"), http) };
+    let mut gateway = Gateway::start_with(options).await;
+    let tls = Tls { certificate: CertificateSource::Acme, redirect: true, hsts: None, clients: None };
+    gateway.set(&with_hosts(app.address, vec![("a.example", tls)])).await;
+    gateway.until_healthy().await;
+    // The first certificate is past two thirds of its life, so that a second follows; that one lasts.
+    let mut shown = std::collections::HashSet::new();
+    for _ in 0..200 {
+        if let Ok((got, certificate)) = Wants::get("a.example", "/").from(https, server.authority.roots()).await {
+            assert_eq!(got.status, 200);
+            shown.insert(certificate);
+        }
+        if server.issued() == 2 && shown.len() == 2 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    tokio::time::sleep(Duration::from_millis(2500)).await;
+    assert_eq!((server.issued(), shown.len(), server.problems()), (2, 2, vec![]), "{:#?}", gateway.problems());
+    // Challenges are gone, and keys are for their owner alone.
+    let got = Client::new(gateway.http, Kind::Close).get("/.well-known/acme-challenge/token-1").await.unwrap();
+    assert_eq!(got.status, 404);
+    use std::os::unix::fs::PermissionsExt;
+    for file in std::fs::read_dir(folder.path().join("data/gateway/acme")).unwrap() {
+        assert_eq!(file.unwrap().metadata().unwrap().permissions().mode() & 0o777, 0o600);
+    }
+}

@@ -1,0 +1,34 @@
+//! The handshake: the client says which host it wants, and is shown that host's certificate.
+
+use std::io;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use http::HeaderValue;
+use rustls::server::Acceptor;
+use tokio::net::TcpStream;
+use tokio_rustls::LazyConfigAcceptor;
+use tokio_rustls::server::TlsStream;
+
+use super::Certificates;
+use crate::edge::Secured;
+
+/// Shakes hands. Returns the stream, what is known of it, and whether HTTP/2 was agreed on (ALPN, RFC 7301).
+///
+/// # Errors
+/// If the client leaves, speaks no TLS, wants an unknown host, or has no certificate where one is required.
+pub(crate) async fn accept(
+    stream: TcpStream,
+    certificates: &Certificates,
+) -> io::Result<(TlsStream<TcpStream>, Secured, bool)> {
+    let start = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
+    let server_name = start.client_hello().server_name().map(str::to_ascii_lowercase);
+    let config = certificates.config(server_name.as_deref());
+    let stream = start.into_stream(config).await?;
+    let (_, session) = stream.get_ref();
+    let http2 = session.alpn_protocol() == Some(b"h2");
+    let certificate = session.peer_certificates().and_then(|chain| chain.first());
+    // Base64 between colons is a header.
+    let client = certificate.and_then(|first| HeaderValue::from_str(&format!(":{}:", STANDARD.encode(first))).ok());
+    Ok((stream, Secured { server_name, client }, http2))
+}
