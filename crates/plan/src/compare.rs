@@ -177,7 +177,7 @@ fn service_change(wanted: &DesiredService, recorded: Option<&Service>) -> Servic
             extra_instances: 0,
         };
     };
-    let known = recorded.releases.iter().rev().find(|(_, r)| r.id() == id).map(|(number, _)| *number);
+    let known = recorded.releases.iter().rev().find(|(_, r)| **r == wanted.release).map(|(number, _)| *number);
     let number = known.unwrap_or(recorded.last_release + 1);
     let heading = recorded.rollout.as_ref().filter(|r| !matches!(r.phase, Phase::Returning { .. })).map(|r| r.target);
     let current = heading.or(recorded.stable);
@@ -227,7 +227,7 @@ fn job_change(wanted: &DesiredJob, recorded: Option<&basalt_model::Job>) -> JobC
             fields: Vec::new(),
         };
     };
-    let same = recorded.release.id() == id;
+    let same = recorded.release == wanted.release;
     let fields = field_changes(recorded.release.as_ref(), wanted.release.as_ref());
     // Retries and time-out matter to the next run alone, so a change of theirs waits for it.
     // What is declared again before it is gone is as good as new.

@@ -17,7 +17,11 @@ pub struct FieldChange {
 /// Returns the fields in which two values differ, by their JSON forms, in the order of their paths.
 ///
 /// Secrets are in a release by name and version only, so nothing confidential can come out.
-pub fn field_changes<T: Serialize>(before: &T, after: &T) -> Vec<FieldChange> {
+pub fn field_changes<T: Serialize + PartialEq>(before: &T, after: &T) -> Vec<FieldChange> {
+    // Most services of a plan are unchanged, and forms are dear.
+    if before == after {
+        return Vec::new();
+    }
     let json = |value: &T| serde_json::to_value(value).expect("model values always have a JSON form");
     let mut changes = Vec::new();
     walk(String::new(), &json(before), &json(after), &mut changes);

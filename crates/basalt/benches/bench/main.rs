@@ -20,6 +20,10 @@ mod updates;
 
 use table::Row;
 
+/// The program's own.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// A group of rows, and what measures it.
 type Group = (&'static str, fn() -> Vec<Row>);
 
