@@ -10,6 +10,7 @@ use std::time::Duration;
 use basalt_wire::{Reader, WireError, Writer};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use crate::Error;
@@ -44,7 +45,11 @@ impl Control {
         Self::listen(&path).map_err(|source| Error::Control { path, source })
     }
 
-    fn listen(path: &Path) -> io::Result<Self> {
+    /// Listens at a path, in place of a socket that is there.
+    ///
+    /// # Errors
+    /// If the socket can't be made.
+    pub(crate) fn listen(path: &Path) -> io::Result<Self> {
         if let Some(folder) = path.parent() {
             fs::create_dir_all(folder)?;
         }
@@ -58,12 +63,15 @@ impl Control {
         Ok(Self { listener, path: path.to_owned() })
     }
 
-    /// Serves clients until the task is ended.
+    /// Serves clients until the task is ended; then they are left, so that they look for a successor.
     pub(crate) async fn serve(self, plane: Arc<Plane>, tables: Arc<Tables>) {
+        let mut clients = JoinSet::new();
         loop {
+            // Those who have left are forgotten.
+            while clients.try_join_next().is_some() {}
             match self.listener.accept().await {
                 Ok((stream, _)) => {
-                    tokio::spawn(serve_client(stream, plane.clone(), tables.clone()));
+                    clients.spawn(serve_client(stream, plane.clone(), tables.clone()));
                 }
                 Err(error) => {
                     tracing::warn!("can't accept on `{}`: {error}", self.path.display());

@@ -33,6 +33,7 @@ mod listeners;
 mod metrics;
 mod network;
 mod plane;
+mod predecessors;
 mod probe;
 mod process;
 mod protocol;

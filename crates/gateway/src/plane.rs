@@ -16,6 +16,7 @@ use tokio::task::AbortHandle;
 use crate::choice::Attempts;
 use crate::edge::Edge;
 use crate::instance::{InFlight, Instance};
+use crate::predecessors::Predecessors;
 use crate::ready::{self, ReadyRoute};
 use crate::routing::{Builder, Destination, PortNumbers, ReleaseRouting, Routing, ServiceRouting};
 use crate::service::Service;
@@ -31,6 +32,8 @@ pub(crate) struct Plane {
     dirty: watch::Sender<()>,
     runtime: Handle,
     pub(crate) edge: Edge,
+    /// What gateways before this one still have in flight.
+    pub(crate) predecessors: Predecessors,
 }
 
 /// What outlives a table. Only who changes or reports takes this lock, never a request.
@@ -76,6 +79,7 @@ impl Plane {
             dirty: watch::Sender::new(()),
             runtime,
             edge: Edge::default(),
+            predecessors: Predecessors::default(),
         });
         plane.runtime.spawn(ejection::watch(Arc::downgrade(&plane)));
         plane
@@ -84,6 +88,11 @@ impl Plane {
     /// Returns the table in force.
     pub(crate) fn routing(&self) -> Guard<Arc<Routing>> {
         self.routing.load()
+    }
+
+    /// Has whoever follows changes look again.
+    pub(crate) fn look_again(&self) {
+        self.dirty.send_replace(());
     }
 
     /// Returns what tells of changes.
@@ -236,6 +245,8 @@ impl Plane {
                 .and_modify(|newer| newer.in_flight += traffic.in_flight)
                 .or_insert(traffic);
         }
+        drop(kept);
+        self.predecessors.add_to(&mut seen);
         seen
     }
 

@@ -24,6 +24,7 @@ use crate::limits::Limits;
 use crate::listeners::Listeners;
 use crate::network::Network;
 use crate::plane::Plane;
+use crate::predecessors;
 use crate::refusals::Refusals;
 use crate::sockets::Sockets;
 use crate::tables::Tables;
@@ -142,9 +143,13 @@ pub(crate) async fn serve(
     // Certificates are there before the table is: with it, connections are accepted.
     let beside = beside(&plane, &options);
     tables.restore();
+    // Nobody is told what is in flight before what a gateway before this one has in flight is known too.
+    if let Err(error) = predecessors::follow(&plane, &options.data).await {
+        tracing::warn!("what a gateway before this one has in flight is not known: {error}");
+    }
     let control = tokio::spawn(control.serve(plane.clone(), tables.clone()));
-    let tending = tokio::spawn(tend(tables));
-    let sweeping = tokio::spawn(sweep(plane, connections.refusals().clone()));
+    let tending = tokio::spawn(tend(tables.clone()));
+    let sweeping = tokio::spawn(sweep(plane.clone(), connections.refusals().clone()));
     let end = end.await;
     tending.abort();
     sweeping.abort();
@@ -154,9 +159,24 @@ pub(crate) async fn serve(
     let _ = control.await;
     listeners.stop();
     if end == End::ForASuccessor {
+        let path = predecessors::socket(&options.data);
+        let told = match Control::listen(&path) {
+            Ok(control) => Some(tokio::spawn(control.serve(plane, tables))),
+            Err(error) => {
+                tracing::warn!("a successor won't know what is in flight here: {error}");
+                None
+            }
+        };
         successor();
+        connections.finish().await;
+        // Nothing is in flight any more, or it is cut with this process.
+        let _ = std::fs::remove_file(&path);
+        if let Some(told) = told {
+            told.abort();
+        }
+    } else {
+        connections.finish().await;
     }
-    connections.finish().await;
     Ok(())
 }
 

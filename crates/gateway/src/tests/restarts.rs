@@ -117,3 +117,32 @@ async fn twenty_successors_under_load_lose_nothing() {
     let (_, failures) = load.end().await;
     assert_eq!(failures, [] as [String; 0]);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_old_one_has_in_flight_is_seen_until_it_has_ended() {
+    let data = tempfile::tempdir().unwrap();
+    keep_descriptors(data.path());
+    let apps = [App::start().await, App::start().await];
+    let mut old = Gateway::start_in(data.path(), "127.0.0.1:0".parse().unwrap()).await;
+    let http = old.http;
+    old.set(&table(1, &[(1, 100, &[apps[0].address])])).await;
+    old.until_healthy().await;
+    apps[0].behaviour.delay.store(2000, SeqCst);
+    let slow = tokio::spawn(async move { Client::new(http, Kind::Close).get("/").await.unwrap() });
+    while apps[0].requests() < 1 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    old.hand_over().await;
+    let _new = Gateway::start_in(data.path(), http).await;
+    // The controller follows the new one at once, although the old one is still there.
+    old.set(&table(2, &[(2, 100, &[apps[1].address])])).await;
+    let seen = old.until(|seen| seen.instances.contains_key(&"web-2-1".parse().unwrap())).await;
+    let first = seen.instances.get(&"web-1-1".parse().unwrap());
+    assert!(first.is_some_and(|first| !first.named && first.in_flight > 0), "{seen:#?}");
+    assert!(!slow.is_finished());
+    let slow = tokio::join!(slow, old.until(|seen| !seen.instances.contains_key(&"web-1-1".parse().unwrap()))).0;
+    assert_eq!(slow.unwrap().status, 200);
+    let left = std::fs::read_dir(data.path().join("run")).unwrap();
+    let left: Vec<_> = left.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    assert!(left.iter().all(|name| !name.starts_with("leaving-")), "{left:?}");
+}
