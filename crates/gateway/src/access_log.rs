@@ -139,7 +139,7 @@ fn escaped(text: &str) -> String {
 
 /// A file that is put aside when it is large: `access.log.1` is the last before it.
 #[derive(Debug)]
-struct Rotated {
+pub(crate) struct Rotated {
     path: PathBuf,
     out: BufWriter<File>,
     size: u64,
@@ -147,13 +147,29 @@ struct Rotated {
 }
 
 impl Rotated {
-    fn open(path: PathBuf, largest: u64) -> io::Result<Self> {
+    /// Opens a file to append to; its folder must be there.
+    ///
+    /// # Errors
+    /// If it can't be opened.
+    pub(crate) fn open(path: PathBuf, largest: u64) -> io::Result<Self> {
         let file = OpenOptions::new().append(true).create(true).mode(0o640).open(&path)?;
         let size = file.metadata()?.len();
         Ok(Self { path, out: BufWriter::new(file), size, largest })
     }
 
-    fn line(&mut self, line: &str) -> io::Result<()> {
+    /// Writes what waits.
+    ///
+    /// # Errors
+    /// If it can't be written.
+    pub(crate) fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+
+    /// Appends a line, which has its end.
+    ///
+    /// # Errors
+    /// If it can't be written, or the file not be put aside.
+    pub(crate) fn line(&mut self, line: &str) -> io::Result<()> {
         if self.size > 0 && self.size + line.len() as u64 > self.largest {
             self.out.flush()?;
             let aside = |number: u32| self.path.with_extension(format!("log.{number}"));

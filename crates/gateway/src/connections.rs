@@ -184,7 +184,7 @@ impl Connections {
         let (shared, open) = (self.shared.clone(), Open::new(&self.shared));
         self.workers.serve(async move {
             if let Ok(stream) = tokio::net::TcpStream::from_std(stream) {
-                tcp::serve(stream, local, &shared.plane).await;
+                tcp::serve(stream, (peer, local), &shared.plane).await;
             }
             drop((open, counted));
         });

@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::*};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use basalt_model::{Health, InstanceId};
@@ -12,6 +12,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use crate::http1::pool::Pool;
+use crate::receipts::{Drain, Receipt};
 use crate::service::Service;
 
 /// One start of an instance. Shared by every table that names it, so that health and counters survive a change of tables.
@@ -35,6 +36,8 @@ pub(crate) struct Instance {
     pub(crate) pool: Pool,
     /// Time that what is in flight has once the table no longer names it.
     pub(crate) drain: Duration,
+    /// What becomes of what is in flight, once the table no longer names it.
+    draining: OnceLock<Drain>,
     leaving: Notify,
     turns: AtomicU64,
     verdict: AtomicU8,
@@ -100,6 +103,7 @@ impl Instance {
             suspected_port: AtomicU64::new(0),
             pool: Pool::default(),
             drain,
+            draining: OnceLock::new(),
             leaving: Notify::new(),
             turns: AtomicU64::new(0),
             verdict: AtomicU8::new(UNKNOWN),
@@ -213,10 +217,17 @@ impl Instance {
 
     /// Says that the table in force no longer names it.
     pub(crate) fn unname(&self) {
+        // An instance that has left never comes back: its next start is another.
+        self.draining.get_or_init(|| Drain::begin(self.drain));
         self.named.store(false, SeqCst);
         // It is to be stopped, and is not to find connections open on which nothing will come.
         self.pool.close();
         self.leaving.notify_waiters();
+    }
+
+    /// Returns what became of what was in flight when it left.
+    pub(crate) fn receipt(&self) -> Option<Receipt> {
+        self.draining.get().map(|drain| drain.receipt(&self.id, self.generation))
     }
 
     /// Returns once the table in force no longer names it.
@@ -246,7 +257,7 @@ impl Instance {
         // Sequentially consistent, as the epoch of the plane is: either this count is seen by whoever changes tables,
         // or the change is seen by whoever counts.
         self.in_flight.fetch_add(1, SeqCst);
-        InFlight { instance: self.clone() }
+        InFlight { instance: self.clone(), who: None, finished: false, sent: true }
     }
 
     /// Returns what others are told of it.
@@ -275,12 +286,37 @@ pub(crate) struct Window {
 #[derive(Debug)]
 pub(crate) struct InFlight {
     instance: Arc<Instance>,
+    who: Option<String>,
+    finished: bool,
+    sent: bool,
 }
 
 impl InFlight {
     /// Returns where it is under way to.
     pub(crate) fn instance(&self) -> &Arc<Instance> {
         &self.instance
+    }
+
+    /// Says what it is, in case it is cut: the client and what it asks for.
+    pub(crate) fn identify(&mut self, who: impl FnOnce() -> String) {
+        self.who = Some(who());
+    }
+
+    /// Says what it is, if it seems to have been cut just now.
+    pub(crate) fn identify_if_cut(&mut self, who: impl FnOnce() -> String) {
+        if self.instance.draining.get().is_some_and(Drain::is_over) {
+            self.identify(who);
+        }
+    }
+
+    /// Says that it has ended by itself, however long it took.
+    pub(crate) fn finish(&mut self) {
+        self.finished = true;
+    }
+
+    /// Gives it back before anything was sent.
+    pub(crate) fn give_back(mut self) {
+        self.sent = false;
     }
 
     /// Counts that a request is sent.
@@ -315,6 +351,9 @@ impl InFlight {
 
 impl Drop for InFlight {
     fn drop(&mut self) {
+        if let Some(drain) = self.instance.draining.get().filter(|_| self.sent) {
+            drain.count(self.finished, self.who.as_deref());
+        }
         // The last request to an instance that is leaving is what a drain waits for: tell at once.
         if self.instance.in_flight.fetch_sub(1, SeqCst) == 1 && !self.instance.named.load(SeqCst) {
             self.instance.dirty.send_replace(());

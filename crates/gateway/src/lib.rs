@@ -39,6 +39,7 @@ mod process;
 mod protocol;
 mod proxy;
 mod ready;
+mod receipts;
 mod refusals;
 mod routing;
 mod service;

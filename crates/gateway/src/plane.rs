@@ -18,6 +18,7 @@ use crate::edge::Edge;
 use crate::instance::{InFlight, Instance};
 use crate::predecessors::Predecessors;
 use crate::ready::{self, ReadyRoute};
+use crate::receipts::Receipt;
 use crate::routing::{Builder, Destination, PortNumbers, ReleaseRouting, Routing, ServiceRouting};
 use crate::service::Service;
 use crate::{ejection, health, weights};
@@ -44,6 +45,8 @@ struct Kept {
     instances: BTreeMap<InstanceId, Checked>,
     /// Instances that are no longer named and may have requests in flight.
     leaving: Vec<Arc<Instance>>,
+    /// What has become of those before, until it is written down.
+    receipts: Vec<Receipt>,
     http: Option<String>,
     table_problems: Vec<String>,
     other_problems: BTreeMap<String, String>,
@@ -139,8 +142,8 @@ impl Plane {
         kept.table_problems = std::mem::take(&mut builder.problems);
         let unnamed = old_instances.into_values().map(|checked| checked.instance.clone());
         let unnamed: Vec<_> = unnamed.inspect(|instance| instance.unname()).collect();
-        kept.leaving.retain(|instance| instance.in_flight() > 0);
         kept.leaving.extend(unnamed);
+        kept.settle();
         self.routing.store(Arc::new(builder.build(table.version, epoch)));
         self.epoch.store(epoch, SeqCst);
         kept.table = table;
@@ -177,7 +180,15 @@ impl Plane {
             if self.epoch.load(SeqCst) <= routing.epoch {
                 return Ok(Begun { in_flight, address: choice.address });
             }
+            in_flight.give_back();
         }
+    }
+
+    /// Returns the receipts of drains that have ended since they were last taken.
+    pub(crate) fn take_receipts(&self) -> Vec<Receipt> {
+        let mut kept = self.kept();
+        kept.settle();
+        std::mem::take(&mut kept.receipts)
     }
 
     /// Closes connections to instances that have been idle for too long.
@@ -226,7 +237,7 @@ impl Plane {
     /// Returns what is there now.
     pub(crate) fn seen(&self) -> RouterSeen {
         let mut kept = self.kept();
-        kept.leaving.retain(|instance| instance.in_flight() > 0);
+        kept.settle();
         let mut seen = RouterSeen {
             connected: true,
             version: self.routing.load().version,
@@ -273,6 +284,14 @@ impl Plane {
 pub(crate) struct Begun {
     pub(crate) in_flight: InFlight,
     pub(crate) address: SocketAddrV4,
+}
+
+impl Kept {
+    /// Forgets those that have left and have nothing in flight any more, and keeps their receipts.
+    fn settle(&mut self) {
+        let settled = self.leaving.extract_if(.., |instance| instance.in_flight() == 0);
+        self.receipts.extend(settled.filter_map(|instance| instance.receipt()));
+    }
 }
 
 impl Checked {

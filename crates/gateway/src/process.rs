@@ -1,7 +1,7 @@
 //! The process `basalt gateway`.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,6 +25,7 @@ use crate::listeners::Listeners;
 use crate::network::Network;
 use crate::plane::Plane;
 use crate::predecessors;
+use crate::receipts;
 use crate::refusals::Refusals;
 use crate::sockets::Sockets;
 use crate::tables::Tables;
@@ -149,7 +150,7 @@ pub(crate) async fn serve(
     }
     let control = tokio::spawn(control.serve(plane.clone(), tables.clone()));
     let tending = tokio::spawn(tend(tables.clone()));
-    let sweeping = tokio::spawn(sweep(plane.clone(), connections.refusals().clone()));
+    let sweeping = tokio::spawn(sweep(plane.clone(), connections.refusals().clone(), options.data.clone()));
     let end = end.await;
     tending.abort();
     sweeping.abort();
@@ -161,7 +162,7 @@ pub(crate) async fn serve(
     if end == End::ForASuccessor {
         let path = predecessors::socket(&options.data);
         let told = match Control::listen(&path) {
-            Ok(control) => Some(tokio::spawn(control.serve(plane, tables))),
+            Ok(control) => Some(tokio::spawn(control.serve(plane.clone(), tables))),
             Err(error) => {
                 tracing::warn!("a successor won't know what is in flight here: {error}");
                 None
@@ -177,6 +178,7 @@ pub(crate) async fn serve(
     } else {
         connections.finish().await;
     }
+    write_receipts(&plane, &options.data).await;
     Ok(())
 }
 
@@ -231,11 +233,30 @@ async fn tend(tables: Arc<Tables>) {
     }
 }
 
-/// Closes connections to instances that are idle for too long, and tells what was refused, until the task is ended.
-async fn sweep(plane: Arc<Plane>, refusals: Arc<Refusals>) {
+/// Writes down what has become of drained instances.
+async fn write_receipts(plane: &Plane, data: &Path) {
+    let (receipts, folder) = (plane.take_receipts(), data.to_owned());
+    for receipt in receipts.iter().filter(|receipt| receipt.cut > 0) {
+        tracing::warn!(
+            "`{}` has left: {} in flight were cut: {}",
+            receipt.instance,
+            receipt.cut,
+            receipt.which.join(", ")
+        );
+    }
+    // It waits for the disk.
+    let written = tokio::task::spawn_blocking(move || receipts::write(&folder, &receipts)).await;
+    if let Ok(Err(error)) = written {
+        tracing::warn!("receipts of drains can't be written: {error}");
+    }
+}
+
+/// Closes connections to instances that are idle for too long, writes receipts, and tells what was refused, until the task is ended.
+async fn sweep(plane: Arc<Plane>, refusals: Arc<Refusals>, data: PathBuf) {
     loop {
         sleep(SWEEPING).await;
         plane.sweep();
+        write_receipts(&plane, &data).await;
         if let Some(news) = refusals.news() {
             tracing::warn!("{news}");
         }

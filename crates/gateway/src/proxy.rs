@@ -457,7 +457,17 @@ impl ProxyHttp for Proxy {
         FailToProxy { error_code: status, can_reuse_downstream: false }
     }
 
-    async fn logging(&self, session: &mut Session, _: Option<&Error>, ctx: &mut RequestContext) {
+    async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut RequestContext) {
+        if let Some(in_flight) = &mut ctx.in_flight {
+            match error {
+                None => in_flight.finish(),
+                Some(_) => in_flight.identify_if_cut(|| {
+                    let asked = Aim::of(session).asked;
+                    let client = ctx.client.map_or_else(|| "somebody".to_owned(), |client| client.to_string());
+                    format!("{client} {} {}{}", asked.method, asked.host, asked.path)
+                }),
+            }
+        }
         ctx.in_flight = None;
         watched::ended(&self.plane, session, ctx);
     }

@@ -18,8 +18,9 @@ const CONNECT: Duration = Duration::from_secs(1);
 const ATTEMPTS: usize = 16;
 
 /// Passes a connection on to an instance until both sides have ended.
-pub(crate) async fn serve(mut client: TcpStream, local: SocketAddr, plane: &Plane) {
-    let Some((mut instance, begun)) = connect(local, plane).await else { return };
+pub(crate) async fn serve(mut client: TcpStream, (peer, local): (SocketAddr, SocketAddr), plane: &Plane) {
+    let Some((mut instance, mut begun)) = connect(local, plane).await else { return };
+    begun.in_flight.identify(|| format!("{} tcp {local}", peer.ip()));
     // Small messages are not to wait for larger ones; on a socket that is gone this fails, and so does the rest.
     let _ = (client.set_nodelay(true), instance.set_nodelay(true));
     // Either side may break the connection at any time: that is theirs to deal with.

@@ -4,7 +4,9 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use crate::harness::{Basalt, Stack, free_address, wait_until};
+use basalt_testkit::load::Kind;
+
+use crate::harness::{Basalt, Loads, Stack, free_address, wait_until};
 
 /// Runs a script and returns what it writes.
 #[track_caller]
@@ -109,5 +111,31 @@ fn tls_metrics_log_and_traffic() {
     wait_until("TLS is served again", Duration::from_secs(20), || {
         basalt.get("/ping").0 == 200 && print().starts_with("serial=")
     });
+    basalt.down();
+}
+
+#[test]
+fn a_successor_takes_over_in_the_midst_of_updates() {
+    let mut basalt = Basalt::new();
+    let update = |basalt: &mut Basalt, version: &str| {
+        basalt.up(&Stack::new(version, "rollout \"rolling\" { max_surge = 1 }")).expect(0);
+    };
+    update(&mut basalt, "one");
+    let loads = Loads::start(&basalt, &Kind::ALL, &["version=one\n", "version=two\n", "version=three\n"]);
+    let file = basalt.folder().with_file_name("data").join("run/gateway.pid");
+    let pid = || std::fs::read_to_string(&file).unwrap_or_default().trim().parse::<i32>().ok();
+    for version in ["two", "three"] {
+        loads.flow(20);
+        let before = pid().unwrap();
+        let of = rustix::process::Pid::from_raw(before).unwrap();
+        rustix::process::kill_process(of, rustix::process::Signal::HUP).unwrap();
+        // The update begins while the old one still finishes.
+        wait_until("there is a successor", Duration::from_secs(10), || pid().is_some_and(|now| now != before));
+        update(&mut basalt, version);
+    }
+    loads.flow(20);
+    loads.finish_without_failure(&["version=three\n"]);
+    let drains = std::fs::read_to_string(basalt.folder().with_file_name("data").join("logs/drains.log")).unwrap();
+    assert!(drains.lines().filter(|line| line.contains("\"cut\":0")).count() >= 6, "{drains}");
     basalt.down();
 }

@@ -206,6 +206,16 @@ fn may_connect_again(begun: &Begun, progress: &mut Progress, error: &io::Error, 
     progress.until.is_none_or(|until| Instant::now() < until) && (gone || late || another)
 }
 
+/// Returns who has asked for what, for people.
+fn who(client: &Client, request: &Request) -> String {
+    let line = request.bytes.split(|b| *b == b'\r').next().unwrap_or_default();
+    let target = String::from_utf8_lossy(line);
+    let target = target.strip_suffix(" HTTP/1.1").unwrap_or(&target);
+    let target = target.split('?').next().unwrap_or_default();
+    let kind = if request.websocket { " websocket" } else { "" };
+    format!("{}{kind} {target}", client.ends.peer.ip())
+}
+
 async fn connect(address: SocketAddrV4) -> io::Result<Upstream> {
     let stream = timeout(CONNECT, TcpStream::connect(address)).await??;
     stream.set_nodelay(true)?;
@@ -268,7 +278,7 @@ async fn pass_on(
     request: &Request,
     mut upstream: Upstream,
     mut response: Response,
-    begun: Begun,
+    mut begun: Begun,
 ) -> After {
     client.seen.status = response.status;
     let until_close = response.body == Body::UntilClose;
@@ -279,6 +289,7 @@ async fn pass_on(
     if response.status == 101 {
         let behind = out.len();
         out.extend_from_slice(tail);
+        begun.in_flight.identify(|| who(client, request));
         return tunnel::run(shared, client, upstream.stream, (out, behind), request.websocket, begun).await;
     }
     let Ok(taken) = response.body.take(tail) else { return After::Over };
@@ -290,12 +301,14 @@ async fn pass_on(
     match relay(shared, client, &mut upstream, &mut response.body, &out).await {
         Ok(excess) => clean &= !excess,
         Err(error) => {
+            begun.in_flight.identify_if_cut(|| who(client, request));
             if error.kind() == io::ErrorKind::TimedOut {
                 shared.refusals.count(Refusal::SlowReader, client.ends.peer.ip());
             }
             return After::Over;
         }
     }
+    begun.in_flight.finish();
     if clean {
         begun.in_flight.instance().pool.put(upstream.stream, begun.address.port());
     }

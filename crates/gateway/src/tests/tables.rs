@@ -90,6 +90,48 @@ async fn connections_are_passed_on_and_counted() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_drain_has_a_receipt() {
+    let data = tempfile::tempdir().unwrap();
+    let mut gateway = Gateway::start_in(data.path(), "127.0.0.1:0".parse().unwrap()).await;
+    let app = App::start().await;
+    let virtual_address = format!("{}:7000", fresh_address());
+    let mut first = table(1, &[(1, 100, &[app.address])]);
+    listen(&mut first, &virtual_address, Protocol::Tcp);
+    let release = first.services.get_mut(&name("web")).unwrap().releases.get_mut(&1).unwrap();
+    release.drain = basalt_model::Millis(500);
+    gateway.set(&first).await;
+    gateway.until_healthy().await;
+    let mut clients = Vec::new();
+    for _ in 0..5 {
+        clients.push(TcpStream::connect(&virtual_address).await.unwrap());
+    }
+    app.behaviour.delay.store(2500, std::sync::atomic::Ordering::SeqCst);
+    let http = gateway.http;
+    let slow = tokio::spawn(async move { Client::new(http, Kind::Close).get("/").await.unwrap().status });
+    let id = "web-1-1".parse().unwrap();
+    gateway.until(|seen| seen.instances[&id].in_flight == 6).await;
+    gateway.set(&table(2, &[])).await;
+    clients.truncate(2);
+    // This one takes longer than the drain, and still ends by itself: nobody has stopped the instance.
+    assert_eq!(slow.await.unwrap(), 200);
+    drop(clients);
+    gateway.until(|seen| seen.instances.is_empty()).await;
+    let path = data.path().join("logs/drains.log");
+    let written = async {
+        loop {
+            match std::fs::read_to_string(&path) {
+                Ok(text) if text.ends_with('\n') => return text,
+                _ => tokio::time::sleep(std::time::Duration::from_millis(20)).await,
+            }
+        }
+    };
+    let text = tokio::time::timeout(std::time::Duration::from_secs(10), written).await.unwrap();
+    let receipt: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!((&receipt["instance"], &receipt["ended"], &receipt["cut"]), (&"web-1-1".into(), &4.into(), &2.into()));
+    assert_eq!(receipt["which"], serde_json::json!(vec![format!("127.0.0.1 tcp {virtual_address}"); 2]));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_address_that_is_taken_is_told_and_tried_again() {
     let mut gateway = Gateway::start().await;
     let virtual_address = format!("{}:7000", fresh_address());
