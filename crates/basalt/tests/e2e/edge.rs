@@ -135,7 +135,10 @@ fn a_successor_takes_over_in_the_midst_of_updates() {
     }
     loads.flow(20);
     loads.finish_without_failure(&["version=three\n"]);
-    let drains = std::fs::read_to_string(basalt.folder().with_file_name("data").join("logs/drains.log")).unwrap();
-    assert!(drains.lines().filter(|line| line.contains("\"cut\":0")).count() >= 6, "{drains}");
+    let drains = basalt.folder().with_file_name("data").join("logs/drains.log");
+    wait_until("each drain has its receipt", Duration::from_secs(10), || {
+        let text = std::fs::read_to_string(&drains).unwrap_or_default();
+        text.lines().filter(|line| line.contains("\"cut\":0")).count() == 6
+    });
     basalt.down();
 }
