@@ -27,6 +27,10 @@ pub struct EdgeArgs {
     /// time, or none]
     #[arg(long, value_name = "NETWORK", value_delimiter = ',', value_parser = network)]
     pub trusted_proxies: Vec<String>,
+    /// Whether trusted proxies begin each connection with the header of the PROXY protocol, version 1 or 2 [default: as last
+    /// time, or not]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub proxy_protocol: Option<bool>,
     /// Where the gateway shows its metrics to Prometheus [default: as last time, or nowhere]
     #[arg(long, value_name = "ADDRESS")]
     pub metrics: Option<SocketAddr>,
@@ -73,6 +77,7 @@ impl EdgeArgs {
             http: new.http.or(before.http),
             https: new.https.or(before.https),
             trusted_proxies: if new.trusted_proxies.is_empty() { before.trusted_proxies } else { new.trusted_proxies },
+            proxy_protocol: new.proxy_protocol.or(before.proxy_protocol),
             metrics: new.metrics.or(before.metrics),
             access_log: new.access_log.or(before.access_log),
             traces: new.traces.or(before.traces),
@@ -139,7 +144,8 @@ impl EdgeArgs {
             ("--acme-contact", self.acme_contact.clone()),
             ("--acme-ca", self.acme_ca.as_ref().map(|file| file.display().to_string())),
         ];
-        pairs.into_iter().filter_map(|(name, value)| Some([name.to_owned(), value?])).flatten().collect()
+        let pairs = pairs.into_iter().filter_map(|(name, value)| Some([name.to_owned(), value?])).flatten();
+        pairs.chain(self.proxy_protocol.map(|yes| format!("--proxy-protocol={yes}"))).collect()
     }
 
     /// Returns these in the words of the gateway.
@@ -154,6 +160,7 @@ impl EdgeArgs {
             https: self.https,
             // They were checked when they were given.
             trusted: self.trusted_proxies.iter().filter_map(|network| network.parse().ok()).collect(),
+            proxy_protocol: self.proxy_protocol.unwrap_or(false),
             metrics: self.metrics,
             access_log,
             traces: self.traces.clone(),
@@ -177,7 +184,7 @@ mod tests {
 
     #[test]
     fn arguments_come_back() {
-        let line = "x --http 127.0.0.1:1 --https [::1]:2 --trusted-proxies 10.0.0.0/8,192.0.2.1 --access-log json --traces http://c:4318 --acme-ca /ca.pem";
+        let line = "x --http 127.0.0.1:1 --https [::1]:2 --trusted-proxies 10.0.0.0/8,192.0.2.1 --proxy-protocol --access-log json --traces http://c:4318 --acme-ca /ca.pem";
         let edge = Program::parse_from(line.split(' ')).edge;
         let again = Program::parse_from(["x".to_owned()].into_iter().chain(edge.to_arguments())).edge;
         assert_eq!(edge, again);

@@ -17,9 +17,10 @@ use crate::Error;
 use crate::forwarded::Trust;
 use crate::http1::client::{Client, Ends};
 use crate::http1::connection;
-use crate::limits::{Clients, Limits};
+use crate::limits::{Clients, Counted, Limits};
 use crate::plane::Plane;
 use crate::proxy::{ATTEMPTS, Proxy};
+use crate::proxy_header;
 use crate::refusals::{Refusal, Refusals};
 use crate::tcp;
 use crate::tls;
@@ -49,7 +50,6 @@ const CONNECTION_WINDOW: u32 = 1 << 20;
 pub(crate) struct Connections {
     shared: Arc<Shared>,
     workers: Workers,
-    clients: Clients,
 }
 
 /// What all connections share.
@@ -60,6 +60,7 @@ pub(crate) struct Shared {
     pub(crate) trust: Trust,
     pub(crate) finishing: watch::Sender<bool>,
     ending: AtomicBool,
+    clients: Clients,
     proxy: Arc<HttpProxy<Proxy>>,
     /// How many are open.
     open: AtomicUsize,
@@ -77,6 +78,37 @@ impl Shared {
     /// Returns whether the gateway is about to end, so that connections end with their next answer.
     pub(crate) fn is_finishing(&self) -> bool {
         self.ending.load(Relaxed)
+    }
+
+    /// Returns who a connection is of: a load balancer that speaks the PROXY protocol says so first.
+    async fn origin(
+        &self,
+        stream: &mut tokio::net::TcpStream,
+        peer: SocketAddr,
+    ) -> Option<(SocketAddr, Option<Counted>)> {
+        // Never guessed: who is not trusted could claim anything, and who is trusted always says it.
+        if !self.trust.proxy_protocol || !self.trust.has(peer.ip()) {
+            return Some((peer, None));
+        }
+        match timeout(self.limits.head, proxy_header::read(stream)).await {
+            Ok(Ok(None)) => Some((peer, None)),
+            Ok(Ok(Some(origin))) => Some((origin, Some(self.count(origin)?))),
+            Ok(Err(error)) if error.kind() == std::io::ErrorKind::UnexpectedEof => None,
+            Ok(Err(_)) | Err(_) => {
+                self.refusals.count(Refusal::BadProxyHeader, peer.ip());
+                None
+            }
+        }
+    }
+
+    /// Counts a connection of a client; `None` if it has too many.
+    fn count(&self, peer: SocketAddr) -> Option<Counted> {
+        let most = if self.trust.has(peer.ip()) { usize::MAX } else { self.limits.connections };
+        let counted = self.clients.count(peer.ip(), most);
+        if counted.is_none() {
+            self.refusals.count(Refusal::ManyConnections, peer.ip());
+        }
+        counted
     }
 
     /// Returns the general proxy.
@@ -127,12 +159,13 @@ impl Connections {
             trust,
             finishing: watch::Sender::new(false),
             ending: AtomicBool::new(false),
+            clients: Clients::default(),
             proxy: Arc::new(proxy),
             open: AtomicUsize::new(0),
             none_open: Notify::new(),
         });
         let workers = Workers::start(threads).map_err(Error::Runtime)?;
-        Ok(Arc::new(Self { shared, workers, clients: Clients::default() }))
+        Ok(Arc::new(Self { shared, workers }))
     }
 
     /// Returns what was refused, by reason.
@@ -142,14 +175,16 @@ impl Connections {
 
     /// Serves a connection on which HTTP/1 or HTTP/2 is spoken.
     pub(crate) fn serve_http(&self, stream: TcpStream, peer: SocketAddr, local: SocketAddr) {
-        let Some(counted) = self.count(peer) else { return };
+        let Some(counted) = self.shared.count(peer) else { return };
         let (shared, open) = (self.shared.clone(), Open::new(&self.shared));
         self.workers.serve(async move {
-            let ends = Ends { peer, local, fd: stream.as_raw_fd(), https: false };
+            let fd = stream.as_raw_fd();
             // A client that has left already is no news.
-            if let Ok(stream) = tokio::net::TcpStream::from_std(stream)
+            if let Ok(mut stream) = tokio::net::TcpStream::from_std(stream)
                 && stream.set_nodelay(true).is_ok()
+                && let Some((peer, _counted)) = shared.origin(&mut stream, peer).await
             {
+                let ends = Ends { peer, local, fd, https: false };
                 connection::serve(Client::new(Box::new(stream), ends), &shared).await;
             }
             drop((open, counted));
@@ -158,16 +193,18 @@ impl Connections {
 
     /// Serves a connection on which HTTP/1 or HTTP/2 is spoken over TLS.
     pub(crate) fn serve_https(&self, stream: TcpStream, peer: SocketAddr, local: SocketAddr) {
-        let Some(counted) = self.count(peer) else { return };
+        let Some(counted) = self.shared.count(peer) else { return };
         let Some(certificates) = self.shared.plane.edge.certificates.get().cloned() else { return };
         let (shared, open) = (self.shared.clone(), Open::new(&self.shared));
         self.workers.serve(async move {
-            let ends = Ends { peer, local, fd: stream.as_raw_fd(), https: true };
+            let fd = stream.as_raw_fd();
             // A client that leaves, or speaks something else, is no news.
-            if let Ok(stream) = tokio::net::TcpStream::from_std(stream)
+            if let Ok(mut stream) = tokio::net::TcpStream::from_std(stream)
                 && stream.set_nodelay(true).is_ok()
+                && let Some((peer, _counted)) = shared.origin(&mut stream, peer).await
                 && let Ok(Ok((stream, secured, http2))) = timeout(HANDSHAKE, tls::accept(stream, &certificates)).await
             {
+                let ends = Ends { peer, local, fd, https: true };
                 let client = Client { secured: Some(Arc::new(secured)), ..Client::new(Box::new(stream), ends) };
                 match http2 {
                     true => connection::serve_http2(client, &shared).await,
@@ -180,7 +217,7 @@ impl Connections {
 
     /// Serves a connection on which anything is spoken.
     pub(crate) fn serve_tcp(&self, stream: TcpStream, peer: SocketAddr, local: SocketAddr) {
-        let Some(counted) = self.count(peer) else { return };
+        let Some(counted) = self.shared.count(peer) else { return };
         let (shared, open) = (self.shared.clone(), Open::new(&self.shared));
         self.workers.serve(async move {
             if let Ok(stream) = tokio::net::TcpStream::from_std(stream) {
@@ -188,16 +225,6 @@ impl Connections {
             }
             drop((open, counted));
         });
-    }
-
-    /// Counts a connection of a client; `None` if it has too many.
-    fn count(&self, peer: SocketAddr) -> Option<crate::limits::Counted> {
-        let most = if self.shared.trust.has(peer.ip()) { usize::MAX } else { self.shared.limits.connections };
-        let counted = self.clients.count(peer.ip(), most);
-        if counted.is_none() {
-            self.shared.refusals.count(Refusal::ManyConnections, peer.ip());
-        }
-        counted
     }
 
     /// Finishes what is in flight: answers close their connection, and idle connections are closed.

@@ -6,12 +6,16 @@ use crate::network::Network;
 
 /// Whose word about the client is believed.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Trust(pub(crate) Vec<Network>);
+pub(crate) struct Trust {
+    pub(crate) networks: Vec<Network>,
+    /// Whether they begin each connection with the header of the PROXY protocol.
+    pub(crate) proxy_protocol: bool,
+}
 
 impl Trust {
     /// Returns whether what this peer says of its own client is believed.
     pub(crate) fn has(&self, peer: IpAddr) -> bool {
-        self.0.iter().any(|network| network.has(peer))
+        self.networks.iter().any(|network| network.has(peer))
     }
 
     /// Returns who has sent a request: the last in `X-Forwarded-For` whom nobody trusted has vouched for, else the peer.
@@ -83,7 +87,7 @@ mod tests {
 
     #[test]
     fn the_client_is_whom_no_trusted_proxy_vouches_for() {
-        let trust = Trust(vec!["10.0.0.0/8".parse().unwrap()]);
+        let trust = Trust { networks: vec!["10.0.0.0/8".parse().unwrap()], ..Trust::default() };
         let check = |peer: &str, said: &str, expected: &str| {
             assert_eq!(trust.client(peer.parse().unwrap(), said).to_string(), expected, "{peer} {said}");
         };

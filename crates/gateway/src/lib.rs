@@ -38,6 +38,7 @@ mod probe;
 mod process;
 mod protocol;
 mod proxy;
+mod proxy_header;
 mod ready;
 mod receipts;
 mod refusals;

@@ -47,6 +47,8 @@ pub struct GatewayOptions {
     pub http: SocketAddr,
     /// Whose word about their own clients is believed: proxies and load balancers before this one.
     pub trusted: Vec<Network>,
+    /// Whether those begin each connection with the header of the PROXY protocol.
+    pub proxy_protocol: bool,
     /// How much is granted to a client.
     pub limits: Limits,
     /// Where they are taken over TLS.
@@ -66,7 +68,18 @@ impl GatewayOptions {
     pub fn new(data: PathBuf, http: SocketAddr) -> Self {
         let acme = AcmeOptions { directory: LETS_ENCRYPT.to_owned(), contact: None, root: None };
         let limits = Limits::default();
-        Self { data, http, trusted: vec![], limits, https: None, metrics: None, access_log: None, traces: None, acme }
+        Self {
+            data,
+            http,
+            trusted: vec![],
+            proxy_protocol: false,
+            limits,
+            https: None,
+            metrics: None,
+            access_log: None,
+            traces: None,
+            acme,
+        }
     }
 }
 
@@ -135,7 +148,7 @@ pub(crate) async fn serve(
     let control = Control::in_data(&options.data).await?;
     furnish(&plane, &options);
     let sockets = Sockets::take_back(options.data.join("run/fdstore.sock"));
-    let trust = Trust(options.trusted.clone());
+    let trust = Trust { networks: options.trusted.clone(), proxy_protocol: options.proxy_protocol };
     let connections = Connections::new(plane.clone(), threads, options.limits.clone(), trust)?;
     // Nothing else sets it.
     let _ = plane.edge.peers.set(connections.refusals().clone());

@@ -34,6 +34,44 @@ fn files((certificate, key): (String, String)) -> Tls {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_load_balancer_says_whose_a_connection_is() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let folder = tempfile::tempdir().unwrap();
+    let app = App::start().await;
+    let options = |proxies: &str| GatewayOptions {
+        trusted: vec![proxies.parse().unwrap()],
+        proxy_protocol: true,
+        ..GatewayOptions::new(folder.path().join("data"), free())
+    };
+    for (proxies, header, expected) in [
+        ("127.0.0.1", "PROXY TCP4 192.0.2.7 10.0.0.1 4000 80\r\n", Some("192.0.2.7")),
+        ("127.0.0.1", "PROXY UNKNOWN\r\n", Some("127.0.0.1")),
+        ("127.0.0.1", "", None),
+        // Whom nobody trusts is a client, and its header no request.
+        ("10.0.0.0/8", "", Some("127.0.0.1")),
+        ("10.0.0.0/8", "PROXY TCP4 192.0.2.7 10.0.0.1 4000 80\r\n", None),
+    ] {
+        let mut gateway = Gateway::start_with(options(proxies)).await;
+        gateway.set(&table(1, &[(1, 100, &[app.address])])).await;
+        gateway.until_healthy().await;
+        let mut stream = tokio::net::TcpStream::connect(gateway.http).await.unwrap();
+        let request = format!(
+            "{header}GET /headers HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 1.1.1.1\r\nConnection: close\r\n\r\n"
+        );
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut got = String::new();
+        // A connection that is refused may be reset.
+        let _ = stream.read_to_string(&mut got).await;
+        match expected {
+            Some("127.0.0.1") if proxies == "127.0.0.1" => assert!(got.contains("1.1.1.1, 127.0.0.1"), "{got}"),
+            Some(client) => assert!(got.contains(&format!("\"x-forwarded-for\": \"{client}\"")), "{got}"),
+            None => assert!(!got.contains("200 OK"), "{header}: {got}"),
+        }
+        gateway.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_host_has_its_certificate_and_protocols_are_agreed_on() {
     let folder = tempfile::tempdir().unwrap();
     let (authority, https, app) = (Authority::new(), free(), App::start().await);
