@@ -16,6 +16,7 @@ mod answer;
 mod budget;
 mod choice;
 mod client;
+mod compression;
 mod connections;
 mod control;
 mod copy;

@@ -142,8 +142,9 @@ impl Plane {
         kept.table_problems = std::mem::take(&mut builder.problems);
         let unnamed = old_instances.into_values().map(|checked| checked.instance.clone());
         let unnamed: Vec<_> = unnamed.inspect(|instance| instance.unname()).collect();
-        kept.leaving.extend(unnamed);
+        // Before those that leave now are added: they may get requests until the new table is in force.
         kept.settle();
+        kept.leaving.extend(unnamed);
         self.routing.store(Arc::new(builder.build(table.version, epoch)));
         self.epoch.store(epoch, SeqCst);
         kept.table = table;

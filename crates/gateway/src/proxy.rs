@@ -17,6 +17,7 @@ use crate::admission;
 use crate::affinity::Belongs;
 use crate::answer::{self, Answer};
 use crate::choice::Attempts;
+use crate::compression;
 use crate::downstream::Downstream;
 use crate::edge;
 use crate::ejection;
@@ -286,6 +287,9 @@ impl ProxyHttp for Proxy {
         {
             peer.options.read_timeout = Some(Duration::from_millis(timeout.0));
         }
+        if ctx.route.as_ref().is_some_and(|route| route.rules.compress) {
+            session.upstream_compression = compression::begin(session.req_header());
+        }
         ctx.sent = Some(Instant::now());
         ctx.last = Some(in_flight.instance().clone());
         ctx.address = Some(address);
@@ -311,6 +315,17 @@ impl ProxyHttp for Proxy {
         if let Some(route) = &ctx.route {
             shape(request, route)?;
         }
+        Ok(())
+    }
+
+    async fn adjust_upstream_modules(
+        &self,
+        session: &mut Session,
+        response: &ResponseHeader,
+        _: bool,
+        _: &mut RequestContext,
+    ) -> Result<()> {
+        compression::judge(&mut session.upstream_compression, response);
         Ok(())
     }
 

@@ -76,6 +76,9 @@ pub struct Rules {
     /// How long an instance may be silent: before it answers, and within its answer.
     #[serde(skip_serializing_if = "is_default")]
     pub timeout: Option<Millis>,
+    /// Whether answers are compressed for clients that take it.
+    #[serde(skip_serializing_if = "is_default")]
+    pub compress: bool,
     /// How often a request that may be repeated is sent again, at most.
     #[serde(skip_serializing_if = "is_default")]
     pub retries: Option<u32>,

@@ -387,6 +387,7 @@ static ROUTE: Shape = shape(
         key("rewrite", Of::Text, "Takes the place of `path` before an instance sees it."),
         key("request_headers", TEXT_MAP, "Headers that an instance sees; an empty value takes one away."),
         key("response_headers", TEXT_MAP, "Headers that a client sees; an empty value takes one away."),
+        key("compress", Of::Bool, "Whether texts are compressed for clients that take gzip, brotli or zstd; false."),
         key("timeout", Of::Duration, "How long an instance may be silent before it has failed; any time."),
         key("retries", Of::Integer(0, 10), "How often a request that may be repeated is sent again; 2."),
         key("body_limit", Of::Size, "The largest body of a request (413 beyond it); any size."),

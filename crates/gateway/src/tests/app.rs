@@ -113,5 +113,15 @@ async fn answer(
         "/headers" => headers.into(),
         _ => address.to_string().into(),
     };
-    answer(status(&behaviour.status), body)
+    let kind = match path.as_str() {
+        "/text" => "text/plain",
+        "/events" => "text/event-stream",
+        _ => return answer(status(&behaviour.status), body),
+    };
+    let body = "what repeats is short ".repeat(1000);
+    Ok(Response::builder()
+        .status(status(&behaviour.status))
+        .header("content-type", kind)
+        .body(Full::new(body.into()))
+        .unwrap())
 }

@@ -83,6 +83,45 @@ async fn routes_shape_requests_and_answers() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn texts_are_compressed_where_asked_for() {
+    let app = App::start().await;
+    let routes = vec![("/", Rules { compress: true, ..Rules::default() }), ("/events/plain", Rules::default())];
+    let (gateway, _) = serving(&with_routes(table(1, &[(1, 100, &[app.address])]), routes)).await;
+    for kind in [Kind::KeepAlive, Kind::Http2] {
+        let mut client = Client::new(gateway.http, kind);
+        for (path, accepted, coding) in [
+            ("/text", "gzip", "gzip"),
+            ("/text", "deflate, br", "br"),
+            ("/text", "zstd", "zstd"),
+            ("/text", "identity", ""),
+            ("/text", "gzip;q=0", ""),
+            ("/events", "gzip", ""),
+            ("/short", "gzip", ""),
+            ("/text", "gzip", "gzip"),
+        ] {
+            let request = Request::builder().uri(path).header("accept-encoding", accepted);
+            let got = client.request(request, "".into()).await.unwrap();
+            assert_eq!((got.status, header(&got, "content-encoding")), (200, coding), "{path} {accepted}");
+            assert_eq!(got.body.len() == 22_000, coding.is_empty() && path != "/short", "{path} {accepted}");
+            assert_eq!(header(&got, "vary").contains("accept-encoding"), path == "/text", "{path} {accepted}");
+        }
+    }
+    // One answers badly: what is sent again is compressed anew.
+    let bad = App::start().await;
+    bad.behaviour.status.store(503, SeqCst);
+    let routes = vec![("/", Rules { compress: true, ..Rules::default() })];
+    let two = table(2, &[(1, 100, &[app.address, bad.address])]);
+    let (gateway, _) = serving(&with_routes(two, routes)).await;
+    let mut client = Client::new(gateway.http, Kind::KeepAlive);
+    for _ in 0..4 {
+        let request = Request::builder().uri("/text").header("accept-encoding", "gzip");
+        let got = client.request(request, "".into()).await.unwrap();
+        assert_eq!((got.status, header(&got, "content-encoding")), (200, "gzip"));
+    }
+    assert!(bad.requests() > 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_too_much_is_refused() {
     let app = App::start().await;
     let sorry = ErrorPage { content_type: "text/html".into(), body: "<h1>sorry</h1>".into() };

@@ -33,6 +33,7 @@ pub(super) fn rules(route: &mut Reader, host: Option<&str>) -> Rules {
         respond: respond(route),
         request_headers: route.get("request_headers", header_map).unwrap_or_default(),
         response_headers: route.get("response_headers", header_map).unwrap_or_default(),
+        compress: route.get("compress", read::boolean).unwrap_or(false),
         timeout: route.get("timeout", positive),
         retries: route.get("retries", read::integer(0..=MOST_RETRIES)),
         body_limit: route.get("body_limit", units::size),
