@@ -92,3 +92,64 @@ fn eject_unless_too_many(release: &ReleaseRouting, eject: &Eject, instance: &Arc
         instance.readmit();
     });
 }
+
+#[cfg(test)]
+mod tests {
+    use basalt_model::{Health, Weight};
+    use tokio::sync::watch;
+
+    use super::*;
+    use crate::service::Service;
+
+    /// A release whose healthy instances have each answered so many requests, with so many errors, in so many milliseconds.
+    fn release(instances: &[(u32, u32, u64)]) -> ReleaseRouting {
+        let service = Arc::new(Service::new("web".parse().unwrap()));
+        let instance = |(at, (requests, errors, millis)): (usize, &(u32, u32, u64))| {
+            let id = format!("web-1-{}", at + 1).parse().unwrap();
+            let (address, health) = ([127, 0, 0, 1].into(), (Health::default(), None));
+            let dirty = watch::Sender::default();
+            let instance = Arc::new(Instance::new(id, 1, address, health, Duration::ZERO, service.clone(), dirty));
+            instance.judge(Some(true));
+            for at in 0..*requests {
+                let in_flight = instance.begin();
+                in_flight.count_outcome(false, Duration::from_millis(*millis));
+                if at < *errors {
+                    in_flight.count_error();
+                }
+            }
+            instance
+        };
+        let instances = instances.iter().enumerate().map(instance).collect();
+        ReleaseRouting { number: 1, weight: Weight::ALL, instances, ports: vec![Some(80)] }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_stands_out_is_ejected_and_comes_back() {
+        let check = async |eject: &Eject, instances: &[(u32, u32, u64)], expected: &[usize]| {
+            let release = release(instances);
+            compare(&release, eject);
+            let out = || -> Vec<usize> {
+                (0..release.instances.len()).filter(|at| release.instances[*at].is_ejected()).collect()
+            };
+            assert_eq!(out(), expected, "{instances:?}");
+            tokio::time::sleep(Duration::from_secs(11)).await;
+            assert_eq!(out(), [] as [usize; 0]);
+        };
+        let slower = Eject { slower_percent: 300, ..Eject::default() };
+        check(&slower, &[(20, 0, 10), (20, 0, 10), (20, 0, 30)], &[2]).await;
+        check(&slower, &[(20, 0, 10), (20, 0, 10), (20, 0, 29)], &[]).await;
+        // Few requests say little, and of two nobody knows which is the slow one.
+        check(&slower, &[(20, 0, 10), (20, 0, 10), (19, 0, 90)], &[]).await;
+        check(&slower, &[(20, 0, 10), (20, 0, 90)], &[]).await;
+        // At most half of them, the slowest first.
+        check(&slower, &[(20, 0, 1), (20, 0, 1), (20, 0, 1), (20, 0, 50), (20, 0, 90)], &[3, 4]).await;
+        let one = Eject { at_most: 20, ..slower.clone() };
+        check(&one, &[(20, 0, 1), (20, 0, 1), (20, 0, 1), (20, 0, 50), (20, 0, 90)], &[4]).await;
+        let errors = Eject { error_percent: 50, ..Eject::default() };
+        check(&errors, &[(20, 10, 1), (20, 9, 1)], &[0]).await;
+        check(&errors, &[(20, 20, 1), (20, 20, 1)], &[0]).await;
+        check(&errors, &[(19, 19, 1), (20, 0, 1)], &[]).await;
+        check(&errors, &[(20, 20, 1)], &[]).await;
+        check(&Eject::default(), &[(20, 20, 1), (20, 0, 90)], &[]).await;
+    }
+}
