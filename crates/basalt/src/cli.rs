@@ -397,7 +397,17 @@ pub enum ImageVerb {
     },
     /// Bake the images of a stack
     #[command(after_help = "Example: basalt image bake examples/shop")]
-    Bake(StackArgs),
+    Bake {
+        /// The stack
+        #[command(flatten)]
+        stack: StackArgs,
+        /// Run programs again, although nothing that went into them has changed
+        #[arg(long)]
+        no_cache: bool,
+    },
+    /// Write the locks of Debian bases anew: the versions that the archive has now
+    #[command(after_help = "Example: basalt image lock examples/shop")]
+    Lock(StackArgs),
     /// Read an image from an archive, a layout or a bare root
     #[command(after_help = "\
 Archives may be packed as a whole with gzip or zstd.

@@ -5,18 +5,18 @@ use std::io::Read;
 use std::path::Path;
 
 use basalt_depot::Depot;
-use basalt_model::{BakeFrom, Digest, ImageSource, Name, Stack};
+use basalt_model::{Digest, ImageSource, Name, Stack};
 use basalt_plan::{Desired, PinError, pin};
 use basalt_seam::Secrets;
 use basalt_stackfile::{Disk, Inputs, Loaded, OutputValue, Sealed, load, load_text, render};
 use basalt_trust::SecretStore;
 
+use crate::baking;
 use crate::cli::StackArgs;
 use crate::error::{CliError, Kind, Result};
 use crate::image_registry::Registries;
 use crate::output::Output;
 use crate::paths::Data;
-use crate::progress::ImageProgress;
 
 /// What variables in the environment begin with.
 const VARIABLE: &str = "BASALT_VAR_";
@@ -45,13 +45,19 @@ pub fn read(args: &StackArgs) -> Result<Loaded> {
     let (var_files, environment) = (args.var_files.clone(), args.environment.clone());
     let inputs = Inputs { vars, process, var_files, environment, now };
     if args.stack != Path::new("-") {
-        return Ok(load(&args.stack, &inputs));
+        return Ok(checked(load(&args.stack, &inputs)));
     }
     let mut text = String::new();
     std::io::stdin().take(LONGEST_INPUT).read_to_string(&mut text).map_err(|error| {
         CliError::of(Kind::Invalid, &error).help("standard input holds a stack in HCL, YAML or JSON")
     })?;
-    Ok(load_text(&Disk, &text, Path::new("."), &inputs))
+    Ok(checked(load_text(&Disk, &text, Path::new("."), &inputs)))
+}
+
+/// Adds what is to be said about files that a stack refers to.
+fn checked(mut loaded: Loaded) -> Loaded {
+    baking::check(&mut loaded);
+    loaded
 }
 
 /// Reads a stack and shows what is to be said about it; `None` if it is invalid.
@@ -128,11 +134,13 @@ fn missing(errors: &[PinError]) -> CliError {
 }
 
 /// The digests of a stack's images.
-struct Images<'a> {
-    stack: &'a Stack,
-    depot: Depot,
+pub(crate) struct Images<'a> {
+    pub(crate) stack: &'a Stack,
+    pub(crate) depot: Depot,
     registries: Registries<'a>,
-    out: Output,
+    pub(crate) out: Output,
+    /// Whether programs run again although what they gave is known.
+    pub(crate) fresh: bool,
     found: BTreeMap<String, Digest>,
 }
 
@@ -140,7 +148,8 @@ impl<'a> Images<'a> {
     /// Bakes or reads every image that a service or job uses, and those that these start from.
     fn resolve(stack: &'a Stack, data: &'a Data, out: Output) -> Result<Self> {
         let depot = Depot::open(&data.depot()).map_err(|error| CliError::of(Kind::Internal, &error))?;
-        let mut images = Self { stack, depot, registries: Registries::new(data), out, found: BTreeMap::new() };
+        let registries = Registries::new(data);
+        let mut images = Self { stack, depot, registries, out, fresh: false, found: BTreeMap::new() };
         let services = stack.services.values().map(|service| &service.image);
         for source in services.chain(stack.jobs.values().map(|job| &job.image)) {
             images.find(source, &mut Vec::new())?;
@@ -148,35 +157,26 @@ impl<'a> Images<'a> {
         Ok(images)
     }
 
-    fn find(&mut self, source: &ImageSource, under_way: &mut Vec<Name>) -> Result<Digest> {
+    pub(crate) fn find(&mut self, source: &ImageSource, under_way: &mut Vec<Name>) -> Result<Digest> {
         let key = key(source);
         if let Some(digest) = self.found.get(&key) {
             return Ok(*digest);
         }
         let digest = match source {
+            ImageSource::Reference(reference) if reference.starts_with("sha256:") => {
+                let digest = reference
+                    .parse()
+                    .map_err(|error| CliError::of(Kind::Invalid, &error as &basalt_model::InvalidDigest))?;
+                self.depot
+                    .config(&digest)
+                    .map_err(|error| failed(&format!("the image `{reference}` can't be had"), &error))?;
+                digest
+            }
             ImageSource::Reference(reference) => self.registries.image(&self.depot, reference, self.out)?,
             ImageSource::Block(name) => self.bake(name, under_way)?,
         };
         self.found.insert(key, digest);
         Ok(digest)
-    }
-
-    fn bake(&mut self, name: &Name, under_way: &mut Vec<Name>) -> Result<Digest> {
-        let Some(bake) = self.stack.images.get(name) else {
-            return Err(CliError::invalid(format!("there is no image `{name}` in the stack")));
-        };
-        if under_way.contains(name) {
-            return Err(CliError::invalid(format!("the image `{name}` starts from itself")));
-        }
-        under_way.push(name.clone());
-        let from = match &bake.from {
-            BakeFrom::Scratch => None,
-            BakeFrom::Image(source) => Some(self.find(source, under_way)?),
-        };
-        under_way.pop();
-        let progress = ImageProgress::new(self.out, name.as_str());
-        let baked = self.depot.bake(bake, from.as_ref(), &progress);
-        baked.map_err(|error| failed(&format!("the image `{name}` can't be baked"), &error))
     }
 
     fn digest(&self, source: &ImageSource) -> Option<Digest> {
@@ -185,7 +185,7 @@ impl<'a> Images<'a> {
 }
 
 /// What is wrong with an image is wrong with what was given: a path, an archive.
-fn failed(message: &str, error: &basalt_depot::Error) -> CliError {
+pub(crate) fn failed(message: &str, error: &basalt_depot::Error) -> CliError {
     CliError::invalid(message).because(error)
 }
 
@@ -193,9 +193,10 @@ fn failed(message: &str, error: &basalt_depot::Error) -> CliError {
 ///
 /// # Errors
 /// If one can't be baked.
-pub fn bake_all(stack: &Stack, data: &Data, out: Output) -> Result<BTreeMap<Name, Digest>> {
+pub fn bake_all(stack: &Stack, fresh: bool, data: &Data, out: Output) -> Result<BTreeMap<Name, Digest>> {
     let depot = Depot::open(&data.depot()).map_err(|error| CliError::of(Kind::Internal, &error))?;
-    let mut images = Images { stack, depot, registries: Registries::new(data), out, found: BTreeMap::new() };
+    let registries = Registries::new(data);
+    let mut images = Images { stack, depot, registries, out, fresh, found: BTreeMap::new() };
     let mut baked = BTreeMap::new();
     for name in stack.images.keys() {
         baked.insert(name.clone(), images.find(&ImageSource::Block(name.clone()), &mut Vec::new())?);
@@ -204,7 +205,7 @@ pub fn bake_all(stack: &Stack, data: &Data, out: Output) -> Result<BTreeMap<Name
 }
 
 /// Names an image within one stack; block names have no colon.
-fn key(source: &ImageSource) -> String {
+pub(crate) fn key(source: &ImageSource) -> String {
     match source {
         ImageSource::Block(name) => name.to_string(),
         ImageSource::Reference(reference) => format!("reference:{reference}"),

@@ -18,7 +18,7 @@ use crate::progress::ImageProgress;
 use crate::recorded::recorded;
 use crate::render::printable;
 use crate::sweeping::{self, Needed, needed};
-use crate::{desired, image_registry, render};
+use crate::{baking, desired, image_registry, render};
 
 /// Does something with images.
 ///
@@ -30,7 +30,8 @@ pub fn image(verb: &ImageVerb, data: &Data, out: Output) -> Result<Outcome> {
     match verb {
         ImageVerb::List => list(&depot()?, data, out),
         ImageVerb::Inspect { image } => inspect(&depot()?, image, data, out),
-        ImageVerb::Bake(args) => bake(args, data, out),
+        ImageVerb::Bake { stack, no_cache } => bake(stack, *no_cache, data, out),
+        ImageVerb::Lock(args) => lock(args, data, out),
         ImageVerb::Import { reference } => import(&depot()?, reference, out),
         ImageVerb::Export { image, file, tag } => export(&depot()?, image, file, tag.as_deref(), out),
         ImageVerb::Remove { image } => remove(&depot()?, image, data, out),
@@ -131,9 +132,15 @@ fn inspect(depot: &Depot, image: &str, data: &Data, out: Output) -> Result<Outco
     Ok(Outcome::Done)
 }
 
-fn bake(args: &StackArgs, data: &Data, out: Output) -> Result<Outcome> {
+fn lock(args: &StackArgs, data: &Data, out: Output) -> Result<Outcome> {
     let Some(declared) = desired::stack(args, out)? else { return Ok(Outcome::Invalid) };
-    let baked = desired::bake_all(&declared.stack, data, out)?;
+    baking::lock(&declared.stack, data, out)?;
+    Ok(Outcome::Done)
+}
+
+fn bake(args: &StackArgs, fresh: bool, data: &Data, out: Output) -> Result<Outcome> {
+    let Some(declared) = desired::stack(args, out)? else { return Ok(Outcome::Invalid) };
+    let baked = desired::bake_all(&declared.stack, fresh, data, out)?;
     if out.json() {
         out.document(&baked)?;
     } else {

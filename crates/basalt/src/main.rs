@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+mod baking;
 mod cli;
 mod clock;
 mod command;
@@ -47,6 +48,7 @@ fn main() -> ExitCode {
     // These fork, and so must come before any thread and any runtime.
     match std::env::args_os().nth(1).as_deref().and_then(std::ffi::OsStr::to_str) {
         Some("create-instance") => return basalt_container::create::main(),
+        Some("run-sandbox") => return basalt_container::sandbox::main(),
         Some("probe-instance") => return basalt_container::probe::main(),
         _ => {}
     }

@@ -52,6 +52,28 @@ impl Progress for ImageProgress {
         self.bar.set_message(what.to_owned());
         self.bar.set_position(done);
     }
+
+    fn step(&self, (number, total): (usize, usize), title: &str, cached: bool) {
+        let place = if number == 0 { String::new() } else { format!("step {number} of {total}: ") };
+        let cached = if cached { " (as before)" } else { "" };
+        self.say(&format!("image {}: {place}{title}{cached}", self.name));
+        self.bar.set_message(title.to_owned());
+    }
+
+    fn line(&self, text: &str) {
+        self.say(&format!("  {text}"));
+    }
+}
+
+impl ImageProgress {
+    /// Says a line that stays, above the bar if there is one.
+    fn say(&self, line: &str) {
+        if self.out.error_live {
+            self.bar.println(line);
+        } else {
+            self.out.note(&format!("{line}\n"));
+        }
+    }
 }
 
 impl basalt_registry::Progress for ImageProgress {

@@ -63,7 +63,7 @@ fn block(cx: &Cx, node: &Node, name: &str) -> Option<Block> {
     if target.is_none() && args.is_empty() && beside {
         block.set("dockerfile", Expr::text(cx.path(&file)));
     } else {
-        let mut inner = Block::plain("dockerfile").with("file", Expr::text(cx.path(&file)));
+        let mut inner = Block::plain("build").with("dockerfile", Expr::text(cx.path(&file)));
         if !beside {
             inner.set("context", Expr::text(cx.path(&context)));
         }

@@ -128,7 +128,7 @@ pub(crate) const BUILD: &[Row] = &[
     row(
         "additional_contexts",
         "further contexts are left out",
-        "write `images = { NAME = image.NAME }` in the `dockerfile` block",
+        "write `images = { NAME = image.NAME }` in the `build` block",
     ),
     row("cache_from", "caches are left out: steps are cached by what went into them", ""),
     row("cache_to", "caches are left out: steps are cached by what went into them", ""),
@@ -140,7 +140,7 @@ pub(crate) const BUILD: &[Row] = &[
     row(
         "network",
         "the network of the build is left out",
-        "write `network = false` in the `dockerfile` block to build without any",
+        "write `network = false` in the `build` block to build without any",
     ),
     row("no_cache", "`no_cache` is left out: steps are cached by what went into them", ""),
     row("platforms", "platforms are left out: an image is built for the machine's own", ""),

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use basalt_container::keeper::{KeeperOptions, RoleCommand};
-use basalt_container::{create, keeper, probe, supervise};
+use basalt_container::{create, keeper, probe, sandbox, supervise};
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -12,6 +12,7 @@ fn main() -> ExitCode {
     match args.as_slice() {
         ["create-instance"] => create::main(),
         ["probe-instance"] => probe::main(),
+        ["run-sandbox"] => sandbox::main(),
         ["keeper", data, roles @ ..] => {
             let command = |role: &&str| RoleCommand {
                 role: (*role).to_owned(),

@@ -57,7 +57,7 @@ mod tests {
     fn both_ways_show_the_same() {
         let dir = tempfile::tempdir().unwrap();
         let depot = Depot::open(dir.path()).unwrap();
-        let file = BakeStep::File { path: "/etc/motd".into(), content: "hello".into(), mode: 0o644 };
+        let file = BakeStep::file("/etc/motd", "hello", 0o644);
         let config = ImageConfig { env: BTreeMap::new(), ..ImageConfig::default() };
         let bake = Bake { from: BakeFrom::Scratch, steps: vec![file], config };
         let digest = depot.bake(&bake, None, &|_: &str, _, _| {}).unwrap();

@@ -22,6 +22,7 @@ pub mod probe;
 mod process;
 mod protocol;
 mod root;
+pub mod sandbox;
 mod seccomp;
 mod sets;
 pub mod supervise;

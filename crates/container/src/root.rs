@@ -117,21 +117,26 @@ impl Root {
 
     /// Reads a small file of the root, following links only beneath it. Absent is empty.
     pub(crate) fn read(&self, path: &str) -> Result<String, RootError> {
-        let failed = || format!("could not read `{path}` of the image");
-        let how = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
-        let relative = path.trim_start_matches('/');
-        let file = match rustix::fs::openat2(&self.tree, relative, how, Mode::empty(), ResolveFlags::IN_ROOT) {
-            Ok(fd) => File::from(fd),
-            Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR) => return Ok(String::new()),
-            Err(error) => return Err(at(failed())(error)),
-        };
-        if !file.metadata().map_err(at(failed()))?.is_file() {
-            return Ok(String::new());
-        }
-        let mut bytes = Vec::new();
-        file.take(LONGEST_USERS).read_to_end(&mut bytes).map_err(at(failed()))?;
-        Ok(String::from_utf8_lossy(&bytes).into_owned())
+        read_within(self.tree.as_fd(), path)
     }
+}
+
+/// Reads a small file of a root, following links only beneath it. Absent is empty.
+pub(crate) fn read_within(root: BorrowedFd<'_>, path: &str) -> Result<String, RootError> {
+    let failed = || format!("could not read `{path}` of the image");
+    let how = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    let relative = path.trim_start_matches('/');
+    let file = match rustix::fs::openat2(root, relative, how, Mode::empty(), ResolveFlags::IN_ROOT) {
+        Ok(fd) => File::from(fd),
+        Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR) => return Ok(String::new()),
+        Err(error) => return Err(at(failed())(error)),
+    };
+    if !file.metadata().map_err(at(failed()))?.is_file() {
+        return Ok(String::new());
+    }
+    let mut bytes = Vec::new();
+    file.take(LONGEST_USERS).read_to_end(&mut bytes).map_err(at(failed()))?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 /// Lays the image over its objects; `between` is what overlayfs wants between the two.

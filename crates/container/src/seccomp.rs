@@ -107,6 +107,11 @@ const KILL: u32 = SECCOMP_RET_KILL_PROCESS;
 
 /// Returns the filter.
 pub(crate) fn filter() -> Vec<sock_filter> {
+    filter_and(&[])
+}
+
+/// Returns the filter that allows these calls too.
+pub(crate) fn filter_and(more: &[c_long]) -> Vec<sock_filter> {
     let mut program = vec![load(ARCHITECTURE_AT), jump(BPF_JEQ, ARCHITECTURE, 1, 0), end(KILL), load(NUMBER_AT)];
     let special = |call: c_long, rest: Vec<sock_filter>| {
         let past = u8::try_from(rest.len()).expect("the special cases are short");
@@ -119,7 +124,7 @@ pub(crate) fn filter() -> Vec<sock_filter> {
     program.extend(special(SYS_clone3, vec![end(ABSENT)]));
     program.extend(special(SYS_socket, any_of(&CLOSED_SOCKETS, DENY, ALLOW)));
     program.extend(special(SYS_personality, any_of(&PERSONALITIES, ALLOW, DENY)));
-    program.extend(search(&ranges()));
+    program.extend(search(&ranges(more)));
     program
 }
 
@@ -131,8 +136,9 @@ fn any_of(values: &[u32], yes: u32, no: u32) -> Vec<sock_filter> {
 }
 
 /// Returns the allowed numbers as ranges in ascending order.
-fn ranges() -> Vec<(u32, u32)> {
-    let mut numbers: Vec<u32> = [ALLOWED, ALLOWED_OLD, ALLOWED_NEW].concat().into_iter().map(|n| n as u32).collect();
+fn ranges(more: &[c_long]) -> Vec<(u32, u32)> {
+    let mut numbers: Vec<u32> =
+        [ALLOWED, ALLOWED_OLD, ALLOWED_NEW, more].concat().into_iter().map(|n| n as u32).collect();
     numbers.sort_unstable();
     let mut ranges: Vec<(u32, u32)> = Vec::new();
     for number in numbers {

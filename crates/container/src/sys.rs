@@ -294,6 +294,30 @@ pub(crate) fn become_mapped_root() -> io::Result<()> {
     }
 }
 
+/// Does something while files that are made belong to `id`, without losing any power over files meanwhile.
+pub(crate) fn as_file_owner<T>(id: u32, act: impl FnOnce() -> T) -> io::Result<T> {
+    /// Keeps capabilities when the owner of new files changes (capabilities(7), SECBIT_NO_SETUID_FIXUP).
+    const NO_SETUID_FIXUP: libc::c_ulong = 1 << 2;
+    let securebits = |bits: libc::c_ulong| {
+        // SAFETY: prctl(2) with plain numbers.
+        match unsafe { libc::prctl(libc::PR_SET_SECUREBITS, bits, 0, 0, 0) } {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        }
+    };
+    // SAFETY: plain system calls on this process, which has a single thread.
+    let become_owner = |id: u32| unsafe {
+        libc::setfsgid(id);
+        libc::setfsuid(id);
+    };
+    securebits(NO_SETUID_FIXUP)?;
+    become_owner(id);
+    let done = act();
+    become_owner(0);
+    securebits(0)?;
+    Ok(done)
+}
+
 /// Puts a descriptor in the place of a standard stream.
 pub(crate) fn replace_stream(fd: BorrowedFd<'_>, stream: RawFd) -> io::Result<()> {
     // SAFETY: only 0, 1 and 2 are replaced, which no value owns.

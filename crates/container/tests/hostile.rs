@@ -47,11 +47,7 @@ fn the_program_on_the_host_is_not_overwritten() {
     assert_eq!(machine.output(machine.release(script)), ["."]);
     for command in [vec!["/proc/self/exe", "keeper", "/tmp"], vec!["/proc/1/exe"], vec!["/etc/script"]] {
         let mut release = machine.release("");
-        release.image = machine.bake_more(&[BakeStep::File {
-            path: "/etc/script".into(),
-            content: "#!/proc/self/exe\n".into(),
-            mode: 0o755,
-        }]);
+        release.image = machine.bake_more(&[BakeStep::file("/etc/script", "#!/proc/self/exe\n", 0o755)]);
         release.command = Some(command.iter().map(|c| (*c).to_owned()).collect());
         machine.start("job-1-1", 1, release);
         let (exit, _) = machine.ended("job-1-1");

@@ -1,16 +1,18 @@
-//! Baking: from files of this machine to an image that is the same, bit for bit, wherever it is baked.
+//! Baking: from files of this machine, and programs run over a root, to an image.
 //!
-//! The layer is stored unpacked: compressed bytes differ between versions of a compressor, and with them the digest of
-//! the image would. Nothing of the machine goes in: no clock, no owners, no permission bits but "executable".
+//! Steps that only put files become one layer, which is the same, bit for bit, wherever it is baked: nothing of the
+//! machine goes in, no clock, no owners, no permission bits but "executable". A step that runs a program becomes a layer
+//! of what that changed. Each of these parts is an image of its own in the depot, found again by the digest of
+//! everything that decided it, so that of a bake only what has changed is done anew.
+//!
+//! Layers are stored unpacked: compressed bytes differ between versions of a compressor, and with them the digest of
+//! the image would.
 
 use std::fs::{self, File};
-use std::io::{self, BufWriter, Read, Write};
-use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use basalt_model::{Bake, BakeFrom, Digest, ImageConfig, digest_of};
-use sha2::{Digest as _, Sha256};
-use tar::{Builder, EntryType, Header};
+use basalt_model::{Bake, BakeFrom, BakeStep, Digest, ImageConfig, ImageSource, digest_of};
+use basalt_seam::Sandbox;
 
 use crate::config::{self, Config, Process, RootFs, architecture};
 use crate::depot::Depot;
@@ -20,16 +22,43 @@ use crate::layer::{self, Used};
 use crate::manifest::{self, Descriptor, Document, Manifest, OCI_CONFIG, OCI_LAYER};
 use crate::mounts;
 use crate::progress::Progress;
+use crate::put::Puts;
 use crate::record::ImageRecord;
 use crate::staging::Staging;
 use crate::tree::{self, Tree};
-use crate::walk::{Content, Put, Puts, walk};
+use crate::walk::{Given, walk};
 
 /// What a bake's inputs are hashed with; counted up whenever the same inputs would give another image than before.
-const RECIPE: &str = "basalt bake 1";
+const RECIPE: &str = "basalt bake 2";
 
 /// When a baked image was made, as far as it says (OCI image spec, "created"): fixed, for the same bytes anywhere.
 const CREATED: &str = "1970-01-01T00:00:00Z";
+
+/// What an image that is baked says of where it came from.
+const BAKED: &str = "bake";
+
+/// What an image says that is only on the way to another one.
+const ON_THE_WAY: &str = "bake step";
+
+/// What a bake is done with.
+pub struct BakeInputs<'a> {
+    /// The image to start from, of this depot: what `bake.from` asks for, if that is an image or a Dockerfile.
+    pub from: Option<Digest>,
+    /// Finds images that steps copy from.
+    pub images: &'a dyn Fn(&ImageSource) -> Option<Digest>,
+    /// Runs programs; without it, steps that need one are refused.
+    pub sandbox: Option<&'a dyn Sandbox>,
+    /// Does everything anew, whatever is remembered.
+    pub fresh: bool,
+}
+
+/// Steps that become one layer.
+enum Part<'b> {
+    /// Files, and what the image says.
+    Files { steps: &'b [BakeStep], says: &'b ImageConfig },
+    /// A program.
+    Run(&'b basalt_model::RunStep),
+}
 
 impl Depot {
     /// Bakes an image over `from` (an image of this depot, which `bake.from` must ask for) or from scratch, and returns
@@ -40,30 +69,102 @@ impl Depot {
     /// If a step can't be done (the error names the step and the path), or the depot can't be written. Then nothing
     /// half-made stays.
     pub fn bake(&self, bake: &Bake, from: Option<&Digest>, progress: &dyn Progress) -> Result<Digest> {
+        let inputs = BakeInputs { from: from.copied(), images: &|_| None, sandbox: None, fresh: false };
+        self.bake_with(bake, &inputs, progress)
+    }
+
+    /// Bakes an image, also with steps that run programs or copy from other images. What such a step gives is as much
+    /// the same anywhere as its program lets it be.
+    ///
+    /// # Errors
+    /// As [`Depot::bake`]; if a program fails, the error has its last lines.
+    pub fn bake_with(&self, bake: &Bake, inputs: &BakeInputs<'_>, progress: &dyn Progress) -> Result<Digest> {
         config::check(&bake.config)?;
-        match (&bake.from, from) {
-            (BakeFrom::Scratch, None) | (BakeFrom::Image(_), Some(_)) => {}
-            (BakeFrom::Scratch, Some(_)) => {
-                return Err(Error::BakeSays("it starts from scratch, not from an image".into()));
-            }
-            (BakeFrom::Image(_), None) => return Err(Error::BakeSays("the image it starts from was not given".into())),
+        let wants_image = matches!(bake.from, BakeFrom::Image(_) | BakeFrom::Dockerfile(_));
+        match (wants_image, inputs.from) {
+            (false, Some(_)) => return Err(Error::BakeSays("it starts from scratch, not from an image".into())),
+            (true, None) => return Err(Error::BakeSays("the image it starts from was not given".into())),
+            _ => {}
         }
+        let parts = parts(bake);
+        let mut parent = inputs.from;
+        if let BakeFrom::Debian(debian) = &bake.from {
+            parent = Some(self.debian(debian, inputs, progress)?);
+        }
+        let (mut first, total) = (1, bake.steps.len());
+        for part in &parts {
+            parent = Some(match part {
+                Part::Files { steps, says } => {
+                    let digest = self.put(parent.as_ref(), steps, first, says, inputs, progress)?;
+                    first += steps.len();
+                    digest
+                }
+                Part::Run(run) => {
+                    let digest = match parent {
+                        Some(parent) => parent,
+                        None => self.put(None, &[], first, &ImageConfig::default(), inputs, progress)?,
+                    };
+                    let digest = self.run_step(&digest, run, (first, total), inputs, progress)?;
+                    first += 1;
+                    digest
+                }
+            });
+        }
+        let digest = parent.ok_or_else(|| Error::BakeSays("it has no part".into()))?;
+        let record = self.record(&digest)?;
+        if record.origin == ON_THE_WAY {
+            self.store().write_record("images", &digest, &ImageRecord { origin: BAKED.to_owned(), ..record })?;
+        }
+        Ok(digest)
+    }
+
+    /// Puts files into an image, and what the image says of itself.
+    fn put(
+        &self,
+        from: Option<&Digest>,
+        steps: &[BakeStep],
+        first: usize,
+        says: &ImageConfig,
+        inputs: &BakeInputs<'_>,
+        progress: &dyn Progress,
+    ) -> Result<Digest> {
         let mut staging = Staging::new(self.store())?;
         let base = match from {
             Some(digest) => self.base(digest)?,
             None => Base::scratch(),
         };
-        let puts = walk(&bake.steps, &mut base.tree.clone(), self.limits(), progress)?;
-        let key = key(from, &bake.config, &base.architecture, &puts);
-        if let Some(digest) = self.store().read_record::<Digest>("bakes", &key)?
-            && self.is_whole(&digest)?
-        {
+        let tree_of = |source: &ImageSource| {
+            let digest = (inputs.images)(source);
+            let digest = digest.ok_or_else(|| Error::BakeSays("an image that it copies from was not given".into()))?;
+            erofs::read(self.store(), &self.record(&digest)?.erofs)
+        };
+        let given = Given { store: self.store(), limits: self.limits(), progress, tree_of: &tree_of };
+        let puts = walk(steps, first, &mut base.tree.clone(), &given)?;
+        let key = key(from, says, &base.architecture, &puts);
+        if let Some(digest) = self.remembered(&key)? {
             return Ok(digest);
         }
+        let layer = if puts.all.is_empty() { None } else { Some(puts.write_layer(&mut staging, progress)?) };
+        self.add(base, layer, says, staging, &key)
+    }
 
-        let Base { mut tree, mut layers, mut diff_ids, .. } = base;
-        if !puts.all.is_empty() {
-            let (path, digest, size) = write_layer(&puts, &mut staging, progress)?;
+    /// Returns the image that a part led to before, if it is still there.
+    pub(crate) fn remembered(&self, key: &Digest) -> Result<Option<Digest>> {
+        let Some(digest) = self.store().read_record::<Digest>("bakes", key)? else { return Ok(None) };
+        Ok(self.is_whole(&digest)?.then_some(digest))
+    }
+
+    /// Lays a layer over a base, stores the image that this gives, and remembers it by `key`.
+    pub(crate) fn add(
+        &self,
+        base: Base,
+        layer: Option<(PathBuf, Digest, u64)>,
+        says: &ImageConfig,
+        mut staging: Staging<'_>,
+        key: &Digest,
+    ) -> Result<Digest> {
+        let Base { mut tree, mut layers, mut diff_ids, process, architecture } = base;
+        if let Some((path, digest, size)) = layer {
             let file = File::open(&path).map_err(on("open", &path))?;
             let (name, mut used) = (digest.to_string(), Used::default());
             layer::apply(&name, file, size, &mut tree, &mut staging, self.limits(), &mut used)?;
@@ -75,9 +176,9 @@ impl Depot {
 
         let config = Config {
             created: Some(CREATED.to_owned()),
-            architecture: base.architecture,
+            architecture,
             os: "linux".to_owned(),
-            config: Some(Process::over(&base.process, &bake.config)),
+            config: Some(Process::over(&process, says)),
             rootfs: RootFs { kind: "layers".to_owned(), diff_ids },
         };
         let config = basalt_model::canonical_bytes(&config);
@@ -88,14 +189,17 @@ impl Depot {
 
         let _lock = staging.commit()?;
         let erofs = erofs::write(self.store(), tree)?;
-        let record = ImageRecord { erofs, config: config_digest, layers, origin: "bake".to_owned() };
+        // What another bake ended with stays what it is, although it is on the way here.
+        let known = self.store().read_record::<ImageRecord>("images", &digest)?.map(|record| record.origin);
+        let origin = known.unwrap_or_else(|| ON_THE_WAY.to_owned());
+        let record = ImageRecord { erofs, config: config_digest, layers, origin };
         self.store().write_record("images", &digest, &record)?;
-        self.store().write_record("bakes", &key, &digest)?;
+        self.store().write_record("bakes", key, &digest)?;
         Ok(digest)
     }
 
-    /// Returns what a bake starts from.
-    fn base(&self, digest: &Digest) -> Result<Base> {
+    /// Returns what a part starts from.
+    pub(crate) fn base(&self, digest: &Digest) -> Result<Base> {
         let record = self.record(digest)?;
         let (manifest, config) = self.documents(digest, &record)?;
         let mut layers = manifest.layers;
@@ -109,6 +213,15 @@ impl Depot {
             architecture: config.architecture,
             diff_ids: config.rootfs.diff_ids,
         })
+    }
+
+    /// Returns what an image says about running it.
+    ///
+    /// # Errors
+    /// If it is not here, or can't be read.
+    pub fn config(&self, digest: &Digest) -> Result<ImageConfig> {
+        let _lock = self.store().lock()?;
+        Ok(self.documents(digest, &self.record(digest)?)?.1.process())
     }
 
     /// Returns an image's manifest and configuration.
@@ -125,17 +238,36 @@ impl Depot {
     }
 }
 
+/// Cuts the steps into parts. What the image says of itself comes last, and in a part that is cheap to do again.
+fn parts(bake: &Bake) -> Vec<Part<'_>> {
+    static NOTHING: std::sync::LazyLock<ImageConfig> = std::sync::LazyLock::new(ImageConfig::default);
+    let mut parts = Vec::new();
+    let is_run = |step: &BakeStep| matches!(step, BakeStep::Run(_));
+    for steps in bake.steps.chunk_by(|a, b| !is_run(a) && !is_run(b)) {
+        parts.push(match steps {
+            [BakeStep::Run(run)] => Part::Run(run),
+            steps => Part::Files { steps, says: &NOTHING },
+        });
+    }
+    match parts.last_mut() {
+        Some(Part::Files { says, .. }) => *says = &bake.config,
+        Some(Part::Run(_)) if bake.config == ImageConfig::default() => {}
+        _ => parts.push(Part::Files { steps: &[], says: &bake.config }),
+    }
+    parts
+}
+
 /// What a bake starts from.
-struct Base {
+pub(crate) struct Base {
     tree: Tree,
     layers: Vec<Descriptor>,
     diff_ids: Vec<String>,
-    process: ImageConfig,
+    pub(crate) process: ImageConfig,
     architecture: String,
 }
 
 impl Base {
-    fn scratch() -> Self {
+    pub(crate) fn scratch() -> Self {
         Self {
             tree: tree::empty(),
             layers: Vec::new(),
@@ -148,103 +280,5 @@ impl Base {
 
 /// Returns the digest of everything that decides what a bake gives.
 fn key(from: Option<&Digest>, config: &ImageConfig, architecture: &str, puts: &Puts) -> Digest {
-    let puts: Vec<(String, &Put)> = puts.all.iter().map(|(path, put)| (path.escape_ascii().to_string(), put)).collect();
-    digest_of(&(RECIPE, from, config, architecture, puts))
-}
-
-/// Writes the layer of a bake and returns where it waits, its digest and its size.
-fn write_layer(puts: &Puts, staging: &mut Staging<'_>, progress: &dyn Progress) -> Result<(PathBuf, Digest, u64)> {
-    let path = staging.fresh_path();
-    let file = File::create_new(&path).map_err(on("create", &path))?;
-    let mut tar =
-        Builder::new(Hashed { inner: BufWriter::with_capacity(128 << 10, file), hasher: Sha256::new(), size: 0 });
-    let total = puts.all.values().map(|put| if let Put::File { size, .. } = put { *size } else { 0 }).sum();
-    let mut done = 0;
-    for (place, put) in &puts.all {
-        let step = puts.step.get(place).copied().unwrap_or_default();
-        let shown = place.escape_ascii().to_string();
-        let fail = |why: String| Error::Bake { step, path: format!("/{shown}"), why };
-        append(&mut tar, place, put).map_err(|e| fail(e.to_string()))?;
-        if let Put::File { size, .. } = put {
-            done += size;
-            progress.report("bake", done, Some(total));
-        }
-    }
-    let finish = |mut tar: Builder<Hashed<BufWriter<File>>>| {
-        tar.finish()?;
-        let mut hashed = tar.into_inner()?;
-        hashed.flush()?;
-        Ok::<_, io::Error>((Digest::from_bytes(hashed.hasher.finalize().into()), hashed.size))
-    };
-    let (digest, size) = finish(tar).map_err(on("write", &path))?;
-    Ok((path, digest, size))
-}
-
-fn append(tar: &mut Builder<impl Write>, place: &[u8], put: &Put) -> io::Result<()> {
-    let place = Path::new(std::ffi::OsStr::from_bytes(place));
-    let mut header = Header::new_gnu();
-    header.set_mtime(0);
-    header.set_uid(0);
-    header.set_gid(0);
-    header.set_size(0);
-    match put {
-        Put::Dir => {
-            header.set_entry_type(EntryType::Directory);
-            header.set_mode(0o755);
-            tar.append_data(&mut header, place, io::empty())
-        }
-        Put::Link(target) => {
-            header.set_entry_type(EntryType::Symlink);
-            header.set_mode(0o777);
-            // The target as it is, where the header has room for it: the other way may tidy it.
-            match header.set_link_name_literal(target) {
-                Ok(()) => tar.append_data(&mut header, place, io::empty()),
-                Err(_) => tar.append_link(&mut header, place, target),
-            }
-        }
-        Put::File { mode, size, digest, content } => {
-            header.set_entry_type(EntryType::Regular);
-            header.set_mode(*mode);
-            header.set_size(*size);
-            let content: Box<dyn Read> = match content {
-                Content::Here(path) => Box::new(File::open(path)?),
-                Content::Text(text) => Box::new(text.as_bytes()),
-            };
-            let mut hashing = Hashed { inner: content.take(*size), hasher: Sha256::new(), size: 0 };
-            tar.append_data(&mut header, place, &mut hashing)?;
-            if hashing.size != *size || *digest != Digest::from_bytes(hashing.hasher.finalize().into()) {
-                return Err(io::Error::other("it changed while it was baked; bake again when it is at rest"));
-            }
-            Ok(())
-        }
-    }
-}
-
-/// Hashes and counts what is read or written through it.
-struct Hashed<T> {
-    inner: T,
-    hasher: Sha256,
-    size: u64,
-}
-
-impl<T: Read> Read for Hashed<T> {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let n = self.inner.read(buf)?;
-        self.hasher.update(&buf[..n]);
-        self.size += n as u64;
-        Ok(n)
-    }
-}
-
-impl<T: Write> Write for Hashed<T> {
-    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-        let n = self.inner.write(buf)?;
-        self.hasher.update(&buf[..n]);
-        self.size += n as u64;
-        Ok(n)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.inner.flush()
-    }
+    digest_of(&(RECIPE, from, config, architecture, puts.remembered()))
 }

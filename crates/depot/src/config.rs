@@ -40,7 +40,13 @@ pub(crate) struct Process {
     pub(crate) working_dir: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) labels: Option<BTreeMap<String, String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) exposed_ports: Option<BTreeMap<String, Empty>>,
 }
+
+/// An object without fields (Go's `struct{}`).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Empty {}
 
 /// The layers, by the digests of what they unpack to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -83,18 +89,21 @@ impl Config {
     pub(crate) fn process(&self) -> ImageConfig {
         let process = self.config.clone().unwrap_or_default();
         let env = process.env.unwrap_or_default().into_iter();
+        let entrypoint = process.entrypoint.unwrap_or_default();
         ImageConfig {
-            command: [process.entrypoint.unwrap_or_default(), process.cmd.unwrap_or_default()].concat(),
+            command: [entrypoint.clone(), process.cmd.unwrap_or_default()].concat(),
             env: env.map(|pair| split_env(&pair)).collect(),
             user: process.user.unwrap_or_default(),
             workdir: process.working_dir.unwrap_or_default(),
             labels: process.labels.unwrap_or_default(),
+            entrypoint,
+            expose: process.exposed_ports.unwrap_or_default().into_keys().collect(),
         }
     }
 }
 
 /// Returns the name that OCI has for this machine's kind of processor (Go's GOARCH).
-pub(crate) fn architecture() -> &'static str {
+pub fn architecture() -> &'static str {
     match std::env::consts::ARCH {
         "x86_64" => "amd64",
         "aarch64" => "arm64",
@@ -115,14 +124,20 @@ impl Process {
             all
         };
         let env = both(&base.env, &says.env);
-        let command = if says.command.is_empty() { &base.command } else { &says.command };
+        let source = if says.command.is_empty() { base } else { says };
+        let (entrypoint, arguments) = match source.command.strip_prefix(&source.entrypoint[..]) {
+            Some(arguments) => (source.entrypoint.clone(), arguments.to_vec()),
+            None => (Vec::new(), source.command.clone()),
+        };
+        let expose = base.expose.union(&says.expose).map(|port| (port.clone(), Empty {}));
         Self {
             user: text(&says.user, &base.user),
             env: Some(env.iter().map(|(k, v)| format!("{k}={v}")).collect::<Vec<_>>()).filter(|e| !e.is_empty()),
-            entrypoint: None,
-            cmd: Some(command.clone()).filter(|c| !c.is_empty()),
+            entrypoint: Some(entrypoint).filter(|e| !e.is_empty()),
+            cmd: Some(arguments).filter(|c| !c.is_empty()),
             working_dir: text(&says.workdir, &base.workdir),
             labels: Some(both(&base.labels, &says.labels)).filter(|l| !l.is_empty()),
+            exposed_ports: Some(expose.collect::<BTreeMap<_, _>>()).filter(|e| !e.is_empty()),
         }
     }
 }

@@ -83,6 +83,18 @@ pub enum Error {
         /// Why, and how to mend it.
         why: String,
     },
+    /// A program of a bake failed.
+    #[error("bake: step {step}: `{title}` {how}{}", shown(lines))]
+    BakeRun {
+        /// Which step, counted from 1; 0 is what the bake starts from.
+        step: usize,
+        /// What it is.
+        title: String,
+        /// How it ended, or why it could not be run.
+        how: String,
+        /// The last lines that it wrote.
+        lines: Vec<String>,
+    },
     /// What a bake says besides its steps is refused.
     #[error("bake: {0}")]
     BakeSays(String),
@@ -102,6 +114,11 @@ pub enum Error {
         /// What is wrong with it.
         why: String,
     },
+}
+
+/// Writes lines below one another, indented.
+fn shown(lines: &[String]) -> String {
+    lines.iter().map(|line| format!("\n    {line}")).collect()
 }
 
 /// Returns a function that names what was tried on `path`, for `map_err`.

@@ -10,7 +10,9 @@
 
 mod archive;
 mod bake;
+mod bake_run;
 mod config;
+mod debian;
 mod depot;
 mod docker;
 mod erofs;
@@ -20,6 +22,7 @@ mod export;
 mod feed;
 #[cfg(fuzzing)]
 pub mod fuzzing;
+mod gather;
 mod import;
 mod layer;
 mod layout;
@@ -27,8 +30,11 @@ mod limits;
 mod listing;
 mod manifest;
 mod mounts;
+mod owner;
+mod patterns;
 mod pax;
 mod progress;
+mod put;
 mod record;
 mod rootfs;
 mod sealing;
@@ -40,6 +46,8 @@ mod tree;
 mod verify;
 mod walk;
 
+pub use bake::BakeInputs;
+pub use config::architecture;
 pub use depot::Depot;
 pub use error::{Error, Result};
 pub use limits::Limits;

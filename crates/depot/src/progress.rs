@@ -4,6 +4,13 @@
 pub trait Progress: Sync {
     /// Takes note that of the work `what`, `done` of `total` bytes are done.
     fn report(&self, what: &str, done: u64, total: Option<u64>);
+
+    /// Takes note that a step of a bake that runs a program begins, or that what it gave before is taken. `place` is its
+    /// number, and how many there are.
+    fn step(&self, _place: (usize, usize), _title: &str, _cached: bool) {}
+
+    /// Takes note of a line that the program wrote.
+    fn line(&self, _text: &str) {}
 }
 
 impl<F: Fn(&str, u64, Option<u64>) + Sync> Progress for F {

@@ -214,7 +214,7 @@ mod tests {
     fn quiet(_: &str, _: u64, _: Option<u64>) {}
 
     fn bake(depot: &Depot, name: &str) -> Digest {
-        let file = |path: &str, content: String| BakeStep::File { path: path.into(), content, mode: 0o644 };
+        let file = |path: &str, content: String| BakeStep::file(path, content, 0o644);
         let steps = vec![file("/shared", "s".repeat(9000)), file("/own", name.repeat(3000))];
         let digest = depot.bake(&Bake { from: BakeFrom::Scratch, steps, config: ImageConfig::default() }, None, &quiet);
         let digest = digest.unwrap();

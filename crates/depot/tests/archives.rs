@@ -185,7 +185,7 @@ fn images_of_other_tools_come_in_and_go_out() {
 fn a_baked_image_is_read_by_other_tools() {
     let dir = tempfile::tempdir().unwrap();
     let depot = Depot::open(&dir.path().join("depot")).unwrap();
-    let file = |path: String| BakeStep::File { path, content: "x".repeat(100), mode: 0o600 };
+    let file = |path: String| BakeStep::file(path, "x".repeat(100), 0o600);
     let long = format!("/{}/{}", "d".repeat(120), "f".repeat(200));
     let mut bake = Bake {
         from: BakeFrom::Scratch,
@@ -221,10 +221,8 @@ fn sweeping_keeps_what_is_kept_and_finds_damage() {
     let depot = Depot::open(&dir.path().join("depot")).unwrap();
     let bake = |letter: &str| {
         let content = |n: usize| letter.repeat(n);
-        let steps = vec![
-            BakeStep::File { path: "/own".into(), content: content(5000), mode: 0o644 },
-            BakeStep::File { path: "/shared".into(), content: "s".repeat(5000), mode: 0o644 },
-        ];
+        let steps =
+            vec![BakeStep::file("/own", content(5000), 0o644), BakeStep::file("/shared", "s".repeat(5000), 0o644)];
         let bake = Bake { from: BakeFrom::Scratch, steps, config: ImageConfig::default() };
         depot.bake(&bake, None, &quiet).unwrap()
     };

@@ -141,7 +141,7 @@ fn a_tar_is_an_image_however_it_is_packed() {
 /// Bakes an image of one file and exports it.
 fn baked(dir: &Path, name: &str) -> Digest {
     let depot = Depot::open(&dir.join("baker")).unwrap();
-    let file = basalt_model::BakeStep::File { path: "/f".into(), content: name.repeat(4000), mode: 0o644 };
+    let file = basalt_model::BakeStep::file("/f", name.repeat(4000), 0o644);
     let (from, config) = (basalt_model::BakeFrom::Scratch, basalt_model::ImageConfig::default());
     let digest = depot.bake(&basalt_model::Bake { from, steps: vec![file], config }, None, &quiet).unwrap();
     depot.export(&digest, &dir.join(format!("{name}.tar")), Some("v1"), &quiet).unwrap();

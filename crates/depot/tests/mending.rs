@@ -20,8 +20,7 @@ impl Made {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let other = Depot::open(&dir.path().join("other")).unwrap();
-        let file =
-            |path: &str, letter: &str| BakeStep::File { path: path.into(), content: letter.repeat(5000), mode: 0o644 };
+        let file = |path: &str, letter: &str| BakeStep::file(path, letter.repeat(5000), 0o644);
         let lower = Bake {
             from: BakeFrom::Scratch,
             steps: vec![file("/a", "a"), file("/b", "b"), file("/etc/hosts", "h")],

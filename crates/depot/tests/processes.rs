@@ -15,10 +15,9 @@ fn quiet(_: &str, _: u64, _: Option<u64>) {}
 
 /// An image of so many files that taking it in has many moments to be killed at.
 fn bake(name: &str, files: usize) -> Bake {
-    let file = |i: usize| BakeStep::File {
-        path: format!("/{}/{i}", i % 7),
-        content: format!("{}-{i}", if i.is_multiple_of(2) { "shared" } else { name }).repeat(200 + i),
-        mode: 0o644,
+    let file = |i: usize| {
+        let content = format!("{}-{i}", if i.is_multiple_of(2) { "shared" } else { name }).repeat(200 + i);
+        BakeStep::file(format!("/{}/{i}", i % 7), content, 0o644)
     };
     Bake { from: BakeFrom::Scratch, steps: (0..files).map(file).collect(), config: ImageConfig::default() }
 }

@@ -20,11 +20,11 @@ fn depot() -> (tempfile::TempDir, Depot) {
 }
 
 fn file(path: &str, content: &str) -> BakeStep {
-    BakeStep::File { path: path.into(), content: content.into(), mode: 0o644 }
+    BakeStep::file(path, content, 0o644)
 }
 
 fn copy(from: &Path, to: &str) -> BakeStep {
-    BakeStep::Copy { from: from.into(), to: to.into(), mode: None }
+    BakeStep::copy(from, to)
 }
 
 fn scratch(steps: Vec<BakeStep>) -> Bake {
@@ -51,7 +51,7 @@ fn a_baked_root_holds_what_was_put_in() {
         copy(&source, "/data"),
         file("/www/index.html", "hello\n"),
         file("/ab", "a name that composefs uses for itself in other formats"),
-        BakeStep::File { path: "/www/key".into(), content: "x".into(), mode: 0o4750 },
+        BakeStep::file("/www/key", "x", 0o4750),
         BakeStep::Link { path: "/www/here".into(), to: "./index.html".into() },
         BakeStep::Link { path: "/long".into(), to: "x".repeat(500) },
     ];
@@ -153,7 +153,7 @@ fn steps_that_cannot_be_done_are_named() {
     check(vec![file("/a", ""), file("/a/b", "")], &["step 2", "`/a` on its way is a file"]);
     check(vec![file("/a/b", ""), file("/a", "")], &["step 2", "directory there"]);
     check(vec![file("/.wh.a", "")], &[".wh."]);
-    check(vec![BakeStep::File { path: "/a".into(), content: String::new(), mode: 0o100_644 }], &["mode `100644`"]);
+    check(vec![BakeStep::file("/a", "", 0o100_644)], &["mode `100644`"]);
     check(vec![BakeStep::Link { path: "/a".into(), to: String::new() }], &["target is empty"]);
     check(vec![file("/proc", "")], &["/proc", "a file there"]);
     check(vec![copy(Path::new("rel"), "/a")], &["not an absolute path"]);

@@ -9,7 +9,7 @@ use basalt_model::{Bake, BakeFrom, BakeStep, ImageConfig};
 fn quiet(_: &str, _: u64, _: Option<u64>) {}
 
 fn bake(name: &str) -> Bake {
-    let file = |path: &str, content: String| BakeStep::File { path: path.into(), content, mode: 0o644 };
+    let file = |path: &str, content: String| BakeStep::file(path, content, 0o644);
     let steps = vec![file("/shared", "s".repeat(9000)), file("/own", name.repeat(3000))];
     Bake { from: BakeFrom::Scratch, steps, config: ImageConfig::default() }
 }

@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 mod canonical;
+mod debian;
 mod event;
 mod exit;
 mod id;
@@ -20,10 +21,14 @@ mod state;
 mod units;
 
 pub use canonical::{canonical_bytes, digest_of};
+pub use debian::{Debian, DebianLock, DebianPin, InvalidLock, LockedName};
 pub use event::{Event, Outcome, StopReason};
 pub use exit::Exit;
 pub use id::{Digest, Generation, InstanceId, InvalidDigest, InvalidInstanceId, InvalidName, Name, ReleaseNumber};
-pub use image::{Bake, BakeFrom, BakeStep, ImageConfig, ImageSource};
+pub use image::{
+    Bake, BakeFrom, BakeStep, CopyFrom, CopyStep, Dockerfile, FileStep, ImageConfig, ImageSource, RunInput, RunStep,
+    Tools,
+};
 pub use release::{
     ConfigFile, Health, HealthCheck, Kind, Limits, Port, Protocol, Release, SecretFile, SecretRef, Volume,
 };

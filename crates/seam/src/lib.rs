@@ -10,12 +10,14 @@ mod backend;
 mod depot;
 mod journal;
 mod router;
+mod sandbox;
 mod secrets;
 
 pub use backend::{Backend, BackendInstance, BackendSeen, BackendState, InstanceAction, StartInstance, StartSecret};
 pub use depot::{Depot, DepotError, MountPoints, PinnedImage};
 pub use journal::{Journal, JournalError, Row};
 pub use router::{InstanceTraffic, Router, RouterSeen};
+pub use sandbox::{Sandbox, SandboxError, SandboxRun, Sandboxed};
 pub use secrets::{SecretBytes, Secrets, SecretsError};
 
 use basalt_model::Millis;

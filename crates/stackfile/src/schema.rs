@@ -106,6 +106,7 @@ const fn shape(name: &'static str, keys: &'static [Key], blocks: &'static [Inner
 
 const TEXTS: Of = Of::List(&Of::Text);
 const TEXT_MAP: Of = Of::Map(&Of::Text);
+const IMAGES: Of = Of::Map(&Of::Image);
 const REFERENCES: Of = Of::List(&Of::Reference);
 
 /// A block that nothing is known about.
@@ -198,14 +199,22 @@ static IMAGE: Shape = shape(
     "image",
     &[
         key("for_each", Of::Any, "A list or map: one image `NAME-KEY` is baked for each element."),
-        must("from", Of::Image, "What it starts from: `\"scratch\"`, or another image."),
+        key(
+            "from",
+            Of::Image,
+            "What it starts from: `\"scratch\"`, or another image. This, `base`, `dockerfile` or `build`.",
+        ),
+        key("dockerfile", Of::Text, "A Dockerfile that it starts from; its folder is the context."),
         key("command", TEXTS, "Program and arguments that it runs."),
         key("env", TEXT_MAP, "Environment variables."),
         key("user", Of::Text, "Who it runs as: `user`, `uid`, `user:group` or `uid:gid`."),
         key("workdir", Of::Text, "Its working directory."),
         key("labels", TEXT_MAP, "Labels."),
+        key("expose", TEXTS, "Ports that it says it listens on: `8080`, `\"53/udp\"`. For people only."),
     ],
     &[
+        labelled("base", "kind", &BASE, "Packages that it starts from: `\"debian\"`."),
+        plain("build", &BUILD, "A Dockerfile that it starts from, and how it is built."),
         labelled(
             "copy",
             "path",
@@ -214,12 +223,84 @@ static IMAGE: Shape = shape(
         ),
         labelled("file", "path", &FILE, "Writes a file."),
         labelled("link", "path", &LINK, "Makes a symbolic link."),
+        labelled("directory", "path", &DIRECTORY, "Makes a directory, with what is missing above it."),
+        plain("run", &RUN, "Runs a program over the root."),
+        labelled("provision", "with", &PROVISION, "Runs a provisioner over the root: `shell`, `ansible` or `puppet`."),
     ],
+);
+
+static BASE: Shape = shape(
+    "base",
+    &[
+        must("suite", Of::Text, "The release of Debian: `bookworm`."),
+        key("packages", TEXTS, "Packages besides the required ones and `apt`."),
+        key("components", TEXTS, "Sections of the archive; `[\"main\"]` unless said otherwise."),
+        key("mirror", Of::Text, "The archive; where this machine's packages come from unless said otherwise."),
+        key("snapshot", Of::Text, "The archive as it was at a time: `20260101T000000Z`. This or `lock`."),
+        key("lock", Of::Text, "A file of versions and hashes, written by `basalt image lock`."),
+    ],
+    &[],
+);
+
+static BUILD: Shape = shape(
+    "build",
+    &[
+        key("dockerfile", Of::Text, "The Dockerfile; `Dockerfile` unless said otherwise."),
+        key("context", Of::Text, "The folder that COPY takes from; that of the Dockerfile unless said otherwise."),
+        key("target", Of::Text, "The stage to build; the last one unless said otherwise."),
+        key("args", TEXT_MAP, "Build arguments."),
+        key("network", Of::Bool, "Whether RUN reaches the network; true unless said otherwise."),
+        key("images", IMAGES, "Images that stand for names in FROM and `COPY --from`."),
+    ],
+    &[],
+);
+
+static DIRECTORY: Shape = shape("directory", &[], &[]);
+
+static RUN: Shape = shape(
+    "run",
+    &[
+        must("command", Of::Any, "A line for `/bin/sh -e`, or a list: program and arguments."),
+        key("env", TEXT_MAP, "Environment variables, over those of the image."),
+        key("user", Of::Text, "Who it runs as; root unless said otherwise."),
+        key("workdir", Of::Text, "Where it runs; where the image says unless said otherwise."),
+        key("network", Of::Bool, "Whether it reaches the network, as this machine does; false unless said otherwise."),
+        key("timeout", Of::Duration, "How long it may take; for ever unless said otherwise."),
+    ],
+    &[],
+);
+
+static PROVISION: Shape = shape(
+    "provision",
+    &[
+        key("inline", TEXTS, "`shell`: lines of a script."),
+        key("script", Of::Text, "`shell`: a script; its first line says what reads it."),
+        key("arguments", TEXTS, "`shell`: arguments of the script."),
+        key("playbook", Of::Text, "`ansible`: a playbook; its folder is seen with it."),
+        key("vars", Of::Any, "`ansible`: extra variables, a map."),
+        key("groups", TEXTS, "`ansible`: groups that the image is in."),
+        key("tags", TEXTS, "`ansible`: only plays and tasks with these tags."),
+        key("manifest", Of::Text, "`puppet`: a manifest, or a folder of them."),
+        key("modules", Of::Text, "`puppet`: a folder of modules."),
+        key("env", TEXT_MAP, "Environment variables."),
+        key("user", Of::Text, "Who it runs as; root unless said otherwise."),
+        key("workdir", Of::Text, "Where it runs."),
+        key("network", Of::Bool, "Whether it reaches the network; false unless said otherwise."),
+        key("timeout", Of::Duration, "How long it may take; for ever unless said otherwise."),
+    ],
+    &[],
 );
 
 static COPY: Shape = shape(
     "copy",
-    &[must("to", Of::Text, "Where it goes, an absolute path."), key("mode", Of::Mode, "Permission bits of its files.")],
+    &[
+        must("to", Of::Text, "Where it goes, an absolute path; with a `/` at its end a folder for it."),
+        key("mode", Of::Mode, "Permission bits of its files."),
+        key("owner", Of::Text, "Who it belongs to: `user`, `user:group` or numbers; root unless said otherwise."),
+        key("exclude", TEXTS, "Patterns of what is left out, as in `.dockerignore`."),
+        key("exclude_file", Of::Text, "A file of such patterns."),
+        key("image", Of::Image, "The image to copy from, instead of this machine."),
+    ],
     &[],
 );
 
@@ -228,6 +309,7 @@ static FILE: Shape = shape(
     &[
         must("content", Of::Text, "What it holds."),
         key("mode", Of::Mode, "Permission bits; 0644 unless said otherwise."),
+        key("owner", Of::Text, "Who it belongs to: `user`, `user:group` or numbers; root unless said otherwise."),
     ],
     &[],
 );

@@ -128,6 +128,27 @@ fn images() {
 }
 
 #[test]
+fn bases_and_provisioners() {
+    let base = |inside: &str| format!("image \"web\" {{\n  base \"debian\" {{\n    {inside}\n  }}\n}}");
+    let texts = [
+        "image \"web\" {\n  from = \"scratch\"\n  dockerfile = \"nope\"\n}".to_owned(),
+        "image \"web\" {\n  dockerfile = \"nope/Dockerfile\"\n}".to_owned(),
+        "image \"web\" {\n  build {\n    dockerfile = \"image.tar\"\n    context = \"nope\"\n    targte = \"x\"\n  }\n}".to_owned(),
+        "image \"web\" {\n  base \"debain\" { suite = \"bookworm\" }\n}".to_owned(),
+        base("suite = \"book worm\"\n    packages = [\"a;b\"]"),
+        base("suite = \"bookworm\""),
+        base("suite = \"bookworm\"\n    snapshot = \"2026-01-01\""),
+        base("suite = \"bookworm\"\n    snapshot = \"20260101T000000Z\"\n    lock = \"x.lock\""),
+        base("suite = \"bookworm\"\n    lock = \"image.tar\""),
+        "image \"web\" {\n  from = \"scratch\"\n  run \"x\" { command = \" \" }\n  run { command = [] }\n  run {\n    command = \"x\"\n    netwrok = true\n  }\n}".to_owned(),
+        "image \"web\" {\n  from = \"scratch\"\n  provision \"chef\" { }\n  provision \"shel\" { }\n  provision \"shell\" { }\n  provision \"shell\" {\n    inline = [\"x\"]\n    script = \"image.tar\"\n  }\n}".to_owned(),
+        "image \"web\" {\n  from = \"scratch\"\n  provision \"ansible\" { }\n  provision \"ansible\" {\n    playbook = \"nope.yml\"\n    vars = 1\n    groups = [\"a b\"]\n  }\n  provision \"puppet\" { manifest = \"nope.pp\" }\n}".to_owned(),
+        "image \"web\" {\n  from = \"scratch\"\n  copy \"x\" {\n    image = image.other\n    to = \"/x\"\n  }\n  expose = [\"http\"]\n}\nimage \"other\" { from = image.web }".to_owned(),
+    ];
+    insta::assert_snapshot!(said(&texts.iter().map(String::as_str).collect::<Vec<_>>()));
+}
+
+#[test]
 fn services() {
     insta::assert_snapshot!(said_of_services(&[
         "  imgae = 1\n  retries = 3\n  helth { }\n  limits = { cpu = 1 }\n  env { a = 1 }",

@@ -129,7 +129,9 @@ fn paths_begin_at_the_stacks_folder() {
     let stack = stack(text);
     let bake = stack.images.values().next().unwrap();
     assert_eq!(bake.from, BakeFrom::Image(ImageSource::Reference("oci-archive:/s/app.toml.tpl".to_owned())));
-    assert!(serde_json::to_string(&bake.steps).unwrap().contains(r#""from":"/s/app.toml.tpl","to":"/etc/x""#));
+    assert!(
+        serde_json::to_string(&bake.steps).unwrap().contains(r#""from":{"machine":"/s/app.toml.tpl"},"to":"/etc/x/""#)
+    );
 }
 
 #[test]

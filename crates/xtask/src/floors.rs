@@ -7,6 +7,7 @@ const FLOORS: [(&str, u32); 19] = [
     ("basalt-model", 0),
     ("basalt-compose", 1),
     ("basalt-stackfile", 1),
+    ("basalt-dockerfile", 1),
     ("basalt-plan", 1),
     ("basalt-rollout", 1),
     ("basalt-seam", 2),

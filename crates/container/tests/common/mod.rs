@@ -31,8 +31,8 @@ pub struct Machine {
 
 /// Returns the steps of the image that tests use.
 fn steps_of_image() -> Vec<BakeStep> {
-    let copy = BakeStep::Copy { from: "/bin/busybox".into(), to: "/bin/busybox".into(), mode: None };
-    let file = |path: &str, content: &str| BakeStep::File { path: path.into(), content: content.into(), mode: 0o644 };
+    let copy = BakeStep::copy("/bin/busybox", "/bin/busybox");
+    let file = |path: &str, content: &str| BakeStep::file(path, content, 0o644);
     let link = |name: &str| BakeStep::Link { path: format!("/bin/{name}"), to: "busybox".into() };
     let mut steps = vec![
         copy,
@@ -93,7 +93,7 @@ impl Machine {
 
     /// Bakes an image of a single program.
     pub fn bake_with(&self, program: &Path, to: &str) -> Digest {
-        let copy = BakeStep::Copy { from: program.into(), to: to.into(), mode: Some(0o755) };
+        let copy = BakeStep::copy_with_mode(program, to, 0o755);
         let bake = Bake { from: BakeFrom::Scratch, steps: vec![copy], config: ImageConfig::default() };
         self.depot.bake(&bake, None, &|_: &str, _, _| {}).unwrap()
     }

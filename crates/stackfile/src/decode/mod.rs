@@ -4,6 +4,7 @@
 mod health;
 mod image;
 mod job;
+mod provision;
 mod release;
 mod rollout;
 mod route;

@@ -25,6 +25,22 @@ image "web" {
   copy "x" { to = "/x" }
   file "/y" { content = "y" }
   link "/z" { to = "/y" }
+  directory "/d" {}
+  run { command = "true" }
+  provision "shell" { inline = ["true"] }
+  provision "ansible" { playbook = "x" }
+  provision "puppet" { manifest = "x" }
+}
+
+image "debian" {
+  base "debian" {
+    suite = "bookworm"
+    lock  = "x.lock"
+  }
+}
+
+image "built" {
+  build { dockerfile = "x" }
 }
 
 service "web" {
