@@ -170,7 +170,8 @@ fn the_same_steps_give_the_same_image_in_any_depot() {
     let image = bake(&one).unwrap();
     assert_eq!(one.read(&image, "time"), "315532800\n");
     assert_eq!(one.read(&image, "umask"), "0022\n");
-    (one.finish(), two.finish());
+    one.finish();
+    two.finish();
 }
 
 #[test]

@@ -86,6 +86,8 @@ impl Depot {
             (true, None) => return Err(Error::BakeSays("the image it starts from was not given".into())),
             _ => {}
         }
+        // What one part gave must be there for the next one, whoever sweeps meanwhile.
+        let _lock = self.store().lock()?;
         let parts = parts(bake);
         let mut parent = inputs.from;
         if let BakeFrom::Debian(debian) = &bake.from {

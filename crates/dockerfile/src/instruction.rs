@@ -179,7 +179,7 @@ fn copy(raw: &Raw, rest: &str, escape: char, flags: &[(String, String)]) -> Resu
         Command::Shell(_) => words(rest, escape),
     };
     let to = list.pop().filter(|_| !list.is_empty()).ok_or_else(|| format!("{} needs what, and where to", raw.word))?;
-    list.retain(|source| !(source.starts_with("<<") && !raw.heredocs.is_empty()));
+    list.retain(|source| raw.heredocs.is_empty() || !source.starts_with("<<"));
     let add = raw.word == "ADD";
     let is_remote =
         |s: &str| ["http://", "https://", "ftp://", "git@", "git://"].iter().any(|scheme| s.starts_with(scheme));

@@ -3,7 +3,7 @@
 use crate::workspace::Workspace;
 
 /// The floor of each crate. A crate imports only from floors below its own.
-const FLOORS: [(&str, u32); 19] = [
+const FLOORS: [(&str, u32); 20] = [
     ("basalt-model", 0),
     ("basalt-compose", 1),
     ("basalt-stackfile", 1),

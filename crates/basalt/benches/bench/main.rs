@@ -8,6 +8,7 @@
 #[allow(dead_code)] // the bench needs only some of what the tests do
 mod harness;
 
+mod bake;
 mod docker;
 mod gateway;
 mod heart;
@@ -31,6 +32,7 @@ const GROUPS: [Group; 9] = [
     ("journal", heart::journal),
     ("plan", heart::plan),
     ("stack", heart::stack),
+    ("bake", bake::bake),
     ("start", runtimes::start),
     ("replace", instances::replace),
     ("update", updates::update),

@@ -6,6 +6,7 @@
 
 mod harness;
 
+mod baking;
 mod broken;
 mod deploys;
 mod edge;

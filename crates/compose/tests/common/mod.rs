@@ -136,14 +136,14 @@ pub fn load(name: &str, imported: &Imported) -> String {
     basalt_stackfile::render(&loaded, false)
 }
 
-/// Returns the stack with images that start from nothing in the place of those that a Dockerfile builds, which stacks do not take
-/// yet.
+/// Returns the stack with images that start from nothing in the place of those that a Dockerfile builds: there is none
+/// beside the test's projects.
 fn without_dockerfiles(stack: &str) -> String {
     let mut text = String::new();
     let mut within = false;
     for line in stack.lines() {
         match line.split_once("{ dockerfile = ") {
-            _ if line == "  dockerfile {" => within = true,
+            _ if line == "  build {" => within = true,
             _ if within && line == "  }" => {
                 within = false;
                 text.push_str("  from = \"scratch\"\n");
