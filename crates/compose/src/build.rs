@@ -49,11 +49,6 @@ fn block(cx: &Cx, node: &Node, name: &str) -> Option<Block> {
     if cx.files.kind(Path::new(&file)) != Some(PathKind::File) && node.get("dockerfile_inline").is_none() {
         cx.findings.note(node, format!("there is no `{file}`"), "the stack is not valid without it");
     }
-    cx.findings.note(
-        node,
-        "images are not baked from a Dockerfile yet: the stack is not valid with this image block",
-        "build the image elsewhere and name its archive, or write its steps into the block",
-    );
     let mut block = Block::new("image", name);
     let target = fields.get("target").and_then(|node| cx.text(node, Where::Elsewhere));
     let args = fields.get("args").map(|node| cx.pairs(node, Where::Elsewhere)).unwrap_or_default();

@@ -129,29 +129,9 @@ impl basalt_stackfile::Files for Beside {
 /// Loads the stack of a project as if it lay beside it; returns its faults as text.
 pub fn load(name: &str, imported: &Imported) -> String {
     let path = folder(name).join("stack.hcl");
-    let files = Beside { path: path.clone(), stack: without_dockerfiles(&imported.stack) };
+    let files = Beside { path: path.clone(), stack: imported.stack.clone() };
     let environment = imported.required.iter().map(|variable| (variable.clone(), "given".to_owned())).collect();
     let inputs = basalt_stackfile::Inputs { vars: environment, ..basalt_stackfile::Inputs::default() };
     let loaded = basalt_stackfile::load_from(&files, &path, &inputs);
     basalt_stackfile::render(&loaded, false)
-}
-
-/// Returns the stack with images that start from nothing in the place of those that a Dockerfile builds: there is none
-/// beside the test's projects.
-fn without_dockerfiles(stack: &str) -> String {
-    let mut text = String::new();
-    let mut within = false;
-    for line in stack.lines() {
-        match line.split_once("{ dockerfile = ") {
-            _ if line == "  build {" => within = true,
-            _ if within && line == "  }" => {
-                within = false;
-                text.push_str("  from = \"scratch\"\n");
-            }
-            _ if within => {}
-            Some((before, _)) => text.push_str(&format!("{before}{{ from = \"scratch\" }}\n")),
-            None => text.push_str(&format!("{line}\n")),
-        }
-    }
-    text
 }

@@ -321,15 +321,22 @@ fn reference(cx: &Context, text: &str, at: At) -> Eval<String> {
         return Ok(digest.to_string());
     }
     for scheme in ["oci-archive:", "docker-archive:", "oci:", "dir:", "tar:"] {
-        let Some(path) = text.strip_prefix(scheme) else { continue };
-        let path = cx.resolve(path);
+        let Some(rest) = text.strip_prefix(scheme) else { continue };
         let folder = matches!(scheme, "oci:" | "dir:");
         let what = if folder { "folder" } else { "file" };
-        if !cx.files.exists(&path) || folder != cx.files.is_folder(&path) {
+        let is_there = |path: &Path| cx.files.exists(path) && folder == cx.files.is_folder(path);
+        let whole = cx.resolve(rest);
+        // A path that is there as it stands may have colons itself. A bare root has no tag.
+        let (path, tag) = match rest.split_once(':') {
+            Some((path, tag)) if !is_there(&whole) && !matches!(scheme, "dir:" | "tar:") => (cx.resolve(path), Some(tag)),
+            _ => (whole, None),
+        };
+        if !is_there(&path) {
             let fault = Fault::at(at, format!("there is no {what} `{}`", path.display()));
             return Err(fault.help("paths that are not absolute begin at the stack's folder").into());
         }
-        return Ok(format!("{scheme}{}", path.display()));
+        let tag = tag.map(|tag| format!(":{tag}")).unwrap_or_default();
+        return Ok(format!("{scheme}{}{tag}", path.display()));
     }
     let fault = |message: &str, help: &str| Err(Fault::at(at, format!("`{shown}` {message}")).help(help).into());
     let plain = |c: char| c.is_ascii_alphanumeric() || "._-/:@".contains(c);
