@@ -92,7 +92,7 @@ impl std::str::FromStr for DebianLock {
         let mut packages = BTreeMap::new();
         for (n, line) in text.lines().enumerate().filter(|(_, l)| !l.trim().is_empty() && !l.starts_with('#')) {
             let invalid = || InvalidLock { line: n + 1 };
-            let fields: Vec<&str> = line.split_whitespace().collect();
+            let fields: Vec<&str> = line.split_ascii_whitespace().collect();
             let [name, version, architecture, digest] = fields[..] else { return Err(invalid()) };
             // They become lines of apt's own configuration.
             let plain = |text: &str, more: &str| text.chars().all(|c| c.is_ascii_alphanumeric() || more.contains(c));

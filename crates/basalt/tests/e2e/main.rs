@@ -6,6 +6,7 @@
 
 mod harness;
 
+mod archives;
 mod baking;
 mod broken;
 mod deploys;
