@@ -328,7 +328,9 @@ fn reference(cx: &Context, text: &str, at: At) -> Eval<String> {
         let whole = cx.resolve(rest);
         // A path that is there as it stands may have colons itself. A bare root has no tag.
         let (path, tag) = match rest.split_once(':') {
-            Some((path, tag)) if !is_there(&whole) && !matches!(scheme, "dir:" | "tar:") => (cx.resolve(path), Some(tag)),
+            Some((path, tag)) if !is_there(&whole) && !matches!(scheme, "dir:" | "tar:") => {
+                (cx.resolve(path), Some(tag))
+            }
             _ => (whole, None),
         };
         if !is_there(&path) {
