@@ -208,10 +208,9 @@ impl<R: Read> TarReader<R> {
 
     fn skip_rest(&mut self) -> Result<(), TarError> {
         io::copy(&mut self.content(), &mut io::sink()).map_err(TarError::Io)?;
-        let mut padding = [0; BLOCK as usize];
-        let padding = &mut padding[..self.padding as usize];
-        self.inner.read_exact(padding).map_err(TarError::Io)?;
-        self.position += padding.len() as u64;
+        // `umoci insert` ends its archives right behind the last file, where Go's readers see nothing amiss.
+        let padding = (&mut self.inner).take(self.padding);
+        self.position += io::copy(&mut { padding }, &mut io::sink()).map_err(TarError::Io)?;
         self.padding = 0;
         Ok(())
     }
@@ -277,4 +276,26 @@ fn once<T>(slot: &mut Option<T>, value: T, name: &[u8]) -> Result<(), TarError> 
 
 fn refused(entry: Option<&[u8]>, why: impl Into<String>) -> TarError {
     TarError::Refused { entry: entry.map(<[u8]>::to_vec), why: why.into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_block_need_not_be_filled_but_the_file_must_be_whole() {
+        let read = |content: &[u8]| {
+            let mut header = Header::new_ustar();
+            header.set_path("file").unwrap();
+            header.set_size(7);
+            header.set_cksum();
+            let archive = [header.as_bytes(), content].concat();
+            let mut tar = TarReader::new(&*archive);
+            assert_eq!(tar.next().ok().flatten().unwrap().path, b"file");
+            tar.next().map(|entry| entry.is_none()).map_err(|_| ())
+        };
+        assert_eq!(read(b"content"), Ok(true));
+        assert_eq!(read(b"content\0\0"), Ok(true));
+        assert_eq!(read(b"conten"), Err(()));
+    }
 }

@@ -66,7 +66,7 @@ fn a_dockerfile_and_steps_that_run() {
     let files = [
         ("stack.hcl", WITH_DOCKERFILE),
         ("Dockerfile", DOCKERFILE),
-        (".dockerignore", "*.md\n"),
+        (".dockerignore", "**/*.md\n"),
         ("src/a.txt", "hello\n"),
         ("src/b.md", "left out\n"),
     ];

@@ -224,7 +224,7 @@ fn with_puppet(reader: &mut Reader) -> Option<RunStep> {
         "PATH=$PATH:/opt/puppetlabs/bin\n\
          command -v puppet >/dev/null || {{ echo 'the image has no puppet: put the package puppet-agent into it' >&2; exit 127; }}\n\
          d={VOLATILE}/puppet; mkdir -p $d/var/state\n\
-         set -- apply --detailed-exitcodes --color=false --confdir=$d/conf --vardir=$d/var --rundir=$d/run --logdir=$d/log \
+         set -- apply --detailed-exitcodes --color=false --confdir=$d/conf --vardir=$d/var --rundir=$d/run --logdir=$d/log --lastrunfile=$d/var/state/summary \
          --modulepath=/dev/basalt/modules /dev/basalt/manifest\n\
          puppet \"$@\" || {{ s=$?; [ $s = 2 ] || exit $s; }}"
     );
