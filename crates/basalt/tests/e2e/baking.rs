@@ -83,9 +83,9 @@ fn a_dockerfile_and_steps_that_run() {
     for part in ["Dockerfile:2:1", "`--mount` of RUN is not taken", "Dockerfile:3:1", "ONBUILD is not taken"] {
         assert!(said.contains(part), "{part}: {said}");
     }
-    write(&folder, &[("Dockerfile", "FROM base\nRUN echo so it goes && exit 7\n")]);
+    write(&folder, &[("Dockerfile", "FROM base\nARG WHO\nRUN echo so it goes && exit 7\n")]);
     let said = basalt.run(&["image", "bake", folder.to_str().unwrap()]).expect(4).err;
-    for part in ["step 1: `Dockerfile:2 RUN echo so it goes && exit 7` exited with status 7", "    so it goes"] {
+    for part in ["step 1: `Dockerfile:3 RUN echo so it goes && exit 7` exited with status 7", "    so it goes"] {
         assert!(said.contains(part), "{part}: {said}");
     }
 }
