@@ -11,6 +11,7 @@ mod harness;
 mod bake;
 mod docker;
 mod gateway;
+mod growth;
 mod heart;
 mod images;
 mod instances;
@@ -28,7 +29,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 /// A group of rows, and what measures it.
 type Group = (&'static str, fn() -> Vec<Row>);
 
-const GROUPS: [Group; 10] = [
+const GROUPS: [Group; 11] = [
     ("journal", heart::journal),
     ("plan", heart::plan),
     ("stack", heart::stack),
@@ -37,6 +38,7 @@ const GROUPS: [Group; 10] = [
     ("replace", instances::replace),
     ("update", updates::update),
     ("gateway", gateway::throughput),
+    ("growth", growth::growth),
     ("many", instances::many),
     ("images", images::pull),
 ];
