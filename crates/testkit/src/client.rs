@@ -24,6 +24,21 @@ pub(crate) struct Answer {
     pub body: String,
 }
 
+/// Why there is no answer.
+pub(crate) enum Failure {
+    /// The connection was just ending, and nothing was done about the request: any client sends it on another one.
+    NotTaken,
+    Failed(String),
+}
+
+/// Whether nothing was done about a request: it was never sent, or came after the last stream that a GOAWAY
+/// without an error took (RFC 9113 section 6.8; h2 gives that error to such streams alone).
+pub fn was_not_taken(error: &hyper::Error) -> bool {
+    let away = std::error::Error::source(error).and_then(|source| source.downcast_ref::<h2::Error>());
+    error.is_canceled()
+        || away.is_some_and(|away| away.is_go_away() && away.is_remote() && away.reason() == Some(h2::Reason::NO_ERROR))
+}
+
 impl Connection {
     /// Connects.
     pub(crate) async fn open(address: SocketAddr, two: bool) -> Result<Self, String> {
@@ -54,7 +69,7 @@ impl Connection {
     }
 
     /// Sends a request and reads the answer to its end.
-    pub(crate) async fn send(&mut self, load: &Load, body: Vec<u8>) -> Result<Answer, String> {
+    pub(crate) async fn send(&mut self, load: &Load, body: Vec<u8>) -> Result<Answer, Failure> {
         let method = if load.kind == Kind::Post { Method::POST } else { Method::GET };
         let mut request = Request::builder().method(method);
         request = match self {
@@ -64,14 +79,18 @@ impl Connection {
         if load.kind == Kind::Close {
             request = request.header(header::CONNECTION, "close");
         }
-        let request = request.body(Full::new(Bytes::from(body))).map_err(|error| chain(&error))?;
+        let failed = |what, error: &dyn std::error::Error| Failure::Failed(format!("{what}: {}", chain(error)));
+        let request = request.body(Full::new(Bytes::from(body))).map_err(|error| failed("request", &error))?;
         let answer: Result<http::Response<Incoming>, _> = match self {
             Self::One(sender) => sender.send_request(request).await,
             Self::Two(sender) => sender.send_request(request).await,
         };
-        let answer = answer.map_err(|error| format!("sending: {}", chain(&error)))?;
+        let answer = answer.map_err(|error| match was_not_taken(&error) {
+            true => Failure::NotTaken,
+            false => failed("sending", &error),
+        })?;
         let status = answer.status().as_u16();
-        let body = answer.into_body().collect().await.map_err(|error| format!("reading: {}", chain(&error)))?;
+        let body = answer.into_body().collect().await.map_err(|error| failed("reading", &error))?;
         Ok(Answer { status, body: String::from_utf8_lossy(&body.to_bytes()).into_owned() })
     }
 }

@@ -10,3 +10,5 @@ mod clock;
 pub mod load;
 pub mod sim;
 pub mod testapp;
+
+pub use client::was_not_taken;

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crate::client::Connection;
+use crate::client::{Connection, Failure};
 use crate::clock::now;
 
 /// A request that takes longer has failed. Longer than the gateway makes a request wait while nothing is healthy (10 s),
@@ -254,20 +254,27 @@ async fn send_many(load: Arc<Load>, shared: Arc<Shared>, client: usize) -> Repor
 
 /// Sends one request and returns which of the expected texts the answer held.
 async fn send_one(load: &Load, kept: &mut Option<Connection>, body: Vec<u8>) -> Result<Option<String>, String> {
-    let usable = match kept {
-        Some(connection) => connection.is_usable().await,
-        None => false,
-    };
-    let mut connection = match kept.take().filter(|_| usable) {
-        Some(connection) => connection,
-        None => Connection::open(load.address, load.kind == Kind::Http2).await?,
-    };
     let length = (load.kind == Kind::Post).then_some(body.len());
-    let answer = connection.send(load, body).await?;
-    if load.kind != Kind::Close {
-        *kept = Some(connection);
+    loop {
+        let usable = match kept {
+            Some(connection) => connection.is_usable().await,
+            None => false,
+        };
+        let mut connection = match kept.take().filter(|_| usable) {
+            Some(connection) => connection,
+            None => Connection::open(load.address, load.kind == Kind::Http2).await?,
+        };
+        match connection.send(load, body.clone()).await {
+            Ok(answer) => {
+                if load.kind != Kind::Close {
+                    *kept = Some(connection);
+                }
+                return verdict(load, answer.status, &answer.body, length);
+            }
+            Err(Failure::NotTaken) => {}
+            Err(Failure::Failed(what)) => return Err(what),
+        }
     }
-    verdict(load, answer.status, &answer.body, length)
 }
 
 /// Judges an answer. The body of a POST must be echoed as its length, so that a lost or doubled part is noticed.

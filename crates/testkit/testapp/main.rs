@@ -3,7 +3,7 @@
 //! | variable | does |
 //! |---|---|
 //! | `VERSION` | is in every answer, as `version=…` |
-//! | `PORT` | is listened on; 8080 |
+//! | `PORT` | is listened on; 8080; 0 is any that is free, as the log tells |
 //! | `CRASH` | exits with this status at once, after three lines on standard error |
 //! | `SLOW_START_MS` | waits so long before it listens |
 //! | `SLOW_MS` | waits so long before each answer but those of `/health` |
@@ -89,6 +89,7 @@ fn main() {
         exit(1);
     });
     listener.set_nonblocking(true).expect("a socket can be non-blocking");
+    let port = listener.local_addr().map_or(port, |address| address.port());
     println!("listening on {port}");
     let mut listener = Some(listener);
     loop {

@@ -1,6 +1,7 @@
 //! The load generator against the test app: right answers count, and nothing else does.
 
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -18,17 +19,11 @@ impl App {
     fn start(env: &[(&str, &str)]) -> Self {
         let cache = std::path::Path::new(env!("CARGO_TARGET_TMPDIR"));
         let app = TestApp::build(cache).unwrap();
-        let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let child = Command::new(app.path)
-            .envs(env.iter().copied())
-            .env("PORT", address.port().to_string())
-            .stdout(Stdio::null())
-            .spawn()
-            .unwrap();
-        while TcpStream::connect(address).is_err() {
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        Self { child, address }
+        let mut child =
+            Command::new(app.path).envs(env.iter().copied()).env("PORT", "0").stdout(Stdio::piped()).spawn().unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let port = lines.map_while(Result::ok).find_map(|line| line.strip_prefix("listening on ")?.parse().ok());
+        Self { child, address: ([127, 0, 0, 1], port.unwrap()).into() }
     }
 
     fn load(&self, kind: Kind, requests: u64) -> Load {

@@ -116,15 +116,6 @@ async fn read(response: Response<Incoming>) -> Result<Got, Failure> {
     Ok(Got { status: parts.status.as_u16(), headers: parts.headers, body })
 }
 
-/// Whether nothing was done about a request: it was never sent, or came after the last stream that a GOAWAY
-/// without an error took (RFC 9113 section 6.8; h2 gives that error to such streams alone).
-fn was_not_taken(error: &Failure) -> bool {
-    let Some(error) = error.downcast_ref::<hyper::Error>() else { return false };
-    let away = std::error::Error::source(error).and_then(|source| source.downcast_ref::<h2::Error>());
-    error.is_canceled()
-        || away.is_some_and(|away| away.is_go_away() && away.is_remote() && away.reason() == Some(h2::Reason::NO_ERROR))
-}
-
 /// Load that goes on until it is ended.
 #[derive(Debug)]
 pub(crate) struct Load {
@@ -151,7 +142,7 @@ impl Load {
                         }
                         Ok(got) => failures.push(format!("{kind:?} {method} {path}: {} {}", got.status, got.body)),
                         // The connection was just ending: any client sends the request on another.
-                        Err(error) if was_not_taken(&error) => {}
+                        Err(error) if error.downcast_ref().is_some_and(basalt_testkit::was_not_taken) => {}
                         Err(error) => failures.push(format!("{kind:?} {method} {path}: {error:?}")),
                     }
                 }
