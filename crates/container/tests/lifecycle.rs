@@ -223,9 +223,12 @@ fn a_lost_spare_place_is_no_loss() {
         ))
     };
     machine.until("places are prepared", |_| spares().lines().count() == 2);
-    for pid in spares().lines() {
+    let killed = spares();
+    for pid in killed.lines() {
         sh(&format!("kill -9 {}", pid.trim()));
     }
+    // One that is just dying may still be given an order, and then the controller would have to start another.
+    machine.until("they are dead", |_| !spares().lines().any(|pid| killed.lines().any(|dead| dead == pid)));
     machine.start("a-1-1", 1, machine.release("exec sleep 1000"));
     machine.running("a-1-1");
     machine.until("places are prepared again", |_| spares().lines().count() == 2);
