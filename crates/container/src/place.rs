@@ -48,10 +48,7 @@ pub(crate) fn prepare(place: &Place) -> Result<Prepared, AnyError> {
     map_ids(init, place.first_id()).map_err(at("could not map its users"))?;
     let namespace = |name: &str| -> io::Result<OwnedFd> { Ok(File::open(format!("/proc/{init}/ns/{name}"))?.into()) };
     let (userns, netns) = (namespace("user")?, namespace("net")?);
-    let link = || veth::connect(&place.link(), &place.network, place.address, netns.as_fd());
-    // Under load the kernel was seen to refuse this (EINVAL) and to do it the next time.
-    link()
-        .or_else(|_| veth::disconnect(&place.link()).and_then(|()| link()))
+    veth::connect(&place.link(), &place.network, place.address, netns.as_fd())
         .map_err(at("could not link it to the host"))?;
     channel.send(&(), &[])?;
     match channel.receive()? {

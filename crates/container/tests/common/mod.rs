@@ -322,10 +322,14 @@ impl Drop for Machine {
                 sh(&format!("kill -9 {} 2>/dev/null", pid.trim()));
             }
         }
-        let (services, prefix) = self.network().services();
-        sh(&format!(
-            "nft delete table inet basalt_{tag} 2>/dev/null; ip route del local {services}/{prefix} dev lo 2>/dev/null"
-        ));
+        sh(&format!("nft delete table inet basalt_{tag} 2>/dev/null"));
+        // Once the claim is given back, another machine may have the network.
+        let claim = format!("/run/basalt/networks/{}", self.network_number());
+        if std::fs::read(claim).is_ok_and(|data| data == self.data.as_os_str().as_encoded_bytes()) {
+            let (services, prefix) = self.network().services();
+            sh(&format!("ip route del local {services}/{prefix} dev lo 2>/dev/null"));
+            sh(&format!("ip route del unreachable {services}/16 2>/dev/null"));
+        }
         sh(&format!("for l in $(ip -o link | grep -o 'b{tag}-[0-9]*' | sort -u); do ip link del $l; done 2>/dev/null"));
         sh(&format!("find /sys/fs/cgroup -depth -type d -path '*basalt-{tag}*' -exec rmdir {{}} \\; 2>/dev/null"));
     }
