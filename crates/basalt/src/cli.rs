@@ -227,12 +227,20 @@ Example: basalt diff web 6 7")]
     /// Turn files of other tools into stacks
     #[command(subcommand, after_help = "Example: basalt import compose compose.yaml --out stack.hcl")]
     Import(ImportVerb),
-    /// Run the controller in the foreground
+    /// Run the controller in the foreground, or start all of Basalt in the background
     #[command(after_help = "\
 Starts keeper and gateway where they do not run. SIGTERM ends the controller alone; instances and gateway go on.
+At boot, `basalt serve --detach` brings back everything that is recorded.
 
 Example: basalt serve --data /var/lib/basalt --http 0.0.0.0:80")]
-    Serve(ServeArgs),
+    Serve {
+        /// Arguments of any role.
+        #[command(flatten)]
+        args: ServeArgs,
+        /// Start what does not run in the background, and return once it answers
+        #[arg(long)]
+        detach: bool,
+    },
     /// Write a completion script for a shell
     #[command(after_help = "Example: basalt completions bash > /etc/bash_completion.d/basalt")]
     Completions {

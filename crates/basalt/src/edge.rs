@@ -115,10 +115,8 @@ impl EdgeArgs {
     /// # Errors
     /// If something differs.
     pub fn same_as_recorded(&self, data: &Data) -> Result<()> {
-        let before = Self::recorded(data);
-        // The address for HTTP is compared with that in use.
-        let wanted = Self { http: before.http, ..self.or_recorded(data) };
-        if wanted == before {
+        let whole = |args: Self| Self { http: Some(args.http()), ..args };
+        if whole(self.or_recorded(data)) == whole(Self::recorded(data)) {
             return Ok(());
         }
         Err(CliError::invalid("the gateway of this data directory was started with other options")

@@ -1,6 +1,7 @@
 //! The long-lived processes: keeper, gateway and controller.
 
 use std::net::Ipv4Addr;
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
 use basalt_api::{Hooks, ServerInfo};
@@ -75,7 +76,11 @@ pub fn serve(args: &ServeArgs, data: &Data) -> Result<Outcome> {
     let edge = args.edge.or_recorded(data);
     data.make()?;
     let _role = claim_role(data.dir(), "controller").map_err(failed)?;
+    let keeper_runs = UnixStream::connect(data.socket("keeper")).is_ok();
     start::keeper(data, &edge)?;
+    if !keeper_runs {
+        edge.record(data)?;
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(THREADS).enable_all().build();
     let runtime = runtime.map_err(|error| CliError::internal("the runtime could not be started").because(&error))?;
     let result = runtime.block_on(controller(data, edge));

@@ -4,7 +4,7 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use basalt_api::{Client, Health};
+use basalt_api::Client;
 
 use crate::edge::EdgeArgs;
 use crate::error::{CliError, Result};
@@ -73,16 +73,15 @@ pub async fn ensure(data: &Data, edge: &EdgeArgs) -> Result<Client> {
     keeper(data, &merged)?;
     let client = Client::new(data.socket("controller"));
     let mut waited = Duration::ZERO;
-    let health = loop {
+    loop {
         match client.health().await {
-            Ok(health) => break health,
+            Ok(_) => break,
             Err(_) if waited < WITHIN => {}
             Err(error) => return Err(unstarted(data).because(&error)),
         }
         tokio::time::sleep(EVERY).await;
         waited += EVERY;
-    };
-    same_address(&health, edge)?;
+    }
     while UnixStream::connect(data.socket("gateway")).is_err() {
         if waited >= WITHIN {
             return Err(unstarted(data));
@@ -92,16 +91,6 @@ pub async fn ensure(data: &Data, edge: &EdgeArgs) -> Result<Client> {
     }
     merged.record(data)?;
     Ok(client)
-}
-
-/// Refuses an address that the gateway, which runs already, does not have.
-fn same_address(health: &Health, edge: &EdgeArgs) -> Result<()> {
-    let (Some(asked), Some(has)) = (edge.http, &health.server.http) else { return Ok(()) };
-    if asked.to_string() == *has {
-        return Ok(());
-    }
-    Err(CliError::invalid(format!("the gateway of this data directory listens on `{has}`, not on `{asked}`"))
-        .help("leave --http out, or end everything with `basalt down` first"))
 }
 
 /// Says which process does not answer, with the end of its log.

@@ -34,6 +34,16 @@ pub async fn up(args: &UpArgs, data: &Data, out: Output) -> Result<Outcome> {
     perform(&client, &desired, None, args.detach, out).await
 }
 
+/// Starts what is missing, in the background.
+///
+/// # Errors
+/// If a process does not start, or the gateway that runs was told otherwise.
+pub async fn serve(data: &Data, edge: &EdgeArgs, out: Output) -> Result<Outcome> {
+    start::ensure(data, edge).await?;
+    out.note(&format!("Basalt runs for {}\n", data.dir().display()));
+    Ok(Outcome::Done)
+}
+
 /// Applies a stack or a saved plan where Basalt runs, and follows.
 ///
 /// # Errors

@@ -44,7 +44,8 @@ pub fn run(cli: Cli, out: Output) -> Result<Outcome> {
         Verb::Secret(verb) => keeping::secret(verb, &data()?, out),
         Verb::Image(verb) => image::image(verb, &data()?, out),
         Verb::Import(ImportVerb::Compose(args)) => import::compose(args, out),
-        Verb::Serve(args) => roles::serve(args, &data()?),
+        Verb::Serve { args, detach: true } => block(up::serve(&data()?, &args.edge, out)),
+        Verb::Serve { args, detach: false } => roles::serve(args, &data()?),
         Verb::Keeper(args) => roles::keeper(args, &data()?),
         Verb::Gateway(args) => roles::gateway(args, &data()?),
         Verb::Completions { shell } => {
