@@ -20,6 +20,7 @@ const LONGEST_NAME: usize = 40;
 /// Names of services and jobs become DNS labels (RFC 1123 §2.1): stack files refuse underscores in these.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(value_type = String, example = "web"))]
 pub struct Name(String);
 
 /// A text that is not a [`Name`].
@@ -142,6 +143,7 @@ impl From<InstanceId> for String {
 /// A SHA-256 digest, written `sha256:` and 64 lowercase hexadecimal digits (OCI image spec, "Digests").
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(value_type = String, example = "sha256:2f1f…"))]
 pub struct Digest([u8; 32]);
 
 /// A text that is not a [`Digest`].

@@ -13,6 +13,7 @@ use crate::{Bytes, CpuMillis, Digest, Millis, Name, Route, digest_of};
 ///
 /// Fields added later must be skipped when they are at their default, so that the ids of recorded releases stay.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Release {
     /// Whether it runs on and on, or to its end.
     pub kind: Kind,
@@ -91,6 +92,7 @@ impl Release {
 
 /// Whether a release runs on and on, or to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
     /// Runs until it is replaced.
@@ -101,6 +103,7 @@ pub enum Kind {
 
 /// A port that an instance listens on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Port {
     /// The port inside the instance, 1 to 65535.
     pub container: u16,
@@ -110,6 +113,7 @@ pub struct Port {
 
 /// What is spoken on a port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Protocol {
     /// HTTP: requests are balanced one by one and retried where that is safe.
@@ -120,6 +124,7 @@ pub enum Protocol {
 
 /// A read-only file given by the stack.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ConfigFile {
     /// What it holds.
     pub content: String,
@@ -129,6 +134,7 @@ pub struct ConfigFile {
 
 /// A file with one version of a secret.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct SecretFile {
     /// The secret.
     pub name: Name,
@@ -140,6 +146,7 @@ pub struct SecretFile {
 
 /// One version of a secret.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct SecretRef {
     /// The secret.
     pub name: Name,
@@ -149,6 +156,7 @@ pub struct SecretRef {
 
 /// A directory that survives instances.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Volume {
     /// The volume.
     pub name: Name,
@@ -158,6 +166,7 @@ pub struct Volume {
 
 /// What an instance may use.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Limits {
     /// Processor time; `None` is no limit.
     pub cpu: Option<CpuMillis>,
@@ -176,6 +185,7 @@ impl Default for Limits {
 
 /// When an instance counts as healthy.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = HealthSettings))]
 pub struct Health {
     /// What is asked.
     pub check: HealthCheck,
@@ -206,6 +216,7 @@ impl Default for Health {
 
 /// What a health check asks.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum HealthCheck {
     /// `GET path` is answered with a status of 200 to 399.

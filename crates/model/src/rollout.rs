@@ -8,6 +8,7 @@ use crate::{Millis, ReleaseNumber, Weight};
 
 /// How a service passes from one release to the next.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct RolloutSpec {
     /// The strategy.
     pub strategy: Strategy,
@@ -32,6 +33,7 @@ impl Default for RolloutSpec {
 
 /// How a rollout passes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Strategy {
     /// Instances are replaced a few at a time; each gets its share of the traffic once healthy.
@@ -91,6 +93,7 @@ impl Strategy {
 
 /// One step of a canary.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct CanaryStep {
     /// Share of the traffic that the target gets.
     pub weight: Weight,
@@ -102,6 +105,7 @@ pub struct CanaryStep {
 
 /// A number of instances, absolute or relative to the wanted number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Share {
     /// So many.

@@ -12,6 +12,7 @@ use crate::{Bytes, Millis, Name};
 /// API): the host (exact, then the longest wildcard, then any), the path (exact, then the longest prefix), a method, the
 /// most headers, the most query parameters; then who comes first.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Route {
     /// The host name, without port, lowercase; `*.` before it stands for one or more labels. `None` is any.
     pub host: Option<String>,
@@ -44,6 +45,7 @@ pub type Place<'a> =
 /// What a request must have beside host and path, and what happens to it. Each field is left out of the canonical bytes at
 /// its default.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(default)]
 pub struct Rules {
     /// Whether the path is the whole path and not a prefix.
@@ -98,6 +100,7 @@ pub struct Rules {
 
 /// Where clients are sent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Redirect {
     /// The location. `{scheme}`, `{host}`, `{path}` (the whole path), `{rest}` (what follows the route's path, with its
     /// slash) and `{query}` (with its question mark) stand for those of the request.
@@ -108,6 +111,7 @@ pub struct Redirect {
 
 /// A whole answer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Page {
     /// 200 to 599.
     pub status: u16,
@@ -119,6 +123,7 @@ pub struct Page {
 
 /// The body of an answer whose status is given.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ErrorPage {
     /// The media type.
     pub content_type: String,
@@ -128,6 +133,7 @@ pub struct ErrorPage {
 
 /// How many requests one client may send. A client is an IPv4 address, or the first 64 bits of an IPv6 address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct RateLimit {
     /// So many requests, at least 1.
     pub requests: u32,
@@ -139,6 +145,7 @@ pub struct RateLimit {
 
 /// How a host is served over TLS.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Tls {
     /// Where certificate and key come from.
     pub certificate: CertificateSource,
@@ -154,6 +161,7 @@ pub struct Tls {
 
 /// Where certificate and key come from. A key is never part of a release: only where it is.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum CertificateSource {
     /// Files in PEM, read again when they change.
@@ -169,6 +177,7 @@ pub enum CertificateSource {
 
 /// Whose certificates clients must have.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ClientCertificates {
     /// A file in PEM with the authorities that sign them.
     pub authorities: String,
@@ -179,6 +188,7 @@ pub struct ClientCertificates {
 /// How the instances of a service share its requests, and what the service says while it is closed. Not part of a release:
 /// it changes nothing in an instance.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = TrafficSettings))]
 #[serde(default)]
 pub struct Traffic {
     /// Answers everything from outside with status 503 and this text; empty is a short one.
@@ -210,6 +220,7 @@ impl Traffic {
 
 /// Keeps a client at one instance by a signed cookie.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Sticky {
     /// The cookie's name.
     pub cookie: String,
@@ -219,6 +230,7 @@ pub struct Sticky {
 
 /// What of a request is hashed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum HashOn {
     /// The client's address.
@@ -231,6 +243,7 @@ pub enum HashOn {
 
 /// When an instance gets no requests for a while, because of what its requests have met.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(default)]
 pub struct Eject {
     /// After so many requests in a row that broke or were answered with 502, 503 or 504; 0 is never.

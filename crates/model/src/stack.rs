@@ -32,6 +32,7 @@ pub struct ServiceSpec {
 
 /// What a service has beside its release: changing it makes no new release.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Settings {
     /// How many instances should run.
     pub instances: u32,

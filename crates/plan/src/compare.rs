@@ -9,6 +9,7 @@ use crate::{Desired, DesiredJob, DesiredService, FieldChange, field_changes};
 
 /// What an apply will do, service by service.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Plan {
     /// The stack.
     pub stack: Name,
@@ -30,6 +31,7 @@ impl Plan {
 
 /// What happens to a service or job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Change {
     /// It is new.
@@ -48,6 +50,7 @@ pub enum Change {
 
 /// What happens to one service.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ServiceChange {
     /// What happens.
     pub change: Change,
@@ -67,6 +70,7 @@ pub struct ServiceChange {
 
 /// A release as planned.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct PlannedRelease {
     /// Its number: the next one, or the one that it has already.
     pub number: ReleaseNumber,
@@ -78,6 +82,7 @@ pub struct PlannedRelease {
 
 /// What happens to one job.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct JobChange {
     /// What happens: created, run anew with another release, run again after a failure (also an update), or nothing.
     pub change: Change,

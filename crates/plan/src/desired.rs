@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 /// A stack with everything pinned.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Desired {
     /// The stack's name.
     pub stack: Name,
@@ -19,8 +20,10 @@ pub struct Desired {
 
 /// A service with everything pinned.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct DesiredService {
     /// Its release.
+    #[cfg_attr(feature = "openapi", schema(value_type = Release))]
     pub release: Arc<Release>,
     /// What is not in the release.
     pub settings: Settings,
@@ -28,8 +31,10 @@ pub struct DesiredService {
 
 /// A job with everything pinned.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct DesiredJob {
     /// Its release.
+    #[cfg_attr(feature = "openapi", schema(value_type = Release))]
     pub release: Arc<Release>,
     /// How often it is tried again.
     pub retries: u32,

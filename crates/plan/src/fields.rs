@@ -5,6 +5,7 @@ use serde_json::Value;
 
 /// One field that differs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct FieldChange {
     /// Where: `env.LOG`, `configs["/etc/app.toml"].content`.
     pub field: String,

@@ -46,7 +46,6 @@ pub struct ReleaseView {
     /// How many instances of it there are.
     pub instances: u32,
     /// All of it. Secrets are in it by name and version only.
-    #[schema(value_type = Object)]
     pub release: Release,
 }
 

@@ -9,11 +9,9 @@ use utoipa::ToSchema;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Apply {
     /// The desired stack, with image digests and secret versions pinned.
-    #[schema(value_type = Object)]
     pub desired: Desired,
     /// The `base` of the plan that was looked at: the apply is refused if what is recorded has changed since.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<String>)]
     pub base: Option<Digest>,
 }
 

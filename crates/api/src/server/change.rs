@@ -14,9 +14,9 @@ use crate::{Apply, Failure, Rollback, Scale};
 
 /// Says what an apply of this desired stack would do. Changes nothing.
 #[utoipa::path(post, path = "/v1/plan", tag = "stack",
-    request_body(content = Object, description = "The desired stack, with image digests and secret versions pinned."),
+    request_body(content = Desired, description = "The desired stack, with image digests and secret versions pinned."),
     responses(
-        (status = 200, description = "What an apply would do.", body = Object),
+        (status = 200, description = "What an apply would do.", body = Plan),
         (status = 400, description = "The body can't be understood.", body = Failure),
         (status = 409, description = "The stack can't be compared with what is recorded.", body = Failure),
     ))]
@@ -27,7 +27,7 @@ pub(super) async fn plan(State(app): State<App>, Body(desired): Body<Desired>) -
 /// Makes this desired stack the recorded one. If nothing changes, nothing is written.
 #[utoipa::path(post, path = "/v1/apply", tag = "stack", request_body = Apply,
     responses(
-        (status = 200, description = "What it does. It is recorded; that it is done is seen in the status.", body = Object),
+        (status = 200, description = "What it does. It is recorded; that it is done is seen in the status.", body = Plan),
         (status = 400, description = "The body can't be understood.", body = Failure),
         (status = 409, description = "The stack can't be compared with what is recorded, or that has changed since the plan was made.", body = Failure),
     ))]
@@ -39,7 +39,7 @@ pub(super) async fn apply(State(app): State<App>, Body(apply): Body<Apply>) -> R
 /// Removes all services and jobs.
 #[utoipa::path(post, path = "/v1/down", tag = "stack",
     responses(
-        (status = 200, description = "What it removes.", body = Object),
+        (status = 200, description = "What it removes.", body = Plan),
         (status = 409, description = "Nothing is applied.", body = Failure),
     ))]
 pub(super) async fn down(State(app): State<App>) -> Result<Json<Plan>, Refusal> {

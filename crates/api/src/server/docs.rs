@@ -100,4 +100,24 @@ mod tests {
         check("JobStatus", &status["jobs"][0]);
         check("GatewayStatus", &status["gateway"]);
     }
+
+    #[test]
+    fn what_is_planned_and_applied_is_described_to_its_leaves() {
+        let schemas = description()["components"]["schemas"].clone();
+        for name in
+            ["Desired", "Plan", "ServiceChange", "FieldChange", "Release", "HealthSettings", "Rules", "RolloutSpec"]
+        {
+            let properties = schemas[name]["properties"].as_object();
+            assert!(
+                properties.is_some_and(|all| all.values().all(|of| *of != serde_json::json!({ "type": "object" }))),
+                "{name}"
+            );
+        }
+        let (image, nothing) = (format!("sha256:{}", "0".repeat(64)).parse().unwrap(), BTreeSet::new());
+        let release = basalt_model::Release::new(basalt_model::Kind::Service, image);
+        let release = serde_json::to_value(release).unwrap();
+        let keys: BTreeSet<_> = release.as_object().unwrap().keys().collect();
+        let described: BTreeSet<_> = schemas["Release"]["properties"].as_object().unwrap().keys().collect();
+        assert_eq!(keys.difference(&described).collect::<BTreeSet<_>>(), nothing);
+    }
 }
