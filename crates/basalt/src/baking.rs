@@ -134,7 +134,7 @@ impl Stages<'_> {
 }
 
 fn parse(dockerfile: &basalt_model::Dockerfile) -> std::result::Result<Dockerfile, Vec<Fault>> {
-    Dockerfile::parse(&dockerfile.text, &dockerfile.args, basalt_depot::architecture())
+    Dockerfile::parse(&dockerfile.text, &dockerfile.args, basalt_model::manifest::architecture())
 }
 
 /// Returns the images that the steps of a bake copy from.

@@ -11,15 +11,16 @@
 use std::fs::{self, File};
 use std::path::PathBuf;
 
+use basalt_model::manifest::{Descriptor, Document, Manifest, OCI_CONFIG, architecture};
 use basalt_model::{Bake, BakeFrom, BakeStep, Digest, ImageConfig, ImageSource, digest_of};
 use basalt_seam::Sandbox;
 
-use crate::config::{self, Config, Process, RootFs, architecture};
+use crate::config::{self, Config, Process, RootFs};
 use crate::depot::Depot;
 use crate::erofs;
 use crate::error::{Error, Result, io as on};
 use crate::layer::{self, Used};
-use crate::manifest::{self, Descriptor, Document, Manifest, OCI_CONFIG, OCI_LAYER};
+use crate::manifest::{self, OCI_LAYER};
 use crate::mounts;
 use crate::progress::Progress;
 use crate::put::Puts;
@@ -187,7 +188,7 @@ impl Depot {
         let config_digest = staging.put_bytes(&config)?;
         let manifest = Manifest::new(Descriptor::new(OCI_CONFIG, config_digest, config.len() as u64), layers);
         let digest = staging.put_bytes(&basalt_model::canonical_bytes(&manifest))?;
-        let layers = manifest.layers.iter().map(|layer| layer.digest("layer")).collect::<Result<_>>()?;
+        let layers = manifest.layers.iter().map(|layer| layer.digest).collect();
 
         let _lock = staging.commit()?;
         let erofs = erofs::write(self.store(), tree)?;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use basalt_model::manifest::architecture;
 use basalt_model::{Digest, ImageConfig};
 use serde::{Deserialize, Serialize};
 
@@ -99,17 +100,6 @@ impl Config {
             entrypoint,
             expose: process.exposed_ports.unwrap_or_default().into_keys().collect(),
         }
-    }
-}
-
-/// Returns the name that OCI has for this machine's kind of processor (Go's GOARCH).
-pub fn architecture() -> &'static str {
-    match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        "x86" => "386",
-        "powerpc64" => "ppc64le",
-        other => other,
     }
 }
 

@@ -62,7 +62,7 @@ impl Depot {
         // What is locked is the same from any mirror.
         let by_snapshot = lock.is_none().then_some((&debian.mirror, &debian.pin));
         let what = (&debian.suite, &debian.packages, &debian.components);
-        let key = digest_of(&(RECIPE, what, lock, by_snapshot, crate::config::architecture()));
+        let key = digest_of(&(RECIPE, what, lock, by_snapshot, basalt_model::manifest::architecture()));
         let title = title(debian);
         if !inputs.fresh
             && let Some(digest) = self.remembered(&key)?

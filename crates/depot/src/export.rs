@@ -6,12 +6,13 @@ use std::io::{BufWriter, Read, Write};
 use std::path::Path;
 
 use basalt_model::Digest;
+use basalt_model::manifest::{Descriptor, OCI_INDEX};
 use serde_json::json;
 use tar::{Builder, EntryType, Header};
 
 use crate::depot::Depot;
 use crate::error::{Result, io};
-use crate::manifest::{Descriptor, OCI_INDEX, REF_NAME};
+use crate::manifest::REF_NAME;
 use crate::progress::{Progress, Reporting};
 
 impl Depot {

@@ -5,6 +5,7 @@ use std::io::{self, Read};
 use std::path::PathBuf;
 
 use basalt_model::Digest;
+use basalt_model::manifest::{Descriptor, Manifest, OCI_CONFIG};
 use sha2::{Digest as _, Sha256};
 
 use crate::config::Config;
@@ -14,8 +15,7 @@ use crate::error::{Error, Result, io as on};
 use crate::feed::{Feed, Stored, feed};
 use crate::layer::{self, Used};
 use crate::layout::{self, Found, blob_name};
-use crate::limits::LONGEST_DOCUMENT;
-use crate::manifest::{self, Descriptor, Manifest, OCI_CONFIG, OCI_LAYER, Packing};
+use crate::manifest::{self, OCI_LAYER, Packing};
 use crate::mounts;
 use crate::progress::{Progress, Reporting};
 use crate::record::ImageRecord;
@@ -121,11 +121,7 @@ impl<'a> Intake<'a> {
     fn oci(&mut self, source: &Source, found: &Found) -> Result<()> {
         let what = format!("configuration of image `{}`", found.digest);
         let descriptor = &found.manifest.config;
-        let digest = descriptor.digest(&what)?;
-        if descriptor.size > LONGEST_DOCUMENT {
-            let why = format!("it has {} bytes, more than {LONGEST_DOCUMENT}", descriptor.size);
-            return Err(manifest::refuse(&what, why));
-        }
+        let digest = descriptor.digest;
         let path = match self.staging.find_blob(&digest) {
             Some(path) => check_size(&what, path, descriptor.size)?,
             None => {
@@ -147,7 +143,7 @@ impl<'a> Intake<'a> {
             return Err(manifest::refuse(&format!("configuration `{}`", manifest.config.digest), why));
         }
         for (i, (layer, diff_id)) in layers.iter().zip(diff_ids).enumerate() {
-            let digest = layer.digest("layer")?;
+            let digest = layer.digest;
             let (what, name) = (format!("layer `{digest}`"), digest.to_string());
             let (content, store): (Box<dyn Read + Send>, _) = match (self.staging.find_blob(&digest), source) {
                 (Some(path), _) => {
@@ -306,7 +302,7 @@ impl<'a> Intake<'a> {
     /// Puts everything in its place and records the image.
     fn record(self, origin: &str, found: Found) -> Result<Digest> {
         let Self { depot, mut staging, mut tree, layers, .. } = self;
-        let config = found.manifest.config.digest("configuration")?;
+        let config = found.manifest.config.digest;
         staging.put_bytes(&found.bytes)?;
         mounts::add_standard(&mut tree)?;
         staging.keep_only(&mut tree);

@@ -1,13 +1,12 @@
 //! Finding an image in a layout (OCI image spec, "Image Layout").
 
 use basalt_model::Digest;
+use basalt_model::manifest::{self as described, Descriptor, Document, LONGEST_DOCUMENT, Manifest};
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 
-use crate::config::architecture;
 use crate::error::{Error, Result};
-use crate::limits::LONGEST_DOCUMENT;
-use crate::manifest::{self, Descriptor, Document, Manifest, REF_NAME};
+use crate::manifest::{self, REF_NAME};
 use crate::source::{Reference, Source};
 
 /// The deepest nesting of indexes: a layout's own, and one for platforms; one more for who nests them needlessly.
@@ -53,7 +52,7 @@ fn choose(reference: &Reference, entries: Vec<Descriptor>) -> Result<Descriptor>
             by_tag(entries.iter().map(tags), tag).map(|at| &entries[at])
         }
         None if entries.len() == 1 => Ok(&entries[0]),
-        None => match entries.iter().filter(|e| fits(e)).collect::<Vec<_>>()[..] {
+        None => match entries.iter().filter(|e| e.is_for_this_machine()).collect::<Vec<_>>()[..] {
             [one] => Ok(one),
             _ => Err(format!("it holds {} images; say which with `:TAG`", entries.len())),
         },
@@ -76,14 +75,10 @@ pub(crate) fn by_tag(images: impl Iterator<Item = Vec<String>>, tag: &str) -> st
     }
 }
 
-fn fits(entry: &Descriptor) -> bool {
-    entry.platform.as_ref().is_some_and(|p| p.os == "linux" && p.architecture == architecture())
-}
-
 /// Follows a descriptor to a manifest, through indexes for platforms.
 fn follow(reference: &Reference, source: &Source, entry: Descriptor, depth: usize) -> Result<Found> {
     let what = format!("manifest `{}`", entry.digest);
-    let digest = entry.digest(&what)?;
+    let digest = entry.digest;
     if entry.size > LONGEST_DOCUMENT {
         return Err(manifest::refuse(&what, format!("it has {} bytes, more than {LONGEST_DOCUMENT}", entry.size)));
     }
@@ -102,14 +97,7 @@ fn follow(reference: &Reference, source: &Source, entry: Descriptor, depth: usiz
         Document::Manifest(manifest) => Ok(Found { digest, bytes, manifest }),
         Document::Index(_) if depth == 0 => Err(manifest::refuse(&what, "indexes are nested too deep".to_owned())),
         Document::Index(entries) => {
-            let offered: Vec<String> = entries
-                .iter()
-                .filter_map(|e| e.platform.as_ref().map(|p| format!("{}/{}", p.os, p.architecture)))
-                .collect();
-            let entry = entries.into_iter().find(fits).ok_or_else(|| {
-                let why = format!("it has no image for linux/{} (it has: {})", architecture(), offered.join(", "));
-                manifest::refuse(&what, why)
-            })?;
+            let entry = described::choose(entries).map_err(|error| manifest::refuse(&what, error.0))?;
             follow(reference, source, entry, depth - 1)
         }
     }

@@ -47,7 +47,6 @@ mod verify;
 mod walk;
 
 pub use bake::BakeInputs;
-pub use config::architecture;
 pub use depot::Depot;
 pub use error::{Error, Result};
 pub use limits::Limits;

@@ -36,9 +36,6 @@ impl Limits {
     }
 }
 
-/// The longest manifest, index or configuration: 4 MiB (OCI distribution spec, "Pushing Manifests").
-pub(crate) const LONGEST_DOCUMENT: u64 = 4 << 20;
-
 /// The longest PAX header, GNU long name or the like: extended attributes have at most 64 KiB each (Linux xattr(7)).
 pub(crate) const LONGEST_EXTENSION: u64 = 1 << 20;
 
@@ -53,7 +50,3 @@ pub(crate) const DEEPEST: usize = 256;
 
 /// The most symbolic links followed for one path (Linux MAXSYMLINKS).
 pub(crate) const MOST_LINKS: usize = 40;
-
-/// The most layers of an image: other tools stop at 127 (the most that an overlay was ever made of), and each costs a
-/// thread for a moment.
-pub(crate) const MOST_LAYERS: usize = 1000;

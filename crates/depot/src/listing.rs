@@ -104,9 +104,10 @@ impl Depot {
         let _lock = self.store().lock()?;
         let record = self.record(digest)?;
         let (manifest, config) = self.documents(digest, &record)?;
-        let layers = manifest.layers.iter().map(|layer| {
-            let digest = layer.digest("layer")?;
-            Ok(LayerInfo { digest, media_type: layer.media_type.clone(), bytes: layer.size })
+        let layers = manifest.layers.iter().map(|layer| LayerInfo {
+            digest: layer.digest,
+            media_type: layer.media_type.clone(),
+            bytes: layer.size,
         });
         let objects = objects_of(self.store(), &record.erofs)?;
         let mut others = BTreeSet::new();
@@ -126,7 +127,7 @@ impl Depot {
             info: self.info(digest, &record)?,
             platform: format!("{}/{}", config.os, config.architecture),
             config: config.process(),
-            layers: layers.collect::<Result<_>>()?,
+            layers: layers.collect(),
             objects: objects.len(),
             unpacked,
             own,

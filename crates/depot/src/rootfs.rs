@@ -13,9 +13,10 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use basalt_model::Digest;
+use basalt_model::manifest::architecture;
 use tar::{Builder, EntryType, Header};
 
-use crate::config::{Config, RootFs, architecture};
+use crate::config::{Config, RootFs};
 use crate::error::{Error, Result, io as on};
 use crate::limits::{DEEPEST, Limits};
 use crate::progress::Progress;

@@ -7,10 +7,11 @@ use std::path::{Path, PathBuf};
 
 use crate::archive::{TarError, TarReader};
 use crate::error::{Error, Result, io as on};
-use crate::limits::{LONGEST_DOCUMENT, Limits};
+use crate::limits::Limits;
 use crate::manifest::Packing;
 use crate::staging::Staging;
 use crate::tree;
+use basalt_model::manifest::LONGEST_DOCUMENT;
 
 /// The most entries of an archive: an image has at most a few hundred blobs; multi-platform ones a few thousand.
 const MOST_ENTRIES: usize = 100_000;

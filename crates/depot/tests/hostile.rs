@@ -410,7 +410,7 @@ fn documents_that_are_two_things_at_once() {
         refused(&image, words);
     };
     manifest(|m| m["manifests"] = json!([]), &["manifest and of an index at once"]);
-    manifest(|m| m["mediaType"] = json!(INDEX), &["says it is", "referred to as"]);
+    manifest(|m| m["mediaType"] = json!(INDEX), &["says it is", "but is given as"]);
     manifest(|m| m["mediaType"] = json!("text/html"), &["says it is"]);
     manifest(|m| m["schemaVersion"] = json!(1), &["schema version"]);
     manifest(|m| m["fsLayers"] = json!([]), &["schema version"]);
@@ -422,7 +422,7 @@ fn documents_that_are_two_things_at_once() {
         image.spoil_index = Box::new(spoil);
         refused(&image, words);
     };
-    index(|i| i["manifests"][0]["mediaType"] = json!(INDEX), &["says it is", "referred to as"]);
+    index(|i| i["manifests"][0]["mediaType"] = json!(INDEX), &["says it is", "but is given as"]);
     index(|i| i["layers"] = json!([]), &["at once"]);
     index(|i| i["manifests"] = json!([]), &["0 images"]);
     index(|i| i["manifests"][0]["size"] = json!(5_000_000), &["more than 4194304"]);

@@ -2,6 +2,7 @@
 //!
 //! Everything here is plain data: no I/O, no clock, no randomness, no async. Higher floors decide with these
 //! values ([`State`], [`Event`]), adapters carry them out ([`Release`], [`RouteTable`]).
+//! [`manifest`] is how images are described on their way.
 //! Where to start: [`Stack`] (what is wanted), [`Release`] (how one instance runs), [`State`] (what is recorded).
 
 #![forbid(unsafe_code)]
@@ -12,6 +13,7 @@ mod event;
 mod exit;
 mod id;
 mod image;
+pub mod manifest;
 mod release;
 mod rollout;
 mod route;

@@ -6,12 +6,12 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use basalt_model::Digest;
+use basalt_model::manifest::Descriptor;
 use http::header::{CONTENT_RANGE, RANGE};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use sha2::{Digest as _, Sha256};
 
 use crate::cache::Cache;
-use crate::document::Descriptor;
 use crate::error::{Error, Result, io};
 use crate::patience::Patience;
 use crate::remote::{Ask, Remote, nothing};

@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use basalt_model::manifest::InvalidManifest;
+
 /// The result of what is asked of a registry.
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -135,6 +137,11 @@ impl Error {
     pub fn is_unreachable(&self) -> bool {
         matches!(self, Self::Unreachable { .. })
     }
+}
+
+/// Returns a function that says which document is no manifest, for `map_err`.
+pub(crate) fn no_manifest(what: &str) -> impl FnOnce(InvalidManifest) -> Error + '_ {
+    move |error| Error::Document { what: what.to_owned(), why: error.0 }
 }
 
 /// Returns a function that names what was tried on `path`, for `map_err`.

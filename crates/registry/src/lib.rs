@@ -9,7 +9,6 @@
 mod cache;
 mod challenge;
 mod credentials;
-mod document;
 mod download;
 mod error;
 mod helper;

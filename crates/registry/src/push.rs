@@ -7,13 +7,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use basalt_model::Digest;
+use basalt_model::manifest::{self, Document, LONGEST_DOCUMENT, Manifest};
 use futures::StreamExt;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue, Method};
 
 use crate::cache::hash;
-use crate::document::{self, Document, LONGEST_DOCUMENT, Manifest};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, no_manifest};
 use crate::progress::Progress;
 use crate::reference::Reference;
 use crate::registry::Inner;
@@ -51,7 +51,7 @@ impl Image<'_> {
                 why: format!("what is kept under this digest has the digest `{found}`"),
             });
         }
-        match document::parse(&what, &bytes, "")? {
+        match manifest::parse(&bytes, "").map_err(no_manifest(&what))? {
             Document::Manifest(manifest) => Ok((bytes, manifest)),
             Document::Index(_) => Err(Error::Document { what, why: "it is an index, not an image".to_owned() }),
         }

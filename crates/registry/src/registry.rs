@@ -6,14 +6,14 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use basalt_model::Digest;
+use basalt_model::manifest::{self, Document, LONGEST_DOCUMENT, Manifest};
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, Method};
 use serde::{Deserialize, Serialize};
 use tokio::runtime::Runtime;
 
 use crate::cache::{Cache, hash};
-use crate::document::{self, Document, LONGEST_DOCUMENT, Manifest};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, no_manifest};
 use crate::http::Http;
 use crate::patience::Patience;
 use crate::progress::Progress;
@@ -247,18 +247,13 @@ impl Inner {
         for _ in 0..=DEEPEST_INDEX {
             let what = format!("manifest `{digest}`");
             let (bytes, media_type) = self.document(remote, &digest, &what).await?;
-            match document::parse(&what, &bytes, &said.take().unwrap_or(media_type))? {
+            match manifest::parse(&bytes, &said.take().unwrap_or(media_type)).map_err(no_manifest(&what))? {
                 Document::Manifest(_) => {
                     self.cache.remember(&named, &Known { manifest: digest })?;
                     return Ok(digest);
                 }
                 Document::Index(images) => {
-                    let chosen = document::choose(&what, images)?;
-                    if chosen.size > LONGEST_DOCUMENT {
-                        let why =
-                            format!("its image has a manifest of {} bytes, more than {LONGEST_DOCUMENT}", chosen.size);
-                        return Err(Error::Document { what, why });
-                    }
+                    let chosen = manifest::choose(images).map_err(no_manifest(&what))?;
                     said = Some(chosen.media_type);
                     digest = chosen.digest;
                 }
@@ -274,7 +269,7 @@ impl Inner {
         for remote in remotes {
             match self.document(remote, digest, &what).await {
                 Ok((bytes, media_type)) => {
-                    return match document::parse(&what, &bytes, &media_type)? {
+                    return match manifest::parse(&bytes, &media_type).map_err(no_manifest(&what))? {
                         Document::Manifest(manifest) => Ok((bytes, manifest)),
                         Document::Index(_) => {
                             Err(Error::Document { what, why: "it is an index, not an image".to_owned() })

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use basalt_model::manifest::{DOCKER_LIST, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST};
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, LOCATION};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use reqwest::{Body, Response, Url};
@@ -10,7 +11,6 @@ use tokio::sync::Mutex;
 
 use crate::challenge::Challenge;
 use crate::credentials::{Credential, Credentials};
-use crate::document::ACCEPT as KINDS;
 use crate::error::{Error, Result};
 use crate::http::{Http, cause, host, is_bad_certificate};
 use crate::patience::{Patience, retry_after};
@@ -114,7 +114,7 @@ impl Remote {
     /// Returns the headers of a request for a manifest or index.
     pub(crate) fn accepts() -> HeaderMap {
         let mut headers = HeaderMap::new();
-        for kind in KINDS {
+        for kind in [OCI_MANIFEST, OCI_INDEX, DOCKER_MANIFEST, DOCKER_LIST] {
             headers.append(ACCEPT, HeaderValue::from_static(kind));
         }
         headers

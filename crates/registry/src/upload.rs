@@ -6,12 +6,12 @@ use std::io::{Read, Seek, SeekFrom};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use basalt_model::manifest::Descriptor;
 use bytes::Bytes;
 use http::header::{CONTENT_RANGE, CONTENT_TYPE, RANGE};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use reqwest::{Body, Response, Url};
 
-use crate::document::Descriptor;
 use crate::error::{Error, Result, io};
 use crate::patience::Patience;
 use crate::push::Image;
