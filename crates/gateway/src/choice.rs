@@ -3,7 +3,7 @@
 use std::net::SocketAddrV4;
 use std::sync::Arc;
 
-use basalt_model::{Millis, ReleaseNumber};
+use basalt_model::{Millis, Port, ReleaseNumber};
 
 use crate::affinity::{self, Belongs};
 use crate::instance::Instance;
@@ -13,7 +13,14 @@ use crate::routing::{Destination, ReleaseRouting, Routing, ServiceRouting};
 #[derive(Debug)]
 pub(crate) struct Choice<'a> {
     pub(crate) instance: &'a Arc<Instance>,
-    pub(crate) address: SocketAddrV4,
+    pub(crate) port: Port,
+}
+
+impl Choice<'_> {
+    /// Returns where the instance takes it.
+    pub(crate) fn address(&self) -> SocketAddrV4 {
+        SocketAddrV4::new(self.instance.address, self.port.container)
+    }
 }
 
 /// What an earlier attempt of the same request leaves behind.
@@ -128,8 +135,7 @@ fn is_warming(instance: &Instance, window: Millis, turn: usize) -> bool {
 
 impl ReleaseRouting {
     fn with<'r>(&self, instance: &'r Arc<Instance>, port: usize) -> Option<(ReleaseNumber, Choice<'r>)> {
-        let address = SocketAddrV4::new(instance.address, self.port(port)?);
-        Some((self.number, Choice { instance, address }))
+        Some((self.number, Choice { instance, port: self.port(port)? }))
     }
 
     fn has_port(&self, port: usize) -> bool {
@@ -142,7 +148,7 @@ impl ReleaseRouting {
         healthy * 100 < self.instances.len() * percent as usize
     }
 
-    fn port(&self, port: usize) -> Option<u16> {
+    fn port(&self, port: usize) -> Option<Port> {
         self.ports.get(port).copied().flatten()
     }
 
@@ -175,7 +181,7 @@ impl ReleaseRouting {
         let distance = 1 + (start / count) % (count - 1).max(1);
         let two = find(start + distance).unwrap_or(one);
         let instance = if two.in_flight() < one.in_flight() { two } else { one };
-        Some(Choice { instance, address: SocketAddrV4::new(instance.address, port) })
+        Some(Choice { instance, port })
     }
 }
 
@@ -183,7 +189,7 @@ impl ReleaseRouting {
 mod tests {
     use std::collections::BTreeMap;
 
-    use basalt_model::{Health, Traffic, Weight};
+    use basalt_model::{Health, Protocol, Traffic, Weight};
     use tokio::sync::watch;
 
     use super::*;
@@ -217,7 +223,12 @@ mod tests {
         let ready = releases.iter().enumerate().map(|(at, (weight, instances))| {
             let number = at as u32 + 1;
             let instances = instances.iter().enumerate().map(|(at, healthy)| instance(number, at, *healthy)).collect();
-            ReleaseRouting { number, weight: Weight(*weight), instances, ports: vec![Some(80)] }
+            ReleaseRouting {
+                number,
+                weight: Weight(*weight),
+                instances,
+                ports: vec![Some(Port::new(80, Protocol::Http))],
+            }
         });
         let releases: Vec<_> = ready.collect();
         let cycle = weights::cycle(&releases.iter().map(|release| release.weight.0).collect::<Vec<_>>());

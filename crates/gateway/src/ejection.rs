@@ -120,7 +120,7 @@ mod tests {
             instance
         };
         let instances = instances.iter().enumerate().map(instance).collect();
-        ReleaseRouting { number: 1, weight: Weight::ALL, instances, ports: vec![Some(80)] }
+        ReleaseRouting { number: 1, weight: Weight::ALL, instances, ports: vec![None] }
     }
 
     #[tokio::test(start_paused = true)]

@@ -109,12 +109,13 @@ async fn ask(instance: &Instance) -> (bool, String) {
     let Some(port) = instance.health_port else {
         return (false, "the health check names a port that the release does not have".to_owned());
     };
-    let address = SocketAddrV4::new(instance.address, port);
+    let at =
+        probe::At { address: SocketAddrV4::new(instance.address, port.container), proxy_protocol: port.proxy_protocol };
     let timeout = Duration::from_millis(instance.health.timeout.0);
     let result = match &instance.health.check {
-        HealthCheck::Http { path, .. } => probe::http(address, instance.service.name.as_str(), path, timeout).await,
-        HealthCheck::Grpc { service, .. } => probe::grpc(address, service, timeout).await,
-        _ => probe::tcp(address, timeout).await,
+        HealthCheck::Http { path, .. } => probe::http(at, instance.service.name.as_str(), path, timeout).await,
+        HealthCheck::Grpc { service, .. } => probe::grpc(at, service, timeout).await,
+        _ => probe::tcp(at, timeout).await,
     };
     match result {
         Ok(text) => (true, text),
@@ -132,7 +133,7 @@ async fn clear_suspicions(instance: &Instance) {
             sleep(Duration::from_millis(pause.0)).await;
             pause = Millis(pause.0 * 2).min(instance.health.interval.max(FIRST_PAUSE));
             let timeout = Duration::from_millis(instance.health.timeout.0);
-            if probe::tcp(SocketAddrV4::new(instance.address, port), timeout).await.is_ok() {
+            if probe::tcp(SocketAddrV4::new(instance.address, port).into(), timeout).await.is_ok() {
                 instance.suspected_port.store(0, Relaxed);
                 instance.judge(instance.was_told());
             }

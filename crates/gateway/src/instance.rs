@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::*}
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-use basalt_model::{Health, InstanceId};
+use basalt_model::{Health, InstanceId, Port};
 use basalt_seam::InstanceTraffic;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
@@ -25,7 +25,7 @@ pub(crate) struct Instance {
     pub(crate) address: Ipv4Addr,
     pub(crate) health: Health,
     /// The port that health checks ask, where they ask one.
-    pub(crate) health_port: Option<u16>,
+    pub(crate) health_port: Option<Port>,
     /// Of which service.
     pub(crate) service: Arc<Service>,
     /// Wakes the checker: a request has met a broken connection.
@@ -85,7 +85,7 @@ impl Instance {
         id: InstanceId,
         generation: u64,
         address: Ipv4Addr,
-        (health, health_port): (Health, Option<u16>),
+        (health, health_port): (Health, Option<Port>),
         drain: Duration,
         service: Arc<Service>,
         dirty: watch::Sender<()>,

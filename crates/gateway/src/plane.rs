@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, Guard};
-use basalt_model::{InstanceId, InstanceRoute, Name, ReleaseRoutes, RouteTable, ServiceRoutes};
+use basalt_model::{InstanceId, InstanceRoute, Name, ProxyProtocol, ReleaseRoutes, RouteTable, ServiceRoutes};
 use basalt_seam::RouterSeen;
 use std::net::SocketAddrV4;
 use tokio::runtime::Handle;
@@ -179,7 +179,7 @@ impl Plane {
             // Either whoever changes the table sees this count, or this sees the change and chooses anew: so an instance that
             // is no longer named and has nothing in flight never gets another request.
             if self.epoch.load(SeqCst) <= routing.epoch {
-                return Ok(Begun { in_flight, address: choice.address });
+                return Ok(Begun { in_flight, address: choice.address(), proxy_protocol: choice.port.proxy_protocol });
             }
             in_flight.give_back();
         }
@@ -264,7 +264,7 @@ impl Plane {
 
     /// Returns the service of each table row, for health checks of a new instance.
     fn check(&self, id: &InstanceId, route: &InstanceRoute, of: &ReleaseRoutes, service: &Arc<Service>) -> Checked {
-        let port = of.health.check.port().and_then(|port| of.ports.get(port)).map(|port| port.container);
+        let port = of.health.check.port().and_then(|port| of.ports.get(port)).copied();
         let health = (of.health.clone(), port);
         let dirty = self.dirty.clone();
         let drain = Duration::from_millis(of.drain.0);
@@ -285,6 +285,8 @@ impl Plane {
 pub(crate) struct Begun {
     pub(crate) in_flight: InFlight,
     pub(crate) address: SocketAddrV4,
+    /// The header that connections there begin with.
+    pub(crate) proxy_protocol: Option<ProxyProtocol>,
 }
 
 impl Kept {
@@ -322,7 +324,7 @@ fn add(
             checked.insert(id.clone(), kept);
             instances.push(ready);
         }
-        let port = |name: &&Name| release.ports.get(*name).map(|port| port.container);
+        let port = |name: &&Name| release.ports.get(*name).copied();
         let ports = numbers.names().iter().map(port).collect();
         releases.push(ReleaseRouting { number: *number, weight: release.weight, instances, ports });
     }
@@ -371,7 +373,7 @@ mod tests {
         let instance = InstanceRoute { address, generation: version, healthy: Some(true) };
         let release = ReleaseRoutes {
             weight: Weight::ALL,
-            ports: [(port.clone(), Port { container: 80, protocol: Protocol::Http })].into(),
+            ports: [(port.clone(), Port::new(80, Protocol::Http))].into(),
             health: Health::default(),
             drain: Millis::seconds(30),
             instances: [("web-1-1".parse().unwrap(), instance)].into(),

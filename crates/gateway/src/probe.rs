@@ -4,32 +4,61 @@ use std::io;
 use std::net::SocketAddrV4;
 use std::time::Duration;
 
+use basalt_model::ProxyProtocol;
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+
+use crate::proxy_header;
 
 /// As much of an answer as is needed to know its status: `HTTP/1.1 200`.
 const STATUS_LINE: usize = 12;
 /// As much of an answer to a gRPC check as is read: it has seven bytes.
 const LONGEST_MESSAGE: usize = 4096;
 
+/// Where a check is made.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct At {
+    pub(crate) address: SocketAddrV4,
+    /// The header that connections there begin with.
+    pub(crate) proxy_protocol: Option<ProxyProtocol>,
+}
+
+impl From<SocketAddrV4> for At {
+    fn from(address: SocketAddrV4) -> Self {
+        Self { address, proxy_protocol: None }
+    }
+}
+
+impl At {
+    async fn connect(self) -> io::Result<TcpStream> {
+        let mut stream = TcpStream::connect(self.address).await?;
+        if let Some(version) = self.proxy_protocol {
+            stream.write_all(&proxy_header::header(version, None)).await?;
+        }
+        Ok(stream)
+    }
+}
+
 /// Connects. Returns how it ended, in words.
-pub(crate) async fn tcp(address: SocketAddrV4, timeout: Duration) -> Result<String, String> {
+pub(crate) async fn tcp(at: At, timeout: Duration) -> Result<String, String> {
+    let address = at.address;
     within(timeout, address, async {
-        TcpStream::connect(address).await.map_err(|error| words(address, &error))?;
+        at.connect().await.map_err(|error| words(address, &error))?;
         Ok(format!("{address} accepts connections"))
     })
     .await
 }
 
 /// Sends `GET path` and expects a status of 200 to 399. Returns how it ended, in words.
-pub(crate) async fn http(address: SocketAddrV4, host: &str, path: &str, timeout: Duration) -> Result<String, String> {
+pub(crate) async fn http(at: At, host: &str, path: &str, timeout: Duration) -> Result<String, String> {
     if path.bytes().any(|b| b <= b' ' || b == 0x7f) || !path.starts_with('/') {
         return Err(format!("`{path}` is not a path that can be asked for"));
     }
+    let address = at.address;
     within(timeout, address, async {
-        let status = status(address, host, path).await.map_err(|error| words(address, &error))?;
+        let status = status(at, host, path).await.map_err(|error| words(address, &error))?;
         match status {
             Some(status @ 200..400) => Ok(format!("GET {path} answered {status}")),
             Some(status) => Err(format!("GET {path} answered {status}")),
@@ -42,10 +71,11 @@ pub(crate) async fn http(address: SocketAddrV4, host: &str, path: &str, timeout:
 /// Asks `grpc.health.v1.Health/Check` for a service and expects `SERVING`. Returns how it ended, in words.
 ///
 /// The messages are two fields long (grpc/grpc-proto, `health.proto`), so they are written and read by hand.
-pub(crate) async fn grpc(address: SocketAddrV4, service: &str, timeout: Duration) -> Result<String, String> {
+pub(crate) async fn grpc(at: At, service: &str, timeout: Duration) -> Result<String, String> {
+    let address = at.address;
     let whole = if service.is_empty() { "the server" } else { service };
     within(timeout, address, async {
-        let answer = serving(address, service).await.map_err(|error| format!("{address}: {error}"))?;
+        let answer = serving(at, service).await.map_err(|error| format!("{address}: {error}"))?;
         match answer {
             Ok(1) => Ok(format!("{whole} is SERVING")),
             Ok(2) => Err(format!("{whole} is NOT_SERVING")),
@@ -57,11 +87,8 @@ pub(crate) async fn grpc(address: SocketAddrV4, service: &str, timeout: Duration
 }
 
 /// Returns the status of a service, or how the call failed.
-async fn serving(
-    address: SocketAddrV4,
-    service: &str,
-) -> Result<Result<u64, String>, Box<dyn std::error::Error + Send + Sync>> {
-    let stream = TcpStream::connect(address).await?;
+async fn serving(at: At, service: &str) -> Result<Result<u64, String>, Box<dyn std::error::Error + Send + Sync>> {
+    let (address, stream) = (at.address, at.connect().await?);
     let (mut client, connection) =
         hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await?;
     let connection = tokio::spawn(connection);
@@ -89,8 +116,8 @@ async fn serving(
     Ok(Ok(if field.first() == Some(&0x08) { field.get(1).copied().unwrap_or(0).into() } else { 0 }))
 }
 
-async fn status(address: SocketAddrV4, host: &str, path: &str) -> io::Result<Option<u16>> {
-    let mut stream = TcpStream::connect(address).await?;
+async fn status(at: At, host: &str, path: &str) -> io::Result<Option<u16>> {
+    let mut stream = at.connect().await?;
     let request =
         format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: basalt-health\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await?;
@@ -140,7 +167,7 @@ mod tests {
     async fn answers() {
         let check = async |answer: &'static str, expected: Result<&str, &str>| {
             let address = answering(answer).await;
-            let result = http(address, "web", "/up", Duration::from_secs(2)).await;
+            let result = http(address.into(), "web", "/up", Duration::from_secs(2)).await;
             let expected = expected.map(str::to_owned).map_err(|text| text.replace("ADDR", &address.to_string()));
             assert_eq!(result, expected, "{answer:?}");
         };
@@ -174,7 +201,7 @@ mod tests {
                 let http = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
                 let _ = http.serve_connection(TokioIo::new(stream), answer).await;
             });
-            let result = grpc(address, "a.B", Duration::from_secs(5)).await;
+            let result = grpc(address.into(), "a.B", Duration::from_secs(5)).await;
             assert_eq!(result, expected.map(str::to_owned).map_err(str::to_owned));
             server.abort();
         };
@@ -188,11 +215,11 @@ mod tests {
     async fn silence_and_refusal() {
         let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let std::net::SocketAddr::V4(address) = silent.local_addr().unwrap() else { unreachable!() };
-        let late = http(address, "web", "/", Duration::from_millis(50)).await;
+        let late = http(address.into(), "web", "/", Duration::from_millis(50)).await;
         assert_eq!(late, Err(format!("{address} did not answer within 50 ms")));
-        assert_eq!(tcp(address, Duration::from_secs(1)).await, Ok(format!("{address} accepts connections")));
+        assert_eq!(tcp(address.into(), Duration::from_secs(1)).await, Ok(format!("{address} accepts connections")));
         drop(silent);
-        assert_eq!(tcp(address, Duration::from_secs(1)).await, Err(format!("{address} refuses connections")));
-        assert!(http(address, "web", "/x\r\nEvil: 1", Duration::from_secs(1)).await.is_err());
+        assert_eq!(tcp(address.into(), Duration::from_secs(1)).await, Err(format!("{address} refuses connections")));
+        assert!(http(address.into(), "web", "/x\r\nEvil: 1", Duration::from_secs(1)).await.is_err());
     }
 }

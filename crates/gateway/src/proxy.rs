@@ -269,7 +269,7 @@ impl ProxyHttp for Proxy {
 
     async fn upstream_peer(&self, session: &mut Session, ctx: &mut RequestContext) -> Result<Box<HttpPeer>> {
         ctx.rejected = false;
-        let Begun { in_flight, address } = self.begin(session, ctx).await?;
+        let Begun { in_flight, address, .. } = self.begin(session, ctx).await?;
         in_flight.count_request();
         let mut peer = HttpPeer::new(address, false, String::new());
         let idempotent = is_idempotent(session);

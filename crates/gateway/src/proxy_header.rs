@@ -1,9 +1,10 @@
-//! The header of the PROXY protocol, versions 1 and 2: a load balancer that passes bytes on says first whose they are
-//! (HAProxy's `proxy-protocol.txt`).
+//! The header of the PROXY protocol, versions 1 and 2: who passes bytes on says first whose they are (HAProxy's
+//! `proxy-protocol.txt`). Load balancers tell the gateway so, and the gateway its instances.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use basalt_model::ProxyProtocol;
 use tokio::io::{AsyncRead, AsyncReadExt};
 
 /// What version 2 begins with. It is also the length that is always safe to read: no header of version 1 is shorter.
@@ -77,6 +78,54 @@ async fn read_line(stream: &mut (impl AsyncRead + Unpin), start: &[u8]) -> io::R
     }
 }
 
+/// Returns the header of a connection from `source` to `destination`; without them, of one that the gateway makes for itself.
+pub(crate) fn header(version: ProxyProtocol, ends: Option<(SocketAddr, SocketAddr)>) -> Vec<u8> {
+    let pair = ends.map(|(source, destination)| {
+        match (source.ip().to_canonical(), destination.ip().to_canonical()) {
+            (IpAddr::V4(from), IpAddr::V4(to)) => (IpAddr::V4(from), IpAddr::V4(to)),
+            // Both have to be of one family.
+            (from, to) => (IpAddr::V6(six(from)), IpAddr::V6(six(to))),
+        }
+    });
+    let ports = ends.map_or((0, 0), |(source, destination)| (source.port(), destination.port()));
+    match version {
+        ProxyProtocol::V1 => match pair {
+            None => b"PROXY UNKNOWN\r\n".to_vec(),
+            Some((from, to)) => {
+                let family = if from.is_ipv4() { 4 } else { 6 };
+                format!("PROXY TCP{family} {from} {to} {} {}\r\n", ports.0, ports.1).into_bytes()
+            }
+        },
+        ProxyProtocol::V2 => {
+            let mut addresses = Vec::with_capacity(36);
+            let (command, family) = match pair {
+                None => (0x20, 0x00),
+                Some((from, to)) => {
+                    for address in [from, to] {
+                        match address {
+                            IpAddr::V4(four) => addresses.extend_from_slice(&four.octets()),
+                            IpAddr::V6(six) => addresses.extend_from_slice(&six.octets()),
+                        }
+                    }
+                    addresses.extend_from_slice(&ports.0.to_be_bytes());
+                    addresses.extend_from_slice(&ports.1.to_be_bytes());
+                    (0x21, if from.is_ipv4() { 0x11 } else { 0x21 })
+                }
+            };
+            // 12 or 36 bytes, or none.
+            let length = (addresses.len() as u16).to_be_bytes();
+            [&SIGNATURE[..], &[command, family], &length, &addresses].concat()
+        }
+    }
+}
+
+fn six(address: IpAddr) -> Ipv6Addr {
+    match address {
+        IpAddr::V4(four) => four.to_ipv6_mapped(),
+        IpAddr::V6(six) => six,
+    }
+}
+
 fn invalid() -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, "no header of the PROXY protocol")
 }
@@ -116,6 +165,28 @@ mod tests {
         check(&second(0x21, 0x31, &[0; 216]), None).await;
         let six: Vec<u8> = [&Ipv6Addr::LOCALHOST.octets()[..], &[0; 16], &[0x0F, 0xA0, 0, 80]].concat();
         check(&second(0x21, 0x21, &six), Some("[::1]:4000")).await;
+    }
+
+    #[tokio::test]
+    async fn headers_are_written_as_they_are_read() {
+        let check = async |ends: Option<(&str, &str)>, line: &str, expected: Option<&str>| {
+            let ends = ends.map(|(from, to)| (from.parse().unwrap(), to.parse().unwrap()));
+            let expected = expected.map(|address| address.parse().unwrap());
+            let first = header(ProxyProtocol::V1, ends);
+            assert_eq!(String::from_utf8_lossy(&first), line);
+            assert_eq!(read_all(&first).await.unwrap(), expected, "{line}");
+            assert_eq!(read_all(&header(ProxyProtocol::V2, ends)).await.unwrap(), expected, "{line}");
+        };
+        let four = "PROXY TCP4 192.0.2.1 10.0.0.1 4000 80\r\n";
+        check(Some(("192.0.2.1:4000", "10.0.0.1:80")), four, Some("192.0.2.1:4000")).await;
+        check(Some(("[::ffff:192.0.2.1]:4000", "10.0.0.1:80")), four, Some("192.0.2.1:4000")).await;
+        let six = "PROXY TCP6 2001:db8::1 ::ffff:10.0.0.1 4000 80\r\n";
+        check(Some(("[2001:db8::1]:4000", "10.0.0.1:80")), six, Some("[2001:db8::1]:4000")).await;
+        check(None, "PROXY UNKNOWN\r\n", None).await;
+        let second =
+            header(ProxyProtocol::V2, Some(("192.0.2.1:4000".parse().unwrap(), "10.0.0.1:80".parse().unwrap())));
+        assert_eq!(second[12..], [0x21, 0x11, 0, 12, 192, 0, 2, 1, 10, 0, 0, 1, 0x0F, 0xA0, 0, 80]);
+        assert_eq!(header(ProxyProtocol::V2, None)[12..], [0x20, 0, 0, 0]);
     }
 
     #[tokio::test]

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::net::SocketAddrV4;
 use std::sync::Arc;
 
-use basalt_model::{Name, Protocol, ReleaseNumber, Traffic, Weight};
+use basalt_model::{Name, Port, Protocol, ReleaseNumber, Traffic, Weight};
 
 use crate::instance::Instance;
 use crate::ready::{Asked, ReadyRoute};
@@ -46,7 +46,7 @@ pub(crate) struct ReleaseRouting {
     pub(crate) weight: Weight,
     pub(crate) instances: Vec<Arc<Instance>>,
     /// Ports by the numbers that [`Destination`] gives to their names; `None` where the release has no such port.
-    pub(crate) ports: Vec<Option<u16>>,
+    pub(crate) ports: Vec<Option<Port>>,
 }
 
 /// Where a request goes: a port of a service. It holds in one table only.

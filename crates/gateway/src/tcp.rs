@@ -4,12 +4,13 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use tokio::io::copy_bidirectional;
+use tokio::io::{AsyncWriteExt, copy_bidirectional};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::choice::Attempts;
 use crate::plane::{Begun, Plane};
+use crate::proxy_header;
 use crate::waiting;
 
 /// An instance on the same machine accepts within microseconds; a second is for one whose queue is full.
@@ -19,7 +20,7 @@ const ATTEMPTS: usize = 16;
 
 /// Passes a connection on to an instance until both sides have ended.
 pub(crate) async fn serve(mut client: TcpStream, (peer, local): (SocketAddr, SocketAddr), plane: &Plane) {
-    let Some((mut instance, mut begun)) = connect(local, plane).await else { return };
+    let Some((mut instance, mut begun)) = connect(peer, local, plane).await else { return };
     begun.in_flight.identify(|| format!("{} tcp {local}", peer.ip()));
     // Small messages are not to wait for larger ones; on a socket that is gone this fails, and so does the rest.
     let _ = (client.set_nodelay(true), instance.set_nodelay(true));
@@ -28,7 +29,7 @@ pub(crate) async fn serve(mut client: TcpStream, (peer, local): (SocketAddr, Soc
     drop(begun);
 }
 
-async fn connect(local: SocketAddr, plane: &Plane) -> Option<(TcpStream, Begun)> {
+async fn connect(peer: SocketAddr, local: SocketAddr, plane: &Plane) -> Option<(TcpStream, Begun)> {
     let SocketAddr::V4(local) = local else { return None };
     let mut attempts = Attempts::default();
     let mut until = None;
@@ -37,7 +38,13 @@ async fn connect(local: SocketAddr, plane: &Plane) -> Option<(TcpStream, Begun)>
         let begun = waiting::begin(plane, find, &mut attempts, &mut until).await.ok()?;
         begun.in_flight.count_request();
         let instance = begun.in_flight.instance();
-        match timeout(CONNECT, TcpStream::connect(begun.address)).await {
+        let greeting = begun.proxy_protocol.map(|version| proxy_header::header(version, Some((peer, local.into()))));
+        let connecting = async {
+            let mut stream = TcpStream::connect(begun.address).await?;
+            stream.write_all(&greeting.unwrap_or_default()).await?;
+            Ok(stream)
+        };
+        match timeout(CONNECT, connecting).await {
             Ok(Ok(stream)) => return Some((stream, begun)),
             Ok(Err(error)) if is_gone(&error) => instance.suspect(begun.address.port(), &error.to_string()),
             Ok(Err(_)) | Err(_) => {}

@@ -76,7 +76,7 @@ mod tests {
 
     fn table(version: u64, path: &str) -> Arc<RouteTable> {
         let port: basalt_model::Name = "http".parse().unwrap();
-        let ports = [(port.clone(), Port { container: 80, protocol: Protocol::Http })].into();
+        let ports = [(port.clone(), Port::new(80, Protocol::Http))].into();
         let release = ReleaseRoutes {
             weight: basalt_model::Weight::ALL,
             ports,

@@ -32,7 +32,8 @@ pub use image::{
     Tools,
 };
 pub use release::{
-    ConfigFile, Health, HealthCheck, Kind, Limits, Port, Protocol, Release, SecretFile, SecretRef, Volume,
+    ConfigFile, Health, HealthCheck, Kind, Limits, Port, Protocol, ProxyProtocol, Release, SecretFile, SecretRef,
+    Volume,
 };
 pub use rollout::{CanaryStep, Phase, Rollout, RolloutSpec, Share, Strategy};
 pub use route::{

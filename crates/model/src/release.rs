@@ -109,6 +109,27 @@ pub struct Port {
     pub container: u16,
     /// What is spoken there.
     pub protocol: Protocol,
+    /// The header that each connection begins with, so that the instance learns whose it is; `None` is none. Only over TCP:
+    /// requests of HTTP say it themselves (`X-Forwarded-For`), and those of many clients share a connection.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proxy_protocol: Option<ProxyProtocol>,
+}
+
+impl Port {
+    /// Returns a port on which connections begin with what clients say.
+    pub const fn new(container: u16, protocol: Protocol) -> Self {
+        Self { container, protocol, proxy_protocol: None }
+    }
+}
+
+/// A version of the PROXY protocol (HAProxy's `proxy-protocol.txt`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ProxyProtocol {
+    /// A line of text.
+    V1,
+    /// Binary.
+    V2,
 }
 
 /// What is spoken on a port.

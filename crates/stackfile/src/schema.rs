@@ -404,6 +404,11 @@ static PORT: Shape = shape(
     &[
         must("container", Of::Integer(1, 65_535), "The port inside the instance."),
         key("protocol", Of::Words(&["http", "tcp"]), "What is spoken there; http unless said otherwise."),
+        key(
+            "proxy_protocol",
+            Of::Words(&["v1", "v2"]),
+            "tcp: each connection begins with this version of the PROXY protocol's header, which tells whose it is; none.",
+        ),
     ],
     &[],
 );

@@ -181,6 +181,7 @@ fn ports_and_routes() {
         "  route {\n    host = \"https://shop\"\n    path = \"shop\"\n  }\n  route { host = \"shop:80\" }\n  route { host = \"shop.*.a\" }\n  route { host = \"a..b\" }",
         "  port \"db\" {\n    container = 5432\n    protocol = \"tcp\"\n  }\n  route { port = \"db\" }",
         "  route { host = \"shop\" }\n  route { host = \"SHOP\" }",
+        "  port \"db\" {\n    container = 1\n    protocol = \"tcp\"\n    proxy_protocol = \"v3\"\n  }\n  port \"x\" {\n    container = 2\n    proxy_protocol = \"v1\"\n  }",
         "  route { tls = true }",
     ]));
     let two =

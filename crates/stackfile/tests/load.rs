@@ -5,7 +5,8 @@ mod memory;
 use std::path::Path;
 
 use basalt_model::{
-    BakeFrom, Bytes, CpuMillis, HealthCheck, ImageSource, Millis, Protocol, RolloutSpec, Settings, Share, Strategy,
+    BakeFrom, Bytes, CpuMillis, HealthCheck, ImageSource, Millis, Port, Protocol, ProxyProtocol, RolloutSpec, Settings,
+    Share, Strategy,
 };
 use basalt_stackfile::{Inputs, Loaded, load_from, render};
 use memory::Memory;
@@ -59,14 +60,15 @@ fn without_a_health_block_the_first_port_is_asked() {
 #[test]
 fn forms_of_health_rollout_and_limits() {
     let stack = stack(
-        "service \"a\" {\n image = \"x\"\n port \"p\" {\n container = 5432\n protocol = \"tcp\"\n }\n health {\n tcp { }\n }\n \
+        "service \"a\" {\n image = \"x\"\n port \"p\" {\n container = 5432\n protocol = \"tcp\"\n proxy_protocol = \"v2\"\n }\n health {\n tcp { }\n }\n \
          limits {\n cpu = 1.5\n memory = \"1GB\"\n }\n rollout \"rolling\" {\n max_surge = 2\n max_unavailable = \"50%\"\n }\n}\n\
          service \"b\" {\n image = \"x\"\n health { command = [\"/ok\"] }\n rollout \"blue_green\" {\n hold = \"1m\"\n keep_old = \"5m\"\n }\n}\n\
          service \"c\" {\n image = \"x\"\n port \"http\" { container = 80 }\n health {\n http { }\n }\n volume \"/d\" { name = \"d\" }\n rollout \"recreate\" { }\n route { }\n}\n",
     );
     let service = |name: &str| &stack.services[&name.parse().unwrap()];
     let a = service("a");
-    assert_eq!(a.release.ports.values().next().unwrap().protocol, Protocol::Tcp);
+    let port = Port { proxy_protocol: Some(ProxyProtocol::V2), ..Port::new(5432, Protocol::Tcp) };
+    assert_eq!(a.release.ports.values().next(), Some(&port));
     assert_eq!(a.release.limits.cpu, Some(CpuMillis(1500)));
     assert_eq!(a.release.limits.memory, Some(Bytes(1_000_000_000)));
     let rolling = Strategy::Rolling { max_surge: Share::Count(2), max_unavailable: Share::Percent(50) };

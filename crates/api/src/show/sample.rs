@@ -38,8 +38,8 @@ pub(crate) fn release() -> Release {
         user: None,
         workdir: None,
         ports: BTreeMap::from([
-            (name("admin"), Port { container: 9000, protocol: Protocol::Tcp }),
-            (http.clone(), Port { container: 8080, protocol: Protocol::Http }),
+            (name("admin"), Port::new(9000, Protocol::Tcp)),
+            (http.clone(), Port::new(8080, Protocol::Http)),
         ]),
         configs: BTreeMap::new(),
         secrets: BTreeMap::new(),

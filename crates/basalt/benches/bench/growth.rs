@@ -104,7 +104,7 @@ fn table(version: u64, count: u32, port: u16) -> RouteTable {
         let instance = InstanceRoute { address, generation: 1, healthy: Some(true) };
         let release = ReleaseRoutes {
             weight: Weight::ALL,
-            ports: [(http.clone(), Port { container: port, protocol: Protocol::Http })].into(),
+            ports: [(http.clone(), Port::new(port, Protocol::Http))].into(),
             health: Health { check: HealthCheck::Running, ..Health::default() },
             drain: Millis::seconds(4),
             instances: [(format!("{service}-1-1").parse().unwrap(), instance)].into(),

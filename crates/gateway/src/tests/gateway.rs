@@ -188,7 +188,7 @@ fn release(number: u32, weight: u32, instances: &[Ipv4Addr]) -> ReleaseRoutes {
     };
     ReleaseRoutes {
         weight: Weight::percent(weight),
-        ports: [(name("http"), Port { container: PORT, protocol: Protocol::Http })].into(),
+        ports: [(name("http"), Port::new(PORT, Protocol::Http))].into(),
         health: Health {
             check: HealthCheck::Http { path: "/check".into(), port: name("http") },
             interval: Millis(200),

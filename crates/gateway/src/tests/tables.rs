@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use basalt_model::{HealthCheck, Protocol};
+use basalt_model::{HealthCheck, Port, Protocol, ProxyProtocol};
 use basalt_seam::Router;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -11,6 +11,9 @@ use tokio::net::{TcpListener, TcpStream};
 use super::app::{App, PORT, fresh_address};
 use super::client::{Client, Kind};
 use super::gateway::{Gateway, listen, name, table};
+use crate::proxy_header;
+
+const PATIENCE: Duration = Duration::from_secs(5);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_older_table_is_refused() {
@@ -87,6 +90,52 @@ async fn connections_are_passed_on_and_counted() {
     let seen = gateway.router.seen();
     assert_eq!(seen.instances[&"web-1-2".parse().unwrap()].healthy, Some(false), "{seen:#?}");
     app.abort();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn instances_are_told_whose_a_connection_is() {
+    for (version, checked) in
+        [(ProxyProtocol::V1, "PROXY UNKNOWN\r\n"), (ProxyProtocol::V2, "\r\n\r\n\0\r\nQUIT\n \0\0\0")]
+    {
+        let address = fresh_address();
+        let listener = TcpListener::bind((address, PORT)).await.unwrap();
+        let app = tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                tokio::spawn(async move {
+                    let whose = proxy_header::read(&mut stream).await?;
+                    let whose = whose.map_or("nobody".to_owned(), |whose| whose.to_string());
+                    stream.write_all(whose.as_bytes()).await?;
+                    let (mut read, mut write) = stream.split();
+                    tokio::io::copy(&mut read, &mut write).await
+                });
+            }
+        });
+        // What a check sends.
+        let probe = TcpListener::bind((fresh_address(), 0)).await.unwrap();
+        let std::net::SocketAddr::V4(at) = probe.local_addr().unwrap() else { unreachable!() };
+        crate::probe::tcp(crate::probe::At { address: at, proxy_protocol: Some(version) }, PATIENCE).await.unwrap();
+        let mut sent = String::new();
+        probe.accept().await.unwrap().0.read_to_string(&mut sent).await.unwrap();
+        assert_eq!(sent, checked);
+
+        let mut gateway = Gateway::start().await;
+        let virtual_address = format!("{}:7000", fresh_address());
+        let mut table = table(1, &[(1, 100, &[address])]);
+        listen(&mut table, &virtual_address, Protocol::Tcp);
+        let release = table.services.get_mut(&name("web")).unwrap().releases.get_mut(&1).unwrap();
+        release.health.check = HealthCheck::Tcp { port: name("http") };
+        let port = release.ports.get_mut(&name("http")).unwrap();
+        *port = Port { proxy_protocol: Some(version), ..Port::new(PORT, Protocol::Tcp) };
+        gateway.set(&table).await;
+        gateway.until_healthy().await;
+        let mut client = TcpStream::connect(&virtual_address).await.unwrap();
+        client.write_all(b" says hello").await.unwrap();
+        let expected = format!("{} says hello", client.local_addr().unwrap());
+        let mut back = vec![0; expected.len()];
+        client.read_exact(&mut back).await.unwrap();
+        assert_eq!(String::from_utf8(back).unwrap(), expected);
+        app.abort();
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

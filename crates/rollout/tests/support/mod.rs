@@ -24,7 +24,7 @@ pub fn id(release: ReleaseNumber, ordinal: u32) -> InstanceId {
 pub fn release(number: ReleaseNumber) -> Release {
     Release {
         env: BTreeMap::from([("NUMBER".into(), number.to_string())]),
-        ports: BTreeMap::from([(name("http"), Port { container: 8080, protocol: Protocol::Http })]),
+        ports: BTreeMap::from([(name("http"), Port::new(8080, Protocol::Http))]),
         health: Health { check: HealthCheck::Http { path: "/".into(), port: name("http") }, ..Health::default() },
         routes: vec![Route::new(None, format!("/{number}"), name("http"))],
         ..Release::new(Kind::Service, Digest::from_bytes([0; 32]))

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use basalt_model::{Kind as ReleaseKind, Millis, Name, Port, Protocol, ServiceSpec, Settings, Strategy};
+use basalt_model::{Kind as ReleaseKind, Millis, Name, Port, Protocol, ProxyProtocol, ServiceSpec, Settings, Strategy};
 
 use super::health::health;
 use super::release::{Secrets, names, release};
@@ -72,6 +72,7 @@ fn ports(reader: &mut Reader) -> BTreeMap<Name, (Port, At)> {
                 .help("write \"http\" or \"tcp\"")
                 .into()),
         });
+        let proxy_protocol = proxy_protocol(&mut inner, protocol);
         inner.finish();
         let Some(name) = ev.cx.keep(read::name(&label, at)) else { continue };
         if let Some((_, first)) = ports.get(&name) {
@@ -86,9 +87,30 @@ fn ports(reader: &mut Reader) -> BTreeMap<Name, (Port, At)> {
             let fault = Fault::at(at, format!("ports `{other}` and `{name}` of {} are both {container}", reader.what));
             reader.report(fault.label("the second").place(*first, "the first").help("one name for it is enough"));
         }
-        ports.insert(name, (Port { container, protocol: protocol.unwrap_or(Protocol::Http) }, at));
+        let port = Port { proxy_protocol, ..Port::new(container, protocol.unwrap_or(Protocol::Http)) };
+        ports.insert(name, (port, at));
     }
     ports
+}
+
+/// Decodes how an instance is told whose a connection is.
+fn proxy_protocol(port: &mut Reader, protocol: Option<Protocol>) -> Option<ProxyProtocol> {
+    let version = port.get("proxy_protocol", |value| match value.to_text()?.as_str() {
+        "v1" => Ok(ProxyProtocol::V1),
+        "v2" => Ok(ProxyProtocol::V2),
+        other => Err(Fault::at(value.at, format!("unknown version `{}` of the PROXY protocol", other.escape_debug()))
+            .help("write \"v1\" or \"v2\"")
+            .into()),
+    });
+    // A protocol that can't be read has been reported.
+    if version.is_some() && protocol != Some(Protocol::Tcp) && (protocol.is_some() || !port.has("protocol")) {
+        let message = format!("{} speaks HTTP, where requests of many clients share a connection", port.what);
+        let fault = Fault::at(port.place("proxy_protocol"), message);
+        port.report(
+            fault.help("leave it out: `X-Forwarded-For` tells whose each request is; or write protocol = \"tcp\""),
+        );
+    }
+    version
 }
 
 /// Returns the port that is meant where none is named: `http`, else the first by name.

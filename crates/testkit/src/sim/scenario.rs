@@ -22,7 +22,7 @@ pub fn name(text: &str) -> Name {
 pub fn release(number: ReleaseNumber, check: HealthCheck) -> Release {
     Release {
         env: BTreeMap::from([("NUMBER".into(), number.to_string())]),
-        ports: BTreeMap::from([(name("http"), Port { container: 8080, protocol: Protocol::Http })]),
+        ports: BTreeMap::from([(name("http"), Port::new(8080, Protocol::Http))]),
         health: Health { check, start_within: Millis::seconds(5), ..Health::default() },
         routes: vec![Route::new(None, "/", name("http"))],
         ..Release::new(Kind::Service, Digest::from_bytes([0; 32]))
