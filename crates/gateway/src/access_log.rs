@@ -7,10 +7,17 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
+use std::thread::sleep;
 use std::time::{Duration, SystemTime};
 
+use http::Method;
 use serde::Serialize;
+use tokio::time::Instant;
+
+use crate::instance::Instance;
+use crate::ready::ReadyRoute;
+use crate::trace::TraceContext;
 
 /// Lines that may wait to be written: a second of 8,000 requests each.
 const WAITING: usize = 8192;
@@ -19,6 +26,11 @@ const LARGEST: u64 = 64 << 20;
 const KEPT: u32 = 7;
 /// How long lines may wait for others before they are written.
 const GATHERING: Duration = Duration::from_millis(500);
+/// How often it is looked for them meanwhile.
+const LOOK: Duration = Duration::from_millis(10);
+
+/// How long the end of the gateway waits for the last lines.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// How lines are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,30 +42,38 @@ pub enum LogFormat {
 }
 
 /// What is said of one request.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Line {
     pub(crate) client: Option<IpAddr>,
-    pub(crate) method: String,
+    pub(crate) method: Method,
     pub(crate) host: String,
     pub(crate) target: String,
     pub(crate) protocol: &'static str,
     pub(crate) status: u16,
     pub(crate) received: u64,
     pub(crate) sent: u64,
-    pub(crate) seconds: f64,
+    pub(crate) took: Duration,
     pub(crate) retries: u32,
-    pub(crate) service: Option<String>,
-    pub(crate) route: Option<String>,
-    pub(crate) instance: Option<String>,
+    pub(crate) hedges: u32,
+    pub(crate) route: Option<Arc<ReadyRoute>>,
+    pub(crate) instance: Option<Arc<Instance>>,
     pub(crate) referrer: Option<String>,
     pub(crate) user_agent: Option<String>,
-    pub(crate) trace: Option<String>,
+    pub(crate) trace: Option<TraceContext>,
+}
+
+/// What is said to the thread that writes.
+#[derive(Debug)]
+enum Entry {
+    Line(SystemTime, Box<Line>),
+    /// All before it is to be in the file.
+    Flush(SyncSender<()>),
 }
 
 /// Takes lines.
 #[derive(Debug)]
 pub(crate) struct AccessLog {
-    lines: SyncSender<(SystemTime, Line)>,
+    entries: SyncSender<Entry>,
     lost: Arc<AtomicU64>,
 }
 
@@ -66,11 +86,11 @@ impl AccessLog {
         let folder = data.join("logs");
         fs::create_dir_all(&folder)?;
         let file = Rotated::open(folder.join("access.log"), LARGEST)?;
-        let (lines, arriving) = sync_channel(WAITING);
+        let (entries, arriving) = sync_channel(WAITING);
         let lost = Arc::new(AtomicU64::new(0));
         let told = lost.clone();
         std::thread::Builder::new().name("access-log".into()).spawn(move || write(&arriving, file, format, &told))?;
-        Ok(Self { lines, lost })
+        Ok(Self { entries, lost })
     }
 
     /// Writes a line later. It is lost if too many wait.
@@ -78,26 +98,53 @@ impl AccessLog {
         // The time of day is what a log is about.
         #[allow(clippy::disallowed_methods)]
         let now = SystemTime::now();
-        if self.lines.try_send((now, line)).is_err() {
+        if self.entries.try_send(Entry::Line(now, Box::new(line))).is_err() {
             self.lost.fetch_add(1, Relaxed);
+        }
+    }
+
+    /// Waits until all lines so far are in the file, or the disk is too slow.
+    pub(crate) fn flush(&self) {
+        let (done, wait) = sync_channel(1);
+        if self.entries.try_send(Entry::Flush(done)).is_ok() {
+            // Whether it is done or not, nothing more can be.
+            let _ = wait.recv_timeout(PATIENCE);
         }
     }
 }
 
-fn write(lines: &Receiver<(SystemTime, Line)>, mut file: Rotated, format: LogFormat, lost: &AtomicU64) {
-    loop {
-        let result = match lines.recv_timeout(GATHERING) {
-            Ok((at, line)) => file.line(&in_words(at, &line, format)),
-            Err(RecvTimeoutError::Timeout) => file.out.flush(),
-            Err(RecvTimeoutError::Disconnected) => return drop(file.out.flush()),
-        };
-        if let Err(error) = result {
+fn write(entries: &Receiver<Entry>, mut file: Rotated, format: LogFormat, lost: &AtomicU64) {
+    let mut next = entries.recv().ok();
+    while next.is_some() {
+        let began = Instant::now();
+        let mut result = Ok(());
+        let mut flushed = None;
+        while let Some(entry) = next.take() {
+            match entry {
+                Entry::Line(at, line) => result = result.and(file.line(&in_words(at, &line, format))),
+                Entry::Flush(done) => flushed = Some(done),
+            }
+            // Lines are looked for from time to time: to be woken by each would cost the request that it is of.
+            while next.is_none() && flushed.is_none() && began.elapsed() < GATHERING {
+                match entries.try_recv() {
+                    Ok(entry) => next = Some(entry),
+                    Err(TryRecvError::Empty) => sleep(LOOK),
+                    Err(TryRecvError::Disconnected) => break,
+                }
+            }
+        }
+        if let Err(error) = result.and(file.flush()) {
             tracing::warn!("can't write `{}`: {error}", file.path.display());
         }
         let lost = lost.swap(0, Relaxed);
         if lost > 0 {
             tracing::warn!("{lost} lines of the access log were lost: the disk is too slow");
         }
+        // Who waits for it may have given up.
+        if let Some(done) = flushed {
+            let _ = done.send(());
+        }
+        next = entries.recv().ok();
     }
 }
 
@@ -105,15 +152,28 @@ fn write(lines: &Receiver<(SystemTime, Line)>, mut file: Rotated, format: LogFor
 fn in_words(at: SystemTime, line: &Line, format: LogFormat) -> String {
     let at = jiff::Timestamp::try_from(at).unwrap_or_default();
     if format == LogFormat::Json {
-        #[derive(Serialize)]
-        struct At<'l> {
-            at: String,
-            #[serde(flatten)]
-            line: &'l Line,
-        }
-        let at = format!("{at:.3}");
+        let row = Row {
+            at: format!("{at:.3}"),
+            client: line.client,
+            method: line.method.as_str(),
+            host: &line.host,
+            target: &line.target,
+            protocol: line.protocol,
+            status: line.status,
+            received: line.received,
+            sent: line.sent,
+            seconds: line.took.as_secs_f64(),
+            retries: line.retries,
+            hedges: line.hedges,
+            service: line.route.as_ref().map(|route| route.service.as_str()),
+            route: line.route.as_ref().map(|route| route.label.as_str()),
+            instance: line.instance.as_ref().map(|instance| instance.id.to_string()),
+            referrer: line.referrer.as_deref(),
+            user_agent: line.user_agent.as_deref(),
+            trace: line.trace.map(|trace| trace.id()),
+        };
         // Strings and numbers always have a JSON form.
-        return serde_json::to_string(&At { at, line }).unwrap_or_default() + "\n";
+        return serde_json::to_string(&row).unwrap_or_default() + "\n";
     }
     let zoned = at.strftime("%d/%b/%Y:%H:%M:%S +0000");
     let client = line.client.map_or("-".to_owned(), |client| client.to_string());
@@ -128,6 +188,29 @@ fn in_words(at: SystemTime, line: &Line, format: LogFormat) -> String {
         quoted(&line.referrer),
         quoted(&line.user_agent),
     )
+}
+
+/// A line in JSON.
+#[derive(Serialize)]
+struct Row<'l> {
+    at: String,
+    client: Option<IpAddr>,
+    method: &'l str,
+    host: &'l str,
+    target: &'l str,
+    protocol: &'l str,
+    status: u16,
+    received: u64,
+    sent: u64,
+    seconds: f64,
+    retries: u32,
+    hedges: u32,
+    service: Option<&'l str>,
+    route: Option<&'l str>,
+    instance: Option<String>,
+    referrer: Option<&'l str>,
+    user_agent: Option<&'l str>,
+    trace: Option<String>,
 }
 
 /// Returns a text that can neither end its quotes nor its line.
@@ -192,13 +275,13 @@ mod tests {
     fn line() -> Line {
         Line {
             client: "192.0.2.1".parse().ok(),
-            method: "GET".into(),
+            method: Method::GET,
             host: "a.example".into(),
             target: "/x\"y?z".into(),
             protocol: "HTTP/1.1",
             status: 200,
             sent: 5,
-            seconds: 0.25,
+            took: Duration::from_millis(250),
             user_agent: Some("curl\n\"8\"".into()),
             ..Line::default()
         }

@@ -1,6 +1,6 @@
 //! What is decided of a request before an instance is chosen: whether it goes anywhere, may go there, and is answered here.
 
-use std::sync::Arc;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use http::header;
@@ -12,66 +12,98 @@ use crate::edge::{self, Secured};
 use crate::plane::Plane;
 use crate::proxy::{Aim, RequestContext};
 use crate::ready::{Asked, ReadyRoute};
-use crate::routing::{ServiceRouting, bare_host};
+use crate::routing::{Destination, Routing, ServiceRouting, bare_host};
 use crate::stats::Reason;
 use crate::trace::TraceContext;
 
-/// Looks at a request. Returns the answer that the gateway itself gives, if it is not for an instance.
+/// A request that has arrived, as far as that decides whether it goes on.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Arrival<'a> {
+    pub(crate) asked: Asked<'a>,
+    /// Whether it arrived at a virtual address, where no rules of routes apply.
+    pub(crate) inside: bool,
+    /// Who has sent it.
+    pub(crate) client: Option<IpAddr>,
+    /// Whether it came over TLS, to this gateway or to a trusted proxy before it.
+    pub(crate) secure: bool,
+    /// What is known of its connection over TLS.
+    pub(crate) secured: Option<&'a Secured>,
+    /// The length of its body, where that is told.
+    pub(crate) length: Option<u64>,
+}
+
+/// Looks at a request that pingora has read. Returns the answer that the gateway itself gives, if it is not for an instance.
 pub(crate) fn admit(plane: &Plane, session: &Session, ctx: &mut RequestContext) -> Option<Answer> {
     let aim = Aim::of(session);
+    let headers = aim.asked.headers;
     if let Some(answer) = plane.edge.challenges.answer(aim.asked.path) {
         return Some(Answer::page(200, "application/octet-stream", &answer));
     }
     if plane.edge.watches() {
-        ctx.trace = Some(TraceContext::of(aim.asked.headers));
+        ctx.trace = Some(TraceContext::of(headers.get("traceparent").and_then(|value| value.to_str().ok())));
     }
     let routing = plane.routing();
-    let Some(to) = aim.find(&routing) else {
+    let found = aim.find(&routing);
+    ctx.route = found.map(|to| routing.route(to).clone());
+    let length = || headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok();
+    let arrival = Arrival {
+        asked: aim.asked,
+        inside: aim.is_inside(&routing),
+        client: ctx.client,
+        secure: ctx.secure,
+        secured: edge::secured(session),
+        length: length(),
+    };
+    let answer = judge(plane, &routing, found, &arrival);
+    if let Some(to) = found.filter(|_| answer.is_none()) {
+        let service = &routing.services[to.service];
+        let (name, traffic) = (&service.service.name, &service.traffic);
+        ctx.attempts.belongs = affinity::belongs(traffic, name, headers, ctx.client, plane.edge.signer());
+        ctx.sticky = traffic.sticky.clone();
+    }
+    answer
+}
+
+/// Looks at a request whose destination is `found`. Returns the answer that the gateway itself gives, if it is not for an
+/// instance.
+pub(crate) fn judge(
+    plane: &Plane,
+    routing: &Routing,
+    found: Option<Destination>,
+    arrival: &Arrival<'_>,
+) -> Option<Answer> {
+    let Some(to) = found else {
         plane.edge.refusals.count(Reason::NoRoute);
         return Some(Answer::no_route());
     };
-    let service = &routing.services[to.service];
-    let route = routing.route(to);
-    let secured = edge::secured(session);
-    ctx.route = Some(route.clone());
+    let (service, route) = (&routing.services[to.service], routing.route(to));
     service.service.budget.deposit();
-    if !aim.is_inside(&routing) {
-        let refused = refuse(plane, service, route, &aim.asked, secured, ctx);
-        if let Err(refusal) = refused {
-            let (answer, reason) = *refusal;
-            if let Some(reason) = reason {
-                plane.edge.refusals.count(reason);
-            }
-            return Some(answer.in_words_of(Some(route)));
-        }
-        if let Some(answer) = answer(route, &aim.asked, ctx.secure) {
-            return Some(answer);
-        }
+    if arrival.inside {
+        return None;
     }
-    if service.traffic.sticky.is_some() || service.traffic.hash_on.is_some() {
-        let headers = aim.asked.headers;
-        let name = &service.service.name;
-        ctx.attempts.belongs = affinity::belongs(&service.traffic, name, headers, ctx.client, plane.edge.signer());
-        ctx.sticky = service.traffic.sticky.clone();
+    if let Err(refusal) = refuse(plane, service, route, arrival) {
+        let (answer, reason) = *refusal;
+        if let Some(reason) = reason {
+            plane.edge.refusals.count(reason);
+        }
+        return Some(answer.in_words_of(Some(route)));
     }
-    None
+    answer(route, &arrival.asked, arrival.secure)
 }
 
 /// Refuses what may not go where it wants.
 fn refuse(
     plane: &Plane,
     service: &ServiceRouting,
-    route: &Arc<ReadyRoute>,
-    asked: &Asked,
-    secured: Option<&Secured>,
-    ctx: &RequestContext,
+    route: &ReadyRoute,
+    arrival: &Arrival<'_>,
 ) -> Result<(), Box<(Answer, Option<Reason>)>> {
     let refused = |answer: Answer, reason: Option<Reason>| Err(Box::new((answer, reason)));
-    let rules = &route.rules;
+    let (rules, asked) = (&route.rules, &arrival.asked);
     if let Some(tls) = &rules.tls {
         let host = bare_host(asked.host);
-        match secured {
-            None if tls.redirect && !ctx.secure || tls.clients.is_some() => {
+        match arrival.secured {
+            None if tls.redirect && !arrival.secure || tls.clients.is_some() => {
                 let query = asked.query.map(|query| format!("?{query}")).unwrap_or_default();
                 let location = format!("https://{}{}{query}", plane.edge.https(&host), asked.path);
                 return refused(Answer::redirect(308, &location), None);
@@ -89,14 +121,13 @@ fn refuse(
     if let Some(text) = &service.traffic.maintenance {
         return refused(Answer::maintenance(text), Some(Reason::Maintenance));
     }
-    if let Some((limiter, client)) = route.limiter.as_ref().zip(ctx.client)
+    if let Some((limiter, client)) = route.limiter.as_ref().zip(arrival.client)
         && let Err(wait) = limiter.take(client)
     {
         return refused(Answer::too_many(seconds(wait)), Some(Reason::RateLimited));
     }
-    let length = || asked.headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse::<u64>().ok();
     match rules.body_limit {
-        Some(limit) if length().is_some_and(|length| length > limit.0) => {
+        Some(limit) if arrival.length.is_some_and(|length| length > limit.0) => {
             refused(Answer::of(413), Some(Reason::TooLarge))
         }
         _ => Ok(()),

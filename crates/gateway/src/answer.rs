@@ -1,7 +1,7 @@
 //! Answers that the gateway itself gives: short plain text, or what a route says.
 
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Method, StatusCode, header};
+use http::{HeaderValue, Method, StatusCode, header};
 use pingora_core::Result;
 use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
@@ -79,28 +79,50 @@ impl Answer {
         Self::plain(status, text)
     }
 
-    /// Returns it in the words of HTTP/1; without its text if it answers a `HEAD`.
-    pub(crate) fn to_http1(&self, close: bool, to_head: bool) -> Vec<u8> {
-        let status = self.status;
-        let mut out = format!(
-            "HTTP/1.1 {} {}\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: {}\r\n",
-            status.as_u16(),
-            status.canonical_reason().unwrap_or_default(),
-            self.text.len(),
-        );
+    /// Returns it in the words of HTTP/1; without its text if it answers a `HEAD`. `dress` adds what every answer of its route
+    /// has.
+    pub(crate) fn to_http1(&self, close: bool, to_head: bool, dress: impl FnOnce(&mut ResponseHeader)) -> Vec<u8> {
+        // All of it was a header before, so there is one.
+        let Ok(mut header) = self.header() else { return Vec::new() };
+        dress(&mut header);
+        let reason = self.status.canonical_reason().unwrap_or_default();
+        let mut out = format!("HTTP/1.1 {} {reason}\r\n", self.status.as_u16()).into_bytes();
+        header.header_to_h1_wire(&mut out);
+        out.extend_from_slice(if close { b"Connection: close\r\n\r\n" } else { b"\r\n" });
+        if !to_head && !self.is_empty() {
+            out.extend_from_slice(self.text.as_bytes());
+        }
+        out
+    }
+
+    /// Whether its status has no content, and says nothing of its length (RFC 9110 §8.6).
+    fn is_empty(&self) -> bool {
+        matches!(self.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
+    }
+
+    fn header(&self) -> Result<ResponseHeader> {
+        let mut header = ResponseHeader::build(self.status, Some(6))?;
+        if !self.is_empty() {
+            header.insert_header(header::CONTENT_TYPE, &self.content_type)?;
+            header.insert_header(header::CONTENT_LENGTH, self.text.len())?;
+        }
         if let Some(again) = self.again {
-            out.push_str(&format!("Retry-After: {again}\r\n"));
+            header.insert_header(header::RETRY_AFTER, again)?;
         }
-        out.push_str(if close { "Connection: close\r\n\r\n" } else { "\r\n" });
-        if !to_head {
-            out.push_str(&self.text);
+        if let Some(location) = &self.location {
+            header.insert_header(header::LOCATION, location)?;
         }
-        out.into_bytes()
+        Ok(header)
     }
 
     /// Returns its status.
     pub(crate) fn status(&self) -> u16 {
         self.status.as_u16()
+    }
+
+    /// Returns how long its body is.
+    pub(crate) fn length(&self) -> u64 {
+        if self.is_empty() { 0 } else { self.text.len() as u64 }
     }
 
     /// Takes the words of a route for an error, if it has some.
@@ -125,24 +147,12 @@ impl Answer {
         close: bool,
         dress: impl FnOnce(&mut ResponseHeader),
     ) -> Result<()> {
-        let mut header = ResponseHeader::build(self.status, Some(6))?;
-        // RFC 9110 §8.6: these have no content, and say nothing of its length.
-        let empty = matches!(self.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
-        if !empty {
-            header.insert_header(header::CONTENT_TYPE, self.content_type)?;
-            header.insert_header(header::CONTENT_LENGTH, self.text.len())?;
-        }
-        if let Some(again) = self.again {
-            header.insert_header(header::RETRY_AFTER, again)?;
-        }
-        if let Some(location) = self.location {
-            header.insert_header(header::LOCATION, location)?;
-        }
+        let mut header = self.header()?;
         dress(&mut header);
         if close {
             session.set_keepalive(None);
         }
-        let bodyless = empty || session.req_header().method == Method::HEAD;
+        let bodyless = self.is_empty() || session.req_header().method == Method::HEAD;
         session.write_response_header(Box::new(header), bodyless).await?;
         if bodyless {
             return Ok(());
@@ -157,21 +167,11 @@ fn code(status: u16) -> StatusCode {
 
 /// Adds what every answer of a route has.
 pub(crate) fn dress(header: &mut ResponseHeader, route: Option<&ReadyRoute>, secure: bool) {
-    let Some(route) = route else { return };
-    for (name, value) in &route.response_headers {
-        set(header, name, value.as_ref());
-    }
-    // RFC 6797 §7.2: never over a connection without TLS.
-    if let Some(hsts) = route.rules.tls.as_ref().filter(|_| secure).and_then(|tls| tls.hsts) {
-        // Digits make a header.
-        let _ = header.insert_header(header::STRICT_TRANSPORT_SECURITY, format!("max-age={}", hsts.0 / 1000));
-    }
-}
-
-fn set(header: &mut ResponseHeader, name: &HeaderName, value: Option<&HeaderValue>) {
-    match value {
-        // Both were made as headers, so they can be inserted as such.
-        Some(value) => drop(header.insert_header(name.clone(), value.clone())),
-        None => drop(header.remove_header(name)),
+    for (name, value) in route.into_iter().flat_map(|route| route.dress(secure)) {
+        match value {
+            // Both were made as headers, so they can be inserted as such.
+            Some(value) => drop(header.insert_header(name.clone(), value.clone())),
+            None => drop(header.remove_header(name)),
+        }
     }
 }

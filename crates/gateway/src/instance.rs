@@ -330,6 +330,14 @@ impl InFlight {
         self.instance.window[1].fetch_add(1, Relaxed);
     }
 
+    /// Counts a request that was given up because another instance has answered it first: its time so far is no failure, and
+    /// still tells the slow from the fast.
+    pub(crate) fn count_given_up(&mut self, took: Duration) {
+        self.instance.window[0].fetch_add(1, Relaxed);
+        self.instance.window[2].fetch_add(u64::try_from(took.as_micros()).unwrap_or(u64::MAX), Relaxed);
+        self.finish();
+    }
+
     /// Counts how a request went for the instance. Returns whether it has just failed once more.
     pub(crate) fn count_outcome(&self, failed: bool, took: Duration) -> bool {
         self.instance.window[0].fetch_add(1, Relaxed);

@@ -88,6 +88,9 @@ impl Collector for Metrics {
         let sum = |of: fn(&Stats) -> u64| all().map(move |(labels, stats)| (labels, of(stats)));
         let retries = sum(|stats| stats.retries.load(Relaxed));
         family(encoder, ("http_request_retries", "Requests sent to an instance again", Counter), retries, counter)?;
+        let hedges = sum(|stats| stats.hedges.load(Relaxed));
+        let help = "Requests sent to a second instance while the first was silent";
+        family(encoder, ("http_request_hedges", help, Counter), hedges, counter)?;
         let received = sum(|stats| stats.received.load(Relaxed));
         family(
             encoder,

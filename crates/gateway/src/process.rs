@@ -192,6 +192,8 @@ pub(crate) async fn serve(
         connections.finish().await;
     }
     write_receipts(&plane, &options.data).await;
+    // It waits for the disk; that it can't is no reason to fail at the end.
+    let _ = tokio::task::spawn_blocking(move || plane.edge.log.get().map(AccessLog::flush)).await;
     Ok(())
 }
 

@@ -40,9 +40,6 @@ pub(crate) const CONNECT: Duration = Duration::from_secs(1);
 pub(crate) const IDLE: Duration = Duration::from_secs(4);
 /// The same for requests that can't be sent twice: only connections that have just been used.
 pub(crate) const IDLE_UNSAFE: Duration = Duration::from_secs(1);
-/// How often a request that broke or was answered badly is sent again: more rarely helps, and a request that kills
-/// instances must not visit them all.
-pub(crate) const MOST_RETRIES: u32 = 2;
 /// How often one request is tried at most, connections that were refused included.
 pub(crate) const ATTEMPTS: usize = 16;
 /// Pause before a request whose instance broke goes on while no other is healthy: its checker finds out meanwhile, and the
@@ -133,6 +130,11 @@ fn host(request: &RequestHeader) -> &str {
     request.uri.authority().map(|authority| authority.as_str()).or_else(named).unwrap_or("")
 }
 
+/// Returns the last line of a field, which is the one that the nearest proxy has written.
+fn last<'s>(session: &'s Session, name: &str) -> Option<&'s str> {
+    session.req_header().headers.get_all(name).iter().next_back()?.to_str().ok()
+}
+
 /// Returns the client's connection, if HTTP/1 is spoken on it.
 fn downstream(session: &Session) -> Option<&Downstream> {
     session.stream().and_then(|stream| stream.as_any().downcast_ref())
@@ -174,19 +176,16 @@ impl Proxy {
 
     /// Finds out who has sent a request, and whether over TLS.
     fn look_at_client(&self, session: &Session, ctx: &mut RequestContext) {
-        // The last line is the one that the nearest proxy has written.
-        let field = |name: &str| session.req_header().headers.get_all(name).iter().next_back()?.to_str().ok();
         let peer = session.client_addr().and_then(|address| address.as_inet()).map(|address| address.ip());
         let vouched = peer.is_some_and(|peer| self.trust.has(peer));
-        ctx.client = peer.map(|peer| self.trust.client(peer, field("x-forwarded-for").unwrap_or_default()));
-        ctx.secure = is_https(session) || vouched && field("x-forwarded-proto") == Some("https");
+        ctx.client = peer.map(|peer| self.trust.client(peer, last(session, "x-forwarded-for").unwrap_or_default()));
+        ctx.secure = is_https(session) || vouched && last(session, "x-forwarded-proto") == Some("https");
     }
 
     /// Tells an instance of the client.
     fn tell_of_client(&self, session: &Session, request: &mut RequestHeader) -> Result<()> {
         let Some(peer) = session.client_addr().and_then(|address| address.as_inet()).copied() else { return Ok(()) };
-        let field = |name: &str| session.req_header().headers.get(name).and_then(|value| value.to_str().ok());
-        let claimed = |name: &str| field(name).unwrap_or_default();
+        let claimed = |name: &str| last(session, name).unwrap_or_default();
         let claimed = Claimed {
             for_: claimed("x-forwarded-for"),
             proto: claimed("x-forwarded-proto"),
@@ -350,7 +349,7 @@ impl ProxyHttp for Proxy {
             500 => matches!(session.req_header().method, Method::GET | Method::HEAD),
             _ => false,
         };
-        let possible = worth_it && ctx.retries < ctx.most_retries() && !session.as_ref().retry_buffer_truncated();
+        let possible = worth_it && ctx.retries < most_retries(ctx) && !session.as_ref().retry_buffer_truncated();
         if possible && self.has_another(session, ctx) && can_afford(ctx) {
             ctx.rejected = true;
             let mut error = Error::new_up(ErrorType::HTTPStatus(status));
@@ -430,7 +429,7 @@ impl ProxyHttp for Proxy {
             let again = unanswered && is_idempotent(session) && !session.as_ref().retry_buffer_truncated();
             // Time that is over for one instance is over for all.
             let in_time = *error.etype() != ErrorType::ReadTimedout;
-            again && in_time && ctx.retries < ctx.most_retries() && can_afford(ctx)
+            again && in_time && ctx.retries < most_retries(ctx) && can_afford(ctx)
         };
         error.set_retry(retry);
         if let Some(in_flight) = ctx.in_flight.take()
@@ -497,13 +496,6 @@ impl ProxyHttp for Proxy {
     }
 }
 
-impl RequestContext {
-    /// Returns how often it may be sent again.
-    fn most_retries(&self) -> u32 {
-        self.route.as_ref().and_then(|route| route.rules.retries).unwrap_or(MOST_RETRIES)
-    }
-}
-
 /// Gives a request the path and headers that its route says.
 fn shape(request: &mut RequestHeader, route: &ReadyRoute) -> Result<()> {
     if let Some(path) = route.rewritten(request.uri.path()) {
@@ -524,6 +516,11 @@ fn shape(request: &mut RequestHeader, route: &ReadyRoute) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Returns how often a request may be sent again.
+fn most_retries(ctx: &RequestContext) -> u32 {
+    ctx.route.as_ref().map_or(0, |route| route.retries())
 }
 
 /// Pays for a retry from the budget of the request's service.

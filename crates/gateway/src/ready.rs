@@ -8,6 +8,10 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use crate::limiter::Limiter;
 use crate::stats::Stats;
 
+/// How often a request that broke or was answered badly is sent again, unless its route says otherwise: more rarely helps, and
+/// a request that kills instances must not visit them all.
+const RETRIES: u32 = 2;
+
 /// What of a request decides where it goes.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Asked<'a> {
@@ -42,7 +46,7 @@ pub(crate) struct ReadyRoute {
     pub(crate) limiter: Option<Arc<Limiter>>,
     /// What is counted, by release; first for answers of the gateway itself (release 0).
     pub(crate) stats: Vec<(ReleaseNumber, Arc<Stats>)>,
-    plain: bool,
+    hsts: Option<HeaderValue>,
     methods: Vec<Method>,
     headers: Vec<(HeaderName, Option<HeaderValue>)>,
     query: Vec<(String, Option<String>)>,
@@ -71,7 +75,11 @@ impl ReadyRoute {
             response_headers: rules.response_headers.iter().filter_map(set).collect(),
             limiter,
             stats,
-            plain: *rules == Rules { exact: rules.exact, methods: rules.methods.clone(), ..Rules::default() },
+            // Digits make a header.
+            hsts: rules
+                .tls
+                .as_ref()
+                .and_then(|tls| HeaderValue::from_str(&format!("max-age={}", tls.hsts?.0 / 1000)).ok()),
             methods: rules.methods.iter().filter_map(|method| method.parse().ok()).collect(),
             headers: rules.headers.iter().filter_map(|(key, value)| Some((name(key)?, wanted(value)))).collect(),
             query: rules
@@ -90,9 +98,17 @@ impl ReadyRoute {
         route
     }
 
-    /// Returns whether it only passes requests on as they are.
-    pub(crate) fn is_plain(&self) -> bool {
-        self.plain
+    /// Returns how often a request that may be repeated is sent again at most.
+    pub(crate) fn retries(&self) -> u32 {
+        self.rules.retries.unwrap_or(RETRIES)
+    }
+
+    /// Returns the fields that all its answers have, with their values, or must not have.
+    pub(crate) fn dress(&self, secure: bool) -> impl Iterator<Item = (&HeaderName, Option<&HeaderValue>)> + Clone {
+        let declared = self.response_headers.iter().map(|(name, value)| (name, value.as_ref()));
+        // RFC 6797 §7.2: never over a connection without TLS.
+        let hsts = self.hsts.as_ref().filter(|_| secure);
+        declared.chain(hsts.map(|hsts| (&http::header::STRICT_TRANSPORT_SECURITY, Some(hsts))))
     }
 
     /// Returns whether a request for its host and path is for it.

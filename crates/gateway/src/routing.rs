@@ -150,12 +150,12 @@ impl Routing {
         exact.or_else(wildcard).or_else(|| self.any_host.find(asked, &self.routes))
     }
 
-    /// Returns whether requests there are passed on as they are, and go to whichever instance has the turn: then nothing of
-    /// their headers needs to be known. It holds only if no route of the table asks for headers or parameters.
+    /// Returns whether requests there go to whichever instance has the turn, and answers come back as long as they were: then
+    /// the short path can take them. It holds only if no route of the table asks for headers or parameters.
     pub(crate) fn passes_plainly(&self, at: Destination) -> bool {
         let traffic = &self.services[at.service].traffic;
-        let turns = traffic.maintenance.is_none() && traffic.sticky.is_none() && traffic.hash_on.is_none();
-        turns && !self.asks_for_more && self.route(at).is_plain()
+        let turns = traffic.sticky.is_none() && traffic.hash_on.is_none();
+        turns && !self.asks_for_more && !self.route(at).rules.compress
     }
 
     /// Returns a route of this table.

@@ -42,6 +42,7 @@ pub(crate) struct Stats {
     pub(crate) classes: [AtomicU64; 6],
     pub(crate) took: Histogram,
     pub(crate) retries: AtomicU64,
+    pub(crate) hedges: AtomicU64,
     pub(crate) received: AtomicU64,
     pub(crate) sent: AtomicU64,
 }

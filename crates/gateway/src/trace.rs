@@ -2,23 +2,29 @@
 //! are lost rather than waited for.
 
 use std::cell::Cell;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use http::{HeaderMap, Request, Uri};
+use http::{Method, Request, Uri};
 use http_body_util::Full;
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
-/// Spans that may wait to be sent, and how many are sent at once (the defaults of OpenTelemetry's batch processor).
+use crate::instance::Instance;
+use crate::ready::ReadyRoute;
+
+/// Spans that may wait to be sent, and how many are worth a batch (the defaults of OpenTelemetry's batch processor).
 const WAITING: usize = 2048;
 const BATCH: usize = 512;
 /// How long spans wait for others.
 const GATHERING: Duration = Duration::from_secs(1);
+/// How often it is looked for them meanwhile.
+const LOOK: Duration = Duration::from_millis(10);
 /// How long a collector may take.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -35,8 +41,8 @@ pub(crate) struct TraceContext {
 
 impl TraceContext {
     /// Returns the context of a request: the one that its header says, or a new one.
-    pub(crate) fn of(headers: &HeaderMap) -> Self {
-        let said = headers.get("traceparent").and_then(|value| value.to_str().ok()).and_then(parse);
+    pub(crate) fn of(traceparent: Option<&str>) -> Self {
+        let said = traceparent.and_then(parse);
         let (trace, parent, sampled) =
             said.unwrap_or_else(|| ((u128::from(random()) << 64) | u128::from(random()), 0, true));
         Self { trace, parent, span: random(), sampled }
@@ -92,11 +98,11 @@ fn random() -> u64 {
 #[derive(Debug)]
 pub(crate) struct Span {
     pub(crate) context: TraceContext,
-    pub(crate) method: String,
-    pub(crate) route: String,
+    pub(crate) method: Method,
+    pub(crate) route: Option<Arc<ReadyRoute>>,
     pub(crate) path: String,
     pub(crate) status: u16,
-    pub(crate) instance: Option<String>,
+    pub(crate) instance: Option<Arc<Instance>>,
     pub(crate) retries: u32,
     pub(crate) took: Duration,
 }
@@ -137,14 +143,14 @@ async fn send(collector: Uri, mut arriving: mpsc::Receiver<(SystemTime, Span)>) 
         batch.clear();
         let Some(first) = arriving.recv().await else { return };
         batch.push(first);
-        let gather = async {
-            while batch.len() < BATCH {
-                let Some(next) = arriving.recv().await else { return };
+        // Spans are looked for from time to time: to be woken by each would cost whoever sends it.
+        let began = tokio::time::Instant::now();
+        while batch.len() < BATCH && began.elapsed() < GATHERING {
+            sleep(LOOK).await;
+            while let Ok(next) = arriving.try_recv() {
                 batch.push(next);
             }
-        };
-        // What has come by then is sent.
-        let _ = timeout(GATHERING, gather).await;
+        }
         let result = timeout(PATIENCE, post(&collector, to_json(&batch).to_string())).await;
         let problem = match result {
             Ok(Ok(status)) if status < 300 => None,
@@ -180,18 +186,19 @@ fn to_json(batch: &[(SystemTime, Span)]) -> Value {
     let spans = batch.iter().map(|(ended, span)| {
         let ended = ended.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let began = ended.saturating_sub(span.took);
+        let (method, route) = (span.method.as_str(), span.route.as_ref().map_or("", |route| route.label.as_str()));
         let mut attributes = vec![
-            text("http.request.method", &span.method),
-            text("http.route", &span.route),
+            text("http.request.method", method),
+            text("http.route", route),
             text("url.path", &span.path),
             number("http.response.status_code", span.status.into()),
             number("http.request.resend_count", span.retries.into()),
         ];
-        attributes.extend(span.instance.as_ref().map(|instance| text("service.instance.id", instance)));
+        attributes.extend(span.instance.as_ref().map(|instance| text("service.instance.id", &instance.id.to_string())));
         let mut json = json!({
             "traceId": format!("{:032x}", span.context.trace),
             "spanId": format!("{:016x}", span.context.span),
-            "name": format!("{} {}", span.method, span.route),
+            "name": format!("{method} {route}"),
             "kind": 2, // SPAN_KIND_SERVER
             "startTimeUnixNano": began.as_nanos().to_string(),
             "endTimeUnixNano": ended.as_nanos().to_string(),
@@ -215,9 +222,7 @@ mod tests {
     use super::*;
 
     fn of(traceparent: &str) -> TraceContext {
-        TraceContext::of(
-            &[(http::HeaderName::from_static("traceparent"), traceparent.parse().unwrap())].into_iter().collect(),
-        )
+        TraceContext::of(Some(traceparent))
     }
 
     #[test]

@@ -1,99 +1,139 @@
 //! What is written down of a request once it has ended: counts always, a line and a span if they are asked for.
 
+use std::net::IpAddr;
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use basalt_model::ReleaseNumber;
-use http::Version;
+use http::{HeaderName, Version, header};
 use pingora_proxy::Session;
 
 use crate::access_log::Line;
+use crate::instance::Instance;
 use crate::plane::Plane;
 use crate::proxy::{Aim, RequestContext};
-use crate::ready::ReadyRoute;
-use crate::stats::Stats;
-use crate::trace::Span;
+use crate::ready::{Asked, ReadyRoute};
+use crate::trace::{Span, TraceContext};
 
-/// What has become of a request that was passed on by the short path.
-#[derive(Debug, Default)]
+/// What has become of a request.
+#[derive(Debug, Default, Clone)]
 pub(crate) struct Seen {
-    /// Who answered; 0 is the gateway itself.
-    pub(crate) release: ReleaseNumber,
+    /// The instance that it was sent to last.
+    pub(crate) instance: Option<Arc<Instance>>,
     /// 0 is no answer.
     pub(crate) status: u16,
+    /// Bytes of its body.
+    pub(crate) received: u64,
     /// Bytes of the answer's body.
     pub(crate) sent: u64,
     pub(crate) retries: u32,
+    /// How often it was sent to a second instance while the first was silent.
+    pub(crate) hedges: u32,
 }
 
-/// Counts a request that was passed on by the short path.
-pub(crate) fn passed(route: &ReadyRoute, seen: &Seen, took: Duration, received: u64) {
-    count(route, seen.release, |stats| {
-        stats.count(seen.status, took, received, seen.sent);
-        stats.retries.fetch_add(u64::from(seen.retries), Relaxed);
-    });
+/// A request that has ended.
+#[derive(Debug)]
+pub(crate) struct Ended<'r> {
+    pub(crate) asked: Asked<'r>,
+    pub(crate) protocol: &'static str,
+    pub(crate) client: Option<IpAddr>,
+    pub(crate) route: Option<&'r Arc<ReadyRoute>>,
+    pub(crate) trace: Option<TraceContext>,
+    pub(crate) referrer: Option<&'r str>,
+    pub(crate) user_agent: Option<&'r str>,
+    pub(crate) took: Duration,
+    pub(crate) seen: Seen,
 }
 
-/// Counts something; a release that has left the table meanwhile is counted with none.
-fn count(route: &ReadyRoute, release: ReleaseNumber, with: impl FnOnce(&Stats)) {
-    if let Some(stats) = route.stats(release).or_else(|| route.stats(0)) {
-        with(stats);
+impl Ended<'_> {
+    /// Writes it down.
+    pub(crate) fn write_down(self, plane: &Plane) {
+        if let Some(route) = self.route {
+            self.count(route);
+        }
+        if let Some((spans, context)) = plane.edge.spans.get().zip(self.trace) {
+            spans.say(Span {
+                context,
+                method: self.asked.method.clone(),
+                route: self.route.cloned(),
+                path: self.asked.path.to_owned(),
+                status: self.seen.status,
+                instance: self.seen.instance.clone(),
+                retries: self.seen.retries,
+                took: self.took,
+            });
+        }
+        if let Some(log) = plane.edge.log.get() {
+            log.say(self.line());
+        }
+    }
+
+    /// Counts it; a release that has left the table meanwhile is counted with none.
+    fn count(&self, route: &ReadyRoute) {
+        let seen = &self.seen;
+        let release = seen.instance.as_ref().map_or(0, |instance| instance.id.release());
+        let Some(stats) = route.stats(release).or_else(|| route.stats(0)) else { return };
+        stats.count(seen.status, self.took, seen.received, seen.sent);
+        // Most requests have neither, and what is not written costs nothing.
+        if seen.retries > 0 {
+            stats.retries.fetch_add(seen.retries.into(), Relaxed);
+        }
+        if seen.hedges > 0 {
+            stats.hedges.fetch_add(seen.hedges.into(), Relaxed);
+        }
+    }
+
+    fn line(self) -> Line {
+        let asked = self.asked;
+        Line {
+            client: self.client,
+            method: asked.method.clone(),
+            host: asked.host.to_owned(),
+            target: asked.query.map_or_else(|| asked.path.to_owned(), |query| format!("{}?{query}", asked.path)),
+            protocol: self.protocol,
+            status: self.seen.status,
+            received: self.seen.received,
+            sent: self.seen.sent,
+            took: self.took,
+            retries: self.seen.retries,
+            hedges: self.seen.hedges,
+            route: self.route.cloned(),
+            instance: self.seen.instance,
+            referrer: self.referrer.map(str::to_owned),
+            user_agent: self.user_agent.map(str::to_owned),
+            trace: self.trace,
+        }
     }
 }
 
-/// Writes down what has become of a request.
-pub(crate) fn ended(plane: &Plane, session: &Session, ctx: &RequestContext) {
+/// Writes down what has become of a request that pingora has passed on.
+pub(crate) fn ended(plane: &Plane, session: &Session, ctx: &mut RequestContext) {
     let Some(begun) = ctx.begun else { return };
-    let took = begun.elapsed();
-    let status = session.response_written().map_or(0, |header| header.status.as_u16());
-    let received = session.as_ref().body_bytes_read() as u64;
-    let sent = session.as_ref().body_bytes_sent() as u64;
-    if let Some(route) = &ctx.route {
-        let release = ctx.last.as_ref().map_or(0, |instance| instance.id.release());
-        count(route, release, |stats| {
-            stats.count(status, took, received, sent);
-            stats.retries.fetch_add(u64::from(ctx.retries), Relaxed);
-        });
-    }
-    if !plane.edge.watches() {
-        return;
-    }
     let asked = Aim::of(session).asked;
-    let instance = ctx.last.as_ref().map(|instance| instance.id.to_string());
-    if let Some((spans, context)) = plane.edge.spans.get().zip(ctx.trace) {
-        spans.say(Span {
-            context,
-            method: asked.method.to_string(),
-            route: ctx.route.as_ref().map_or_else(String::new, |route| route.label.clone()),
-            path: asked.path.to_owned(),
-            status,
-            instance: instance.clone(),
-            retries: ctx.retries,
-            took,
-        });
-    }
-    let Some(log) = plane.edge.log.get() else { return };
-    let text = |name: &str| asked.headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
-    log.say(Line {
-        client: ctx.client,
-        method: asked.method.to_string(),
-        host: asked.host.to_owned(),
-        target: asked.query.map_or_else(|| asked.path.to_owned(), |query| format!("{}?{query}", asked.path)),
+    let text = |name: HeaderName| asked.headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()));
+    let texts = plane.edge.log.get().map(|_| [text(header::REFERER), text(header::USER_AGENT)]).unwrap_or_default();
+    let [referrer, user_agent] = texts.each_ref().map(|text| text.as_deref());
+    let ended = Ended {
+        asked,
         protocol: match session.req_header().version {
             Version::HTTP_10 => "HTTP/1.0",
             Version::HTTP_2 => "HTTP/2.0",
             _ => "HTTP/1.1",
         },
-        status,
-        received,
-        sent,
-        seconds: took.as_secs_f64(),
-        retries: ctx.retries,
-        service: ctx.route.as_ref().map(|route| route.service.to_string()),
-        route: ctx.route.as_ref().map(|route| route.label.clone()),
-        instance,
-        referrer: text("referer"),
-        user_agent: text("user-agent"),
-        trace: ctx.trace.map(|trace| trace.id()),
-    });
+        client: ctx.client,
+        route: ctx.route.as_ref(),
+        trace: ctx.trace,
+        referrer,
+        user_agent,
+        took: begun.elapsed(),
+        seen: Seen {
+            instance: ctx.last.take(),
+            status: session.response_written().map_or(0, |header| header.status.as_u16()),
+            received: session.as_ref().body_bytes_read() as u64,
+            sent: session.as_ref().body_bytes_sent() as u64,
+            retries: ctx.retries,
+            hedges: 0,
+        },
+    };
+    ended.write_down(plane);
 }

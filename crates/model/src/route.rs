@@ -84,6 +84,9 @@ pub struct Rules {
     /// How often a request that may be repeated is sent again, at most.
     #[serde(skip_serializing_if = "is_default")]
     pub retries: Option<u32>,
+    /// After how long without an answer a request that only reads is sent to a second instance too; the first answer counts.
+    #[serde(skip_serializing_if = "is_default")]
+    pub hedge_after: Option<Millis>,
     /// The most bytes that the body of a request may have.
     #[serde(skip_serializing_if = "is_default")]
     pub body_limit: Option<Bytes>,

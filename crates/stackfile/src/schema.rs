@@ -477,6 +477,11 @@ static ROUTE: Shape = shape(
         key("compress", Of::Bool, "Whether texts are compressed for clients that take gzip, brotli or zstd; false."),
         key("timeout", Of::Duration, "How long an instance may be silent before it has failed; any time."),
         key("retries", Of::Integer(0, 10), "How often a request that may be repeated is sent again; 2."),
+        key(
+            "hedge_after",
+            Of::Duration,
+            "After so long without an answer, a `GET` or `HEAD` over HTTP/1 goes to a second instance too, and the first answer counts; never.",
+        ),
         key("body_limit", Of::Size, "The largest body of a request (413 beyond it); any size."),
     ],
     &[

@@ -95,7 +95,7 @@ fn everything_that_a_route_can_say() {
     let stack = stack(
         "service \"web\" {\n image = \"x\"\n port \"http\" { container = 80 }\n health {\n grpc { service = \"a.B\" }\n }\n\
          route {\n host = \"*.Example.com\"\n path = \"/v1/\"\n exact = true\n methods = [\"put\", \"GET\"]\n headers = { X-Tenant = \"a\" }\n\
-         query = { debug = \"*\" }\n rewrite = \"/v2\"\n timeout = \"5s\"\n retries = 1\n body_limit = \"1MiB\"\n\
+         query = { debug = \"*\" }\n rewrite = \"/v2\"\n timeout = \"5s\"\n retries = 1\n hedge_after = \"50ms\"\n body_limit = \"1MiB\"\n\
          request_headers = { X-From = \"edge\" }\n response_headers = { Server = \"\" }\n\
          rate_limit {\n requests = 10\n per = \"1m\"\n burst = 3\n }\n error_page \"5xx\" { body = \"<h1>sorry</h1>\" }\n\
          tls {\n certificate = \"/c.pem\"\n key = \"/k.pem\"\n hsts = \"24h\"\n clients { authorities = \"/ca.pem\" }\n }\n }\n\

@@ -35,6 +35,14 @@ impl Body {
         }
     }
 
+    /// Returns how many of the bytes so far were no content: the sizes and ends of chunks.
+    pub(crate) fn framing(&self) -> u64 {
+        match self {
+            Self::Chunked(chunks) => chunks.framing,
+            Self::Length(_) | Self::UntilClose => 0,
+        }
+    }
+
     /// Returns whether nothing more belongs to it.
     pub(crate) fn is_done(&self) -> bool {
         match self {
@@ -52,6 +60,8 @@ pub(crate) struct Chunks {
     size: u64,
     digits: u8,
     extras: usize,
+    /// Bytes so far that were no data.
+    framing: u64,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -86,6 +96,7 @@ impl Chunks {
                 continue;
             }
             self.state = self.step(bytes[at])?;
+            self.framing += 1;
             at += 1;
         }
         Ok(at)
@@ -144,6 +155,11 @@ mod tests {
                 let mut taken = Ok(0);
                 for piece in all.as_bytes().chunks(size) {
                     taken = taken.and_then(|sum: usize| chunks.take(piece).map(|taken| sum + taken));
+                }
+                if let Ok(taken) = taken {
+                    let digits = |line: &str| usize::from_str_radix(line.split([';', ' ']).next().unwrap(), 16).ok();
+                    let sizes = body.split("\r\n").step_by(2).map_while(digits).sum::<usize>();
+                    assert_eq!(chunks.framing(), (taken - sizes) as u64, "{text:?} by {size}");
                 }
                 let expected = expected.map(|()| (body.len(), true));
                 assert_eq!(taken.map(|taken| (taken, chunks.is_done())), expected, "{text:?} by {size}");

@@ -53,7 +53,7 @@ pub(crate) struct Client {
     pub(crate) ended: bool,
     /// What is known of it over TLS.
     pub(crate) secured: Option<Arc<Secured>>,
-    /// What has become of its last request.
+    /// What has become of its request so far.
     pub(crate) seen: Seen,
 }
 

@@ -12,22 +12,14 @@ use pingora_core::protocols::http::ServerSession;
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
 use super::client::Client;
-use super::exchange::{self, After, Request};
-use super::head::{self, Framing, Head};
-use super::rewrite;
-use crate::acme;
+use super::exchange::After;
+use super::head::{self, Head};
+use super::short::{self, Passed};
 use crate::answer::Answer;
 use crate::connections::Shared;
 use crate::downstream::{Downstream, PREFACE};
-use crate::forwarded::Forwarded;
-use crate::ready::Asked;
 use crate::refusals::Refusal;
-use crate::routing::{Destination, Routing};
-use crate::stats::Reason;
-use crate::watched;
 
-/// The largest body that is read before its request is sent: it can then be sent twice, and it keeps no instance waiting.
-const SMALL: u64 = 64 << 10;
 /// At the end, time in which clients that are just sending a request on an open connection still get their answer.
 const LINGER: Duration = Duration::from_millis(250);
 
@@ -153,96 +145,12 @@ async fn read_head(client: &mut Client, shared: &Shared) -> Result<Head, End> {
 type Next = Result<(Client, After), Option<(Client, Refusal)>>;
 
 /// Passes on the request at the front of the buffer. Returns the client for its next request, if there can be one.
-async fn pass_on(mut client: Client, head: &Head, shared: &Arc<Shared>) -> Next {
-    let part = |range: &std::ops::Range<usize>| String::from_utf8_lossy(&client.buffer[range.clone()]).into_owned();
-    let (host, target) = (part(&head.host), part(&head.target));
-    let local = match client.ends.local {
-        std::net::SocketAddr::V4(local) => Some(local),
-        std::net::SocketAddr::V6(_) => None,
-    };
-    let method = part(&head.method);
-    let Ok(asked_method) = http::Method::from_bytes(method.as_bytes()) else {
-        return general(client, head, shared).await;
-    };
-    let (path, query) = target.split_once('?').map_or((&*target, None), |(path, query)| (path, Some(query)));
-    let asked = Asked { query, ..Asked::bare(&host, path, &asked_method) };
-    let find = |routing: &Routing| -> Option<Destination> {
-        // At a virtual address the service is fixed, whatever the host.
-        let inside = local.and_then(|local| routing.listener(local)).map(|(to, _)| to);
-        inside.or_else(|| routing.find(&asked))
-    };
-    if !is_plain(shared, &client, path, find) {
-        return general(client, head, shared).await;
-    }
-    let body = match head.framing {
-        Framing::Length(length) if length <= SMALL => length as usize,
-        _ => return general(client, head, shared).await,
-    };
-    if head.expect || head.old {
-        return general(client, head, shared).await;
-    }
-    let began = Instant::now();
-    let whole = head.length + body;
-    while client.buffer.len() < whole {
-        match tokio::time::timeout(shared.limits.body, client.fill()).await {
-            Ok(Ok(true)) => {}
-            Ok(_) => return Err(None),
-            Err(_) => return Err(Some((client, Refusal::SlowBody))),
-        }
-    }
-    let ends = client.ends;
-    let mut bytes = rewrite::request(&client.buffer, head, |claimed| {
-        Forwarded::of(ends.peer, ends.https, &host, claimed, shared.trust.has(ends.peer.ip()))
-    });
-    bytes.extend_from_slice(&client.buffer[head.length..whole]);
-    client.buffer.advance(whole);
-    if client.buffer.is_empty() {
-        // The space is given back: idle connections have none.
-        client.buffer = bytes::BytesMut::new();
-    }
-    let request = Request {
-        bytes,
-        idempotent: matches!(&*method, "GET" | "HEAD" | "OPTIONS" | "TRACE" | "PUT" | "DELETE"),
-        reads: matches!(&*method, "GET" | "HEAD"),
-        head: method == "HEAD",
-        upgrade: head.upgrade,
-        websocket: head.websocket,
-        close: head.close,
-    };
-    let found = {
-        let routing = shared.plane.routing();
-        let found = find(&routing);
-        found.map(|to| {
-            routing.service(to).budget.deposit();
-            routing.route(to).clone()
-        })
-    };
-    let after = match &found {
-        Some(_) => exchange::run(shared, &mut client, &request, find).await,
-        None => {
-            shared.plane.edge.refusals.count(Reason::NoRoute);
-            exchange::answer(shared, &mut client, &request, &Answer::no_route()).await
-        }
-    };
-    let seen = std::mem::take(&mut client.seen);
-    if let Some(route) = found {
-        watched::passed(&route, &seen, began.elapsed(), body as u64);
-    }
-    Ok((client, after))
-}
-
-/// Whether a request is passed on as it is, to whoever has the turn, and nobody wants to read of it.
-fn is_plain(shared: &Shared, client: &Client, path: &str, find: impl Fn(&Routing) -> Option<Destination>) -> bool {
-    let edge = &shared.plane.edge;
-    let shown = client.secured.as_ref().is_some_and(|secured| secured.client.is_some());
-    if shown || edge.watches() || path.starts_with(acme::CHALLENGES) {
-        return false;
-    }
-    let routing = shared.plane.routing();
-    match find(&routing) {
-        Some(to) => routing.passes_plainly(to),
-        // Without the headers it can't be told where it goes.
-        None => !routing.asks_for_more,
+async fn pass_on(client: Client, head: &Head, shared: &Arc<Shared>) -> Next {
+    match short::pass_on(client, head, shared).await {
+        Passed::Done(client, after) => Ok((client, after)),
+        Passed::NotHere(client) => general(client, head, shared).await,
+        Passed::Refused(client, why) => Err(Some((client, why))),
+        Passed::Left => Err(None),
     }
 }
 
@@ -261,7 +169,7 @@ async fn general(client: Client, head: &Head, shared: &Arc<Shared>) -> Next {
 async fn refuse(mut client: Client, shared: &Shared, why: Refusal) {
     shared.refusals.count(why, client.ends.peer.ip());
     let Some(status) = why.status() else { return };
-    if client.write(&Answer::of(status).to_http1(true, false), shared.limits.write).await.is_ok() {
+    if client.write(&Answer::of(status).to_http1(true, false, |_| {}), shared.limits.write).await.is_ok() {
         client.linger().await;
     }
 }

@@ -4,7 +4,8 @@ use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddrV4;
 use std::pin::Pin;
-use std::task::Poll;
+use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::io::{AsyncWrite, AsyncWriteExt};
@@ -15,13 +16,15 @@ use super::body::Body;
 use super::client::{Client, Stall, poll_piece};
 use super::pool::Upstream;
 use super::response::{self, BadResponse, Response};
-use super::{rewrite, tunnel};
-use crate::answer::Answer;
+use super::{hedge, rewrite, tunnel};
+use crate::answer::{self, Answer};
 use crate::choice::Attempts;
 use crate::connections::Shared;
 use crate::ejection;
+use crate::instance::Instance;
 use crate::plane::Begun;
-use crate::proxy::{ATTEMPTS, CONNECT, IDLE, IDLE_UNSAFE, LOOK, MOST_RETRIES};
+use crate::proxy::{ATTEMPTS, CONNECT, IDLE, IDLE_UNSAFE, LOOK};
+use crate::ready::ReadyRoute;
 use crate::refusals::Refusal;
 use crate::routing::{Destination, Routing};
 use crate::stats::Reason;
@@ -35,6 +38,10 @@ const AHEAD: usize = 64 << 10;
 pub(crate) struct Request {
     /// Head and body as instances get them.
     pub(crate) bytes: Vec<u8>,
+    /// Its route, if there is one.
+    pub(crate) route: Option<Arc<ReadyRoute>>,
+    /// Whether it came over TLS, to this gateway or to a trusted proxy before it.
+    pub(crate) secure: bool,
     /// Whether it may be sent twice (RFC 9110 §9.2.2).
     pub(crate) idempotent: bool,
     /// Whether it only reads: a `GET` or `HEAD`.
@@ -49,6 +56,25 @@ pub(crate) struct Request {
     pub(crate) close: bool,
 }
 
+impl Request {
+    fn retries(&self) -> u32 {
+        self.route.as_ref().map_or(0, |route| route.retries())
+    }
+
+    /// Returns how long an instance may be silent. Other protocols may be for as long as both sides like.
+    pub(crate) fn timeout(&self) -> Option<Duration> {
+        let timeout = self.route.as_ref().and_then(|route| route.rules.timeout)?;
+        (!self.upgrade).then(|| Duration::from_millis(timeout.0))
+    }
+
+    /// Returns when it is sent to a second instance. Only if it reads: a write that is still under way at the slower instance
+    /// when the client goes on could undo what comes after it.
+    fn hedge_after(&self) -> Option<Duration> {
+        let after = self.route.as_ref().and_then(|route| route.rules.hedge_after)?;
+        (self.reads && !self.upgrade).then(|| Duration::from_millis(after.0))
+    }
+}
+
 /// What becomes of the client's connection.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum After {
@@ -61,12 +87,14 @@ pub(crate) enum After {
 }
 
 /// What can go wrong with an instance.
-#[derive(Debug)]
-enum Failure {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Failure {
     /// The instance broke the connection before it answered.
     Broken,
     /// It did not answer in HTTP.
     Bad,
+    /// It was silent for longer than its route allows.
+    Silent,
     /// The client has left.
     Left,
 }
@@ -79,10 +107,24 @@ impl From<BadResponse> for Failure {
 
 /// The retries of one request so far.
 #[derive(Debug, Default)]
-struct Progress {
-    attempts: Attempts,
+pub(crate) struct Progress {
+    pub(crate) attempts: Attempts,
     until: Option<Instant>,
     retries: u32,
+}
+
+/// A request under way to one instance.
+#[derive(Debug)]
+pub(crate) struct Try {
+    pub(crate) begun: Begun,
+    pub(crate) upstream: Upstream,
+    pub(crate) asked: Instant,
+}
+
+impl Try {
+    pub(crate) fn instance(&self) -> &Arc<Instance> {
+        self.begun.in_flight.instance()
+    }
 }
 
 /// Passes a request on and its answer back. `find` says where it goes in a table.
@@ -97,100 +139,132 @@ pub(crate) async fn run(
         let begun = waiting::begin(&shared.plane, &find, &mut progress.attempts, &mut progress.until).await;
         let begun = match begun {
             Ok(begun) => begun,
-            Err(Stranded::NoRoute) => return answer(shared, client, request, &Answer::no_route()).await,
+            Err(Stranded::NoRoute) => return fail(shared, client, request, Answer::no_route()).await,
             Err(Stranded::NoInstance(service)) => {
                 shared.plane.edge.refusals.count(Reason::NoInstance);
-                return answer(shared, client, request, &Answer::no_instance(service.name.as_str())).await;
+                return fail(shared, client, request, Answer::no_instance(service.name.as_str())).await;
             }
         };
-        begun.in_flight.count_request();
-        client.seen.release = begun.in_flight.instance().id.release();
+        client.seen.instance = Some(begun.in_flight.instance().clone());
         client.seen.retries = progress.retries;
-        let another = |progress: &Progress| {
-            let routing = shared.plane.routing();
-            let instance = begun.in_flight.instance();
-            find(&routing).is_some_and(|to| routing.has_another(to, &progress.attempts, instance))
-        };
-        let fresh = if request.idempotent { IDLE } else { IDLE_UNSAFE };
-        let mut upstream = match begun.in_flight.instance().pool.take(begun.address.port(), fresh) {
-            Some(upstream) => upstream,
-            None => match connect(begun.address).await {
-                Ok(upstream) => upstream,
-                Err(error) => {
-                    let another = another(&progress);
-                    if !may_connect_again(&begun, &mut progress, &error, another) {
-                        let status = if error.kind() == io::ErrorKind::TimedOut { 504 } else { 502 };
-                        return answer(shared, client, request, &Answer::of(status)).await;
-                    }
-                    continue;
+        let mut one = match open(begun, request.idempotent).await {
+            Ok(one) => one,
+            Err((begun, error)) => {
+                let another = has_another(shared, &find, &progress.attempts, begun.in_flight.instance());
+                if !may_connect_again(&begun, &mut progress, &error, another) {
+                    let status = if error.kind() == io::ErrorKind::TimedOut { 504 } else { 502 };
+                    return fail(shared, client, request, Answer::of(status)).await;
                 }
-            },
-        };
-        let asked = Instant::now();
-        let asking = ask(client, &mut upstream, request).await;
-        let failed = match &asking {
-            Ok(response) => Some(matches!(response.status, 502..=504)),
-            // An idle connection that was closed says nothing about its instance, nor does a client that leaves.
-            Err(Failure::Left) => None,
-            Err(_) => (!upstream.reused).then_some(true),
-        };
-        if failed.is_some_and(|failed| begun.in_flight.count_outcome(failed, asked.elapsed())) {
-            ejection::failed(&shared.plane, begun.in_flight.instance());
-        }
-        let failure = match asking {
-            Ok(response) if response.status < 500 => {
-                return pass_on(shared, client, request, upstream, response, begun).await;
+                continue;
             }
+        };
+        let asking = match request.hedge_after() {
+            None => ask(client, &mut one.upstream, request).await,
+            Some(after) => hedge::ask(shared, client, request, &find, &mut progress, &mut one, after).await,
+        };
+        judge(shared, &one, &asking);
+        let another = |progress: &Progress| has_another(shared, &find, &progress.attempts, one.instance());
+        let budget = &one.instance().service.budget;
+        let failure = match asking {
+            Ok(response) if response.status < 500 => return pass_on(shared, client, request, one, response).await,
             Ok(response) => {
-                begun.in_flight.count_error();
                 let worth_it = match response.status {
                     502..=504 => request.idempotent,
                     500 => request.reads,
                     _ => false,
                 };
-                let again = worth_it && progress.retries < MOST_RETRIES && another(&progress);
-                if !(again && begun.in_flight.instance().service.budget.withdraw()) {
-                    return pass_on(shared, client, request, upstream, response, begun).await;
+                let again = worth_it && progress.retries < request.retries() && another(&progress);
+                if !(again && budget.withdraw()) {
+                    return pass_on(shared, client, request, one, response).await;
                 }
                 progress.retries += 1;
-                progress.attempts.failed.push(begun.in_flight.instance().clone());
+                progress.attempts.failed.push(one.instance().clone());
                 continue;
             }
             Err(failure) => failure,
         };
-        if matches!(failure, Failure::Left) {
-            return After::Over;
+        match failure {
+            Failure::Left => return After::Over,
+            // Time that is over for one instance is over for all.
+            Failure::Silent => return fail(shared, client, request, Answer::of(504)).await,
+            Failure::Broken | Failure::Bad => {}
         }
-        begun.in_flight.count_error();
-        // It may have died: look at once. In-flight requests tell it before the next check does.
-        begun.in_flight.instance().suspected.notify_one();
         let another = another(&progress);
-        let mut again = request.idempotent && progress.retries < MOST_RETRIES;
+        let mut again = request.idempotent && progress.retries < request.retries();
         if again && another {
-            again = begun.in_flight.instance().service.budget.withdraw();
-        } else if !another && request.idempotent && progress.retries == MOST_RETRIES {
+            again = budget.withdraw();
+        } else if !another && request.idempotent && progress.retries > 0 && progress.retries == request.retries() {
             // Nobody else is left who could be harmed: one more, for whoever comes next.
             again = true;
         }
         if !again {
-            return answer(shared, client, request, &Answer::of(502)).await;
+            return fail(shared, client, request, Answer::of(502)).await;
         }
         progress.retries += 1;
         // An idle connection that was closed says nothing about its instance. Otherwise another one is tried; without
         // another, waiting for this one or its successor is what is left.
-        if !upstream.reused {
-            progress.attempts.failed.push(begun.in_flight.instance().clone());
-            drop(begun);
+        if !one.upstream.reused {
+            progress.attempts.failed.push(one.instance().clone());
+            drop(one);
             if !another {
                 sleep(LOOK).await;
             }
         }
     }
-    answer(shared, client, request, &Answer::of(502)).await
+    fail(shared, client, request, Answer::of(502)).await
 }
 
-/// Says whether a request whose connection was refused goes elsewhere, and notes what that means for the instance.
-fn may_connect_again(begun: &Begun, progress: &mut Progress, error: &io::Error, another: bool) -> bool {
+/// Counts how a try went for its instance, and takes that out if it fails too often.
+pub(crate) fn judge(shared: &Shared, one: &Try, asking: &Result<Response, Failure>) {
+    let in_flight = &one.begun.in_flight;
+    let failed = match asking {
+        Ok(response) => Some(matches!(response.status, 502..=504)),
+        Err(Failure::Left) => return,
+        // An idle connection that was closed says nothing about its instance.
+        Err(_) => (!one.upstream.reused).then_some(true),
+    };
+    if failed.is_some_and(|failed| in_flight.count_outcome(failed, one.asked.elapsed())) {
+        ejection::failed(&shared.plane, in_flight.instance());
+    }
+    match asking {
+        Ok(response) if response.status < 500 => {}
+        Ok(_) => in_flight.count_error(),
+        Err(_) => {
+            in_flight.count_error();
+            // It may have died: look at once. In-flight requests tell it before the next check does.
+            in_flight.instance().suspected.notify_one();
+        }
+    }
+}
+
+/// Whether another healthy instance could answer instead of one.
+pub(crate) fn has_another(
+    shared: &Shared,
+    find: impl Fn(&Routing) -> Option<Destination>,
+    attempts: &Attempts,
+    but: &Arc<Instance>,
+) -> bool {
+    let routing = shared.plane.routing();
+    find(&routing).is_some_and(|to| routing.has_another(to, attempts, but))
+}
+
+/// Opens a connection for a request, or takes one that waits for the next.
+pub(crate) async fn open(begun: Begun, idempotent: bool) -> Result<Try, (Begun, io::Error)> {
+    begun.in_flight.count_request();
+    let fresh = if idempotent { IDLE } else { IDLE_UNSAFE };
+    let pooled = begun.in_flight.instance().pool.take(begun.address.port(), fresh);
+    let upstream = match pooled {
+        Some(upstream) => upstream,
+        None => match connect(begun.address).await {
+            Ok(upstream) => upstream,
+            Err(error) => return Err((begun, error)),
+        },
+    };
+    Ok(Try { begun, upstream, asked: Instant::now() })
+}
+
+/// Notes that an instance takes no connection. Returns whether it may be asked again, or another.
+pub(crate) fn note_refused(begun: &Begun, attempts: &mut Attempts, error: &io::Error, another: bool) -> bool {
     use io::ErrorKind::{ConnectionRefused, HostUnreachable, NetworkUnreachable, TimedOut};
     let instance = begun.in_flight.instance();
     begun.in_flight.count_error();
@@ -201,9 +275,15 @@ fn may_connect_again(begun: &Begun, progress: &mut Progress, error: &io::Error, 
     if gone || another && late {
         instance.suspect(begun.address.port(), &error.to_string());
     }
-    progress.attempts.failed.push(instance.clone());
+    attempts.failed.push(instance.clone());
+    gone || late || another
+}
+
+/// Says whether a request whose connection was refused goes elsewhere, and notes what that means for the instance.
+fn may_connect_again(begun: &Begun, progress: &mut Progress, error: &io::Error, another: bool) -> bool {
+    let again = note_refused(begun, &mut progress.attempts, error, another);
     // Nothing was sent, so any request may go elsewhere, and no instance works twice for it: the budget is spared.
-    progress.until.is_none_or(|until| Instant::now() < until) && (gone || late || another)
+    again && progress.until.is_none_or(|until| Instant::now() < until)
 }
 
 /// Returns who has asked for what, for people.
@@ -224,47 +304,80 @@ async fn connect(address: SocketAddrV4) -> io::Result<Upstream> {
 
 /// Sends a request and reads the head of its answer; informational answers are passed on.
 async fn ask(client: &mut Client, upstream: &mut Upstream, request: &Request) -> Result<Response, Failure> {
-    // An instance may answer before it has read everything, and then close: its answer counts.
-    let sent = upstream.stream.write_all(&request.bytes).await;
+    send(upstream, request).await?;
+    let mut silence = Stall::default();
     loop {
-        if let Some(response) = response::read(&upstream.buffer, request.head)? {
-            if response.status >= 200 || response.status == 101 && request.upgrade {
-                return Ok(response);
+        let response = poll_fn(|cx| {
+            if let Poll::Ready(response) = poll_head(upstream, request, cx) {
+                return Poll::Ready(response);
             }
-            if response.status == 101 {
-                return Err(Failure::Bad);
+            if request.timeout().is_some_and(|patience| silence.poll(cx, patience).is_ready()) {
+                return Poll::Ready(Err(Failure::Silent));
             }
-            // Nobody has asked for `100`, and old clients do not know others.
-            if response.status != 100 {
-                let mut out = Vec::new();
-                rewrite::response(&mut out, &upstream.buffer, &response, false);
-                client.write(&out, Duration::from_secs(1)).await.map_err(|_| Failure::Left)?;
-            }
-            bytes::Buf::advance(&mut upstream.buffer, response.length);
-            continue;
-        }
-        if sent.is_err() && upstream.buffer.is_empty() && upstream.reused {
-            return Err(Failure::Broken);
-        }
-        poll_fn(|cx| {
-            let Upstream { stream, buffer, .. } = &mut *upstream;
-            match poll_piece(stream, cx, |piece| buffer.extend_from_slice(piece)) {
-                Poll::Ready(Ok(Some(()))) => return Poll::Ready(Ok(())),
-                Poll::Ready(Ok(None) | Err(_)) => return Poll::Ready(Err(Failure::Broken)),
-                Poll::Pending => {}
-            }
-            watch(client, cx)
+            watch(client, cx).map(|()| Err(Failure::Left))
         })
         .await?;
+        if is_final(&response, request)? {
+            return Ok(response);
+        }
+        inform(client, upstream, &response).await?;
     }
 }
 
+/// Sends a request.
+pub(crate) async fn send(upstream: &mut Upstream, request: &Request) -> Result<(), Failure> {
+    match upstream.stream.write_all(&request.bytes).await {
+        Err(_) if upstream.reused => Err(Failure::Broken),
+        // An instance may answer before it has read everything, and then close: its answer counts.
+        _ => Ok(()),
+    }
+}
+
+/// Is ready once the head of an answer is there, informational or not.
+pub(crate) fn poll_head(
+    upstream: &mut Upstream,
+    request: &Request,
+    cx: &mut Context<'_>,
+) -> Poll<Result<Response, Failure>> {
+    let Upstream { stream, buffer, .. } = upstream;
+    loop {
+        if let Some(response) = response::read(buffer, request.head)? {
+            return Poll::Ready(Ok(response));
+        }
+        match poll_piece(stream, cx, |piece| buffer.extend_from_slice(piece)) {
+            Poll::Ready(Ok(Some(()))) => {}
+            Poll::Ready(Ok(None) | Err(_)) => return Poll::Ready(Err(Failure::Broken)),
+            Poll::Pending => return Poll::Pending,
+        }
+    }
+}
+
+/// Whether an answer is the one that was asked for, and no informational one before it.
+pub(crate) fn is_final(response: &Response, request: &Request) -> Result<bool, Failure> {
+    match response.status {
+        101 if !request.upgrade => Err(Failure::Bad),
+        status => Ok(status >= 200 || status == 101),
+    }
+}
+
+/// Passes an informational answer on.
+pub(crate) async fn inform(client: &mut Client, upstream: &mut Upstream, response: &Response) -> Result<(), Failure> {
+    // Nobody has asked for `100`, and old clients do not know others.
+    if response.status != 100 {
+        let mut out = Vec::new();
+        rewrite::response(&mut out, &upstream.buffer, response, false, std::iter::empty());
+        client.write(&out, Duration::from_secs(1)).await.map_err(|_| Failure::Left)?;
+    }
+    bytes::Buf::advance(&mut upstream.buffer, response.length);
+    Ok(())
+}
+
 /// Is ready once the client has left. What it sends ahead is kept, up to a bound.
-fn watch(client: &mut Client, cx: &mut std::task::Context<'_>) -> Poll<Result<(), Failure>> {
+pub(crate) fn watch(client: &mut Client, cx: &mut Context<'_>) -> Poll<()> {
     while client.buffer.len() < AHEAD {
         match client.poll_fill(cx) {
             Poll::Ready(Ok(true)) => {}
-            Poll::Ready(Ok(false) | Err(_)) => return Poll::Ready(Err(Failure::Left)),
+            Poll::Ready(Ok(false) | Err(_)) => return Poll::Ready(()),
             Poll::Pending => return Poll::Pending,
         }
     }
@@ -272,19 +385,14 @@ fn watch(client: &mut Client, cx: &mut std::task::Context<'_>) -> Poll<Result<()
 }
 
 /// Passes an answer on.
-async fn pass_on(
-    shared: &Shared,
-    client: &mut Client,
-    request: &Request,
-    mut upstream: Upstream,
-    mut response: Response,
-    mut begun: Begun,
-) -> After {
+async fn pass_on(shared: &Shared, client: &mut Client, request: &Request, one: Try, mut response: Response) -> After {
+    let Try { mut begun, mut upstream, .. } = one;
     client.seen.status = response.status;
     let until_close = response.body == Body::UntilClose;
     let close = request.close || until_close || shared.is_finishing();
     let mut out = Vec::with_capacity(1024);
-    rewrite::response(&mut out, &upstream.buffer, &response, close);
+    let dress = request.route.iter().flat_map(|route| route.dress(request.secure));
+    rewrite::response(&mut out, &upstream.buffer, &response, close, dress);
     let tail = &upstream.buffer[response.length..];
     if response.status == 101 {
         let behind = out.len();
@@ -298,7 +406,9 @@ async fn pass_on(
     // Who sends more than an answer is not asked again.
     let mut clean = taken == tail.len() && response.keeps;
     upstream.buffer.clear();
-    match relay(shared, client, &mut upstream, &mut response.body, &out).await {
+    let relayed = relay(shared, client, &mut upstream, &mut response.body, &out, request.timeout()).await;
+    client.seen.sent = client.seen.sent.saturating_sub(response.body.framing());
+    match relayed {
         Ok(excess) => clean &= !excess,
         Err(error) => {
             begun.in_flight.identify_if_cut(|| who(client, request));
@@ -322,8 +432,10 @@ async fn relay(
     upstream: &mut Upstream,
     body: &mut Body,
     first: &[u8],
+    timeout: Option<Duration>,
 ) -> io::Result<bool> {
     let patience = shared.limits.write;
+    let mut silence = Stall::default();
     // What the client has not taken yet: `first`, and then what is left of a piece.
     let (mut first_at, mut rest, mut rest_at) = (0, Vec::new(), 0);
     let mut stall = Stall::default();
@@ -361,7 +473,7 @@ async fn relay(
                 Ok::<_, io::Error>(())
             });
             match piece {
-                Poll::Ready(Ok(Some(Ok(())))) => {}
+                Poll::Ready(Ok(Some(Ok(())))) => silence.end(),
                 Poll::Ready(Ok(Some(Err(error))) | Err(error)) => return Poll::Ready(Err(error)),
                 Poll::Ready(Ok(None)) if *body == Body::UntilClose => ended = true,
                 Poll::Ready(Ok(None)) => return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into())),
@@ -372,7 +484,10 @@ async fn relay(
                     }
                     // Nothing may come for long, and then no buffer is needed.
                     rest = Vec::new();
-                    return watch(client, cx).map(|_| Err(io::ErrorKind::BrokenPipe.into()));
+                    if timeout.is_some_and(|patience| silence.poll(cx, patience).is_ready()) {
+                        return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
+                    }
+                    return watch(client, cx).map(|()| Err(io::ErrorKind::BrokenPipe.into()));
                 }
             }
         }
@@ -380,11 +495,18 @@ async fn relay(
     .await
 }
 
+/// Answers in the gateway's own name, and in the words of the route.
+async fn fail(shared: &Shared, client: &mut Client, request: &Request, with: Answer) -> After {
+    answer(shared, client, request, &with.in_words_of(request.route.as_deref())).await
+}
+
 /// Answers in the gateway's own name.
 pub(crate) async fn answer(shared: &Shared, client: &mut Client, request: &Request, answer: &Answer) -> After {
     let close = request.close || shared.is_finishing();
-    let bytes = answer.to_http1(close, request.head);
+    let dress = |header: &mut _| answer::dress(header, request.route.as_deref(), request.secure);
+    let bytes = answer.to_http1(close, request.head, dress);
     client.seen.status = answer.status();
+    client.seen.sent = if request.head { 0 } else { answer.length() };
     match client.write(&bytes, shared.limits.write).await {
         Ok(()) if close => After::Close,
         Ok(()) => After::Next,

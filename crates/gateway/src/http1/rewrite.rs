@@ -2,11 +2,13 @@
 
 use std::mem::MaybeUninit;
 
+use http::{HeaderName, HeaderValue};
 use httparse::Header;
 
 use super::head::Head;
 use super::response::{self, Response};
 use crate::forwarded::{Claimed, Forwarded};
+use crate::trace::TraceContext;
 
 /// Fields that end here, whoever sends them.
 fn ends_here(name: &str) -> bool {
@@ -52,50 +54,91 @@ fn put_field(out: &mut Vec<u8>, name: &str, value: &[u8]) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// Returns a request's head for an instance. `forwarded` makes what it is told of the client.
-pub(crate) fn request(buffer: &[u8], head: &Head, forwarded: impl FnOnce(Claimed<'_>) -> Forwarded) -> Vec<u8> {
+/// What changes in a request's head on its way.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Changes<'a> {
+    /// The path and query.
+    pub(crate) target: &'a str,
+    /// Fields that get another value, or go.
+    pub(crate) headers: &'a [(HeaderName, Option<HeaderValue>)],
+    /// The client's certificate.
+    pub(crate) certificate: Option<&'a HeaderValue>,
+    /// Whether it gets a new place in its trace.
+    pub(crate) traced: bool,
+}
+
+/// What a request says that others than its instance want to know. Of lines with the same name, the last tells of the client:
+/// it is the one that the nearest proxy has written.
+#[derive(Debug, Default, Clone, Copy)]
+pub(crate) struct Said<'a> {
+    pub(crate) claimed: Claimed<'a>,
+    pub(crate) traceparent: Option<&'a str>,
+    pub(crate) referrer: Option<&'a [u8]>,
+    pub(crate) user_agent: Option<&'a [u8]>,
+}
+
+/// What an instance is told beside what the client says.
+#[derive(Debug, Default)]
+pub(crate) struct Told {
+    pub(crate) forwarded: Forwarded,
+    pub(crate) trace: Option<TraceContext>,
+}
+
+/// Returns a request's head for an instance. `tell` makes what that is told.
+pub(crate) fn request(
+    buffer: &[u8],
+    head: &Head,
+    changes: Changes<'_>,
+    tell: impl FnOnce(Said<'_>) -> Told,
+) -> Vec<u8> {
     let mut space = [const { MaybeUninit::<Header<'_>>::uninit() }; 128];
     let mut parsed = httparse::Request::new(&mut []);
     // It was read before, so this succeeds; otherwise an empty request is answered with an error by the instance.
     let _ = parsed.parse_with_uninit_headers(&buffer[..head.length], &mut space);
     let fields: &[Header<'_>] = parsed.headers;
-    let mut claimed = Claimed::default();
-    let mut out = Vec::with_capacity(head.length + 160);
+    let is_changed =
+        |name: &str| changes.headers.iter().any(|(changed, _)| changed.as_str().eq_ignore_ascii_case(name));
+    let mut said = Said::default();
+    let mut out = Vec::with_capacity(head.length + 256);
     out.extend_from_slice(&buffer[head.method.clone()]);
     out.push(b' ');
-    out.extend_from_slice(if head.target.is_empty() { b"/" } else { &buffer[head.target.clone()] });
+    out.extend_from_slice(changes.target.as_bytes());
     out.extend_from_slice(b" HTTP/1.1\r\n");
     let mut upgrade = None;
-    let mut has_host = false;
+    let mut has_host = is_changed("host");
     for field in fields {
         has_host |= field.name.eq_ignore_ascii_case("host");
-        if tells_of_client(field.name) {
-            let value = std::str::from_utf8(field.value).unwrap_or_default();
-            match field.name.len() {
-                9 => claimed.standard = value,
-                15 => claimed.for_ = value,
-                16 => claimed.host = value,
-                _ => claimed.proto = value,
-            }
-        } else if ends_here(field.name) {
-            if field.name.len() == 7 {
-                upgrade = Some(field.value);
-            }
-        } else if !(head.nominates && is_nominated(fields, field.name)) {
+        let traceparent = said.take(field) && changes.traced;
+        if field.name.len() == 7 && field.name.eq_ignore_ascii_case("upgrade") {
+            upgrade = Some(field.value);
+        }
+        let ends = traceparent || tells_of_client(field.name) || ends_here(field.name);
+        if !(ends || is_changed(field.name) || head.nominates && is_nominated(fields, field.name)) {
             put_field(&mut out, field.name, field.value);
         }
     }
     if !has_host {
         put_field(&mut out, "Host", &buffer[head.host.clone()]);
     }
-    let forwarded = forwarded(claimed);
-    put_field(&mut out, "X-Forwarded-For", forwarded.for_.as_bytes());
-    put_field(&mut out, "X-Forwarded-Proto", forwarded.proto.as_bytes());
-    if !forwarded.host.is_empty() {
-        put_field(&mut out, "X-Forwarded-Host", forwarded.host.as_bytes());
+    let Told { forwarded, trace } = tell(said);
+    let trace = trace.map(|trace| trace.header()).unwrap_or_default();
+    let told = [
+        ("X-Forwarded-For", forwarded.for_.as_bytes()),
+        ("X-Forwarded-Proto", forwarded.proto.as_bytes()),
+        ("X-Forwarded-Host", forwarded.host.as_bytes()),
+        ("Forwarded", forwarded.standard.as_bytes()),
+        ("traceparent", trace.as_bytes()),
+        ("Client-Cert", changes.certificate.map_or(b"", HeaderValue::as_bytes)),
+    ];
+    for (name, value) in told {
+        if !value.is_empty() && !is_changed(name) {
+            put_field(&mut out, name, value);
+        }
     }
-    if !forwarded.standard.is_empty() {
-        put_field(&mut out, "Forwarded", forwarded.standard.as_bytes());
+    for (name, value) in changes.headers {
+        if let Some(value) = value {
+            put_field(&mut out, name.as_str(), value.as_bytes());
+        }
     }
     if let Some(upgrade) = upgrade.filter(|_| head.upgrade) {
         out.extend_from_slice(b"Connection: Upgrade\r\n");
@@ -105,8 +148,38 @@ pub(crate) fn request(buffer: &[u8], head: &Head, forwarded: impl FnOnce(Claimed
     out
 }
 
-/// Appends an answer's head for a client. With `close`, the client is told that the connection ends after it.
-pub(crate) fn response(out: &mut Vec<u8>, buffer: &[u8], head: &Response, close: bool) {
+impl<'a> Said<'a> {
+    /// Takes what a field says. Returns whether it says where the request is in a trace.
+    fn take(&mut self, field: &Header<'a>) -> bool {
+        let is = |other: &str| field.name.eq_ignore_ascii_case(other);
+        let text = || std::str::from_utf8(field.value).unwrap_or_default();
+        match field.name.len() {
+            7 if is("referer") => self.referrer = self.referrer.or(Some(field.value)),
+            9 if is("forwarded") => self.claimed.standard = text(),
+            10 if is("user-agent") => self.user_agent = self.user_agent.or(Some(field.value)),
+            11 if is("traceparent") => {
+                self.traceparent = self.traceparent.or_else(|| Some(text()));
+                return true;
+            }
+            15 if is("x-forwarded-for") => self.claimed.for_ = text(),
+            16 if is("x-forwarded-host") => self.claimed.host = text(),
+            17 if is("x-forwarded-proto") => self.claimed.proto = text(),
+            _ => {}
+        }
+        false
+    }
+}
+
+/// Appends an answer's head for a client. With `close`, the client is told that the connection ends after it. `dress` is what
+/// all answers of its route have, or must not have.
+pub(crate) fn response<'d>(
+    out: &mut Vec<u8>,
+    buffer: &[u8],
+    head: &Response,
+    close: bool,
+    dress: impl Iterator<Item = (&'d HeaderName, Option<&'d HeaderValue>)> + Clone,
+) {
+    let is_dressed = |name: &str| dress.clone().any(|(dressed, _)| dressed.as_str().eq_ignore_ascii_case(name));
     let written = response::with_fields(buffer, |status, _, _, fields| {
         // The reason is the rest of the first line.
         let line = buffer.split(|b| *b == b'\r' || *b == b'\n').next().unwrap_or_default();
@@ -117,8 +190,13 @@ pub(crate) fn response(out: &mut Vec<u8>, buffer: &[u8], head: &Response, close:
             let framing = field.name.len() == 17 && field.name.eq_ignore_ascii_case("transfer-encoding");
             let upgrade = field.name.len() == 7 && field.name.eq_ignore_ascii_case("upgrade");
             let stays = framing || upgrade && (status == 101 || status == 426) || !ends_here(field.name);
-            if stays && !(head.nominates && is_nominated(fields, field.name)) {
+            if stays && !(head.nominates && is_nominated(fields, field.name)) && !is_dressed(field.name) {
                 put_field(out, field.name, field.value);
+            }
+        }
+        for (name, value) in dress.clone() {
+            if let Some(value) = value {
+                put_field(out, name.as_str(), value.as_bytes());
             }
         }
         if status == 101 {
@@ -137,17 +215,51 @@ mod tests {
     use super::*;
     use crate::http1::head;
 
+    /// Returns a request as an instance gets it.
+    fn rewritten(text: &str, headers: &[(HeaderName, Option<HeaderValue>)], traced: bool) -> String {
+        let head = head::read(text.as_bytes()).unwrap().unwrap();
+        let target = &text[head.target.clone()];
+        let target = if target.is_empty() { "/" } else { target };
+        let tell = |said: Said<'_>| Told {
+            forwarded: Forwarded::of("192.0.2.1:5".parse().unwrap(), false, "a.example", said.claimed, false),
+            trace: traced.then(|| TraceContext::of(said.traceparent)),
+        };
+        let changes = Changes { target, headers, certificate: None, traced };
+        String::from_utf8(request(text.as_bytes(), &head, changes, tell)).unwrap()
+    }
+
+    #[test]
+    fn fields_change_by_the_word_of_a_route() {
+        let set = |name: &'static str, value: &'static str| {
+            (HeaderName::from_static(name), (!value.is_empty()).then(|| HeaderValue::from_static(value)))
+        };
+        let headers = [set("host", "inner"), set("x-gone", ""), set("x-forwarded-host", "front"), set("x-new", "1")];
+        let got =
+            rewritten("GET / HTTP/1.1\r\nHost: a\r\nX-Gone: 1\r\nX-NEW: 0\r\nX-Stays: 1\r\n\r\n", &headers, false);
+        assert_eq!(
+            got,
+            "GET / HTTP/1.1\r\nX-Stays: 1\r\nX-Forwarded-For: 192.0.2.1\r\nX-Forwarded-Proto: http\r\nhost: inner\r\n\
+             x-forwarded-host: front\r\nx-new: 1\r\n\r\n"
+        );
+    }
+
+    #[test]
+    fn a_trace_goes_on_if_requests_are_traced() {
+        let parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+        let text = format!("GET / HTTP/1.1\r\nHost: a\r\nTraceparent: {parent}\r\n\r\n");
+        assert!(rewritten(&text, &[], false).contains(&format!("Traceparent: {parent}\r\n")));
+        let traced = rewritten(&text, &[], true);
+        assert!(traced.contains("traceparent: 00-0af7651916cd43dd8448eb211c80319c-"), "{traced}");
+        assert!(!traced.contains("b7ad6b7169203331"), "{traced}");
+    }
+
     #[test]
     fn requests_are_passed_on_without_what_ends_here() {
-        let check = |request_: &str, expected: &str| {
-            let head = head::read(request_.as_bytes()).unwrap().unwrap();
-            let forwarded = |claimed: Claimed<'_>| {
-                Forwarded::of("192.0.2.1:5".parse().unwrap(), false, "a.example", claimed, false)
-            };
-            let got = String::from_utf8(request(request_.as_bytes(), &head, forwarded)).unwrap();
+        let check = |request: &str, expected: &str| {
             let expected = format!(
                 "{expected}X-Forwarded-For: 192.0.2.1\r\nX-Forwarded-Proto: http\r\nX-Forwarded-Host: a.example\r\n"
             );
+            let got = rewritten(request, &[], false);
             assert!(got.starts_with(&expected), "{got}\n{expected}");
         };
         check(
@@ -169,8 +281,7 @@ mod tests {
     #[test]
     fn an_upgrade_is_asked_for_again() {
         let text = "GET / HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, Upgrade\r\nUpgrade: websocket\r\n\r\n";
-        let head = head::read(text.as_bytes()).unwrap().unwrap();
-        let got = String::from_utf8(request(text.as_bytes(), &head, |_| Forwarded::default())).unwrap();
+        let got = rewritten(text, &[], false);
         assert!(got.ends_with("Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n"), "{got}");
     }
 
@@ -179,7 +290,7 @@ mod tests {
         let check = |answer: &str, close: bool, expected: &str| {
             let head = response::read(answer.as_bytes(), false).unwrap().unwrap();
             let mut out = Vec::new();
-            response(&mut out, answer.as_bytes(), &head, close);
+            response(&mut out, answer.as_bytes(), &head, close, std::iter::empty());
             assert_eq!(String::from_utf8(out).unwrap(), expected);
         };
         check(

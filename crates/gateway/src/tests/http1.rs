@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use basalt_model::RouteTable;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -74,8 +75,8 @@ async fn instance(mut stream: TcpStream) -> std::io::Result<()> {
     }
 }
 
-/// A gateway with such an instance.
-pub(crate) async fn gateway() -> Gateway {
+/// A table with such an instance, which has just been started.
+pub(crate) async fn answering() -> RouteTable {
     let address = fresh_address();
     let listener = TcpListener::bind((address, PORT)).await.unwrap();
     tokio::spawn(async move {
@@ -83,19 +84,24 @@ pub(crate) async fn gateway() -> Gateway {
             tokio::spawn(instance(stream));
         }
     });
-    let mut gateway = Gateway::start().await;
     let mut table = table(1, &[(1, 100, &[address])]);
     for release in table.services.values_mut().flat_map(|service| service.releases.values_mut()) {
         release.health.check = basalt_model::HealthCheck::Running;
         release.instances.values_mut().for_each(|instance| instance.healthy = Some(true));
     }
-    gateway.set(&table).await;
+    table
+}
+
+/// A gateway with such an instance.
+pub(crate) async fn gateway() -> Gateway {
+    let mut gateway = Gateway::start().await;
+    gateway.set(&answering().await).await;
     gateway.until_healthy().await;
     gateway
 }
 
 /// Sends bytes on a fresh connection. Returns what comes back until nothing more does, and whether the connection was ended.
-async fn speak(gateway: &Gateway, bytes: &str) -> (String, bool) {
+pub(crate) async fn speak(gateway: &Gateway, bytes: &str) -> (String, bool) {
     let mut client = TcpStream::connect(gateway.http).await.unwrap();
     client.write_all(bytes.as_bytes()).await.unwrap();
     let mut back = Vec::new();

@@ -36,6 +36,7 @@ pub(super) fn rules(route: &mut Reader, host: Option<&str>) -> Rules {
         compress: route.get("compress", read::boolean).unwrap_or(false),
         timeout: route.get("timeout", positive),
         retries: route.get("retries", read::integer(0..=MOST_RETRIES)),
+        hedge_after: route.get("hedge_after", positive),
         body_limit: route.get("body_limit", units::size),
         rate_limit: rate_limit(route),
         error_pages: error_pages(route),

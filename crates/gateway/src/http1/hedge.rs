@@ -1,0 +1,165 @@
+//! A request that only reads goes to a second instance too while the first is silent: whichever answers first counts.
+
+use std::future::{Future, poll_fn};
+use std::io;
+use std::mem::replace;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::time::sleep;
+
+use super::client::{Client, Stall};
+use super::exchange::{self, Failure, Progress, Request, Try};
+use super::response::Response;
+use crate::connections::Shared;
+use crate::plane::Begun;
+use crate::routing::{Destination, Routing};
+
+type Opened = Result<Try, (Begun, io::Error)>;
+
+/// The second try.
+enum Second<'r> {
+    NotYet,
+    Opening(Pin<Box<dyn Future<Output = Opened> + Send + 'r>>),
+    Asked(Try),
+    /// It has failed, there is nobody to try, or the budget is spent.
+    Never,
+}
+
+/// What happens next.
+enum Event {
+    /// It is time for a second try.
+    Due,
+    Opened(Opened),
+    First(Result<Response, Failure>),
+    Second(Result<Response, Failure>),
+    /// Nothing more is waited for.
+    Over(Failure),
+}
+
+impl Second<'_> {
+    fn poll(&mut self, request: &Request, cx: &mut Context<'_>, mut due: Pin<&mut impl Future>) -> Poll<Event> {
+        match self {
+            Self::NotYet => due.as_mut().poll(cx).map(|_| Event::Due),
+            Self::Opening(opening) => opening.as_mut().poll(cx).map(Event::Opened),
+            Self::Asked(other) => exchange::poll_head(&mut other.upstream, request, cx).map(Event::Second),
+            Self::Never => Poll::Pending,
+        }
+    }
+}
+
+/// Sends a request and reads the head of its answer, as without a hedge. `one` is the try that has answered in the end: the
+/// other is given up, and its instance not blamed.
+pub(crate) async fn ask(
+    shared: &Shared,
+    client: &mut Client,
+    request: &Request,
+    find: impl Fn(&Routing) -> Option<Destination>,
+    progress: &mut Progress,
+    one: &mut Try,
+    after: Duration,
+) -> Result<Response, Failure> {
+    exchange::send(&mut one.upstream, request).await?;
+    let mut due = pin!(sleep(after));
+    let mut silence = Stall::default();
+    let mut second = Second::NotYet;
+    loop {
+        let event = poll_fn(|cx| {
+            if let Poll::Ready(asked) = exchange::poll_head(&mut one.upstream, request, cx) {
+                return Poll::Ready(Event::First(asked));
+            }
+            if let Poll::Ready(event) = second.poll(request, cx, due.as_mut()) {
+                return Poll::Ready(event);
+            }
+            if request.timeout().is_some_and(|patience| silence.poll(cx, patience).is_ready()) {
+                return Poll::Ready(Event::Over(Failure::Silent));
+            }
+            exchange::watch(client, cx).map(|()| Event::Over(Failure::Left))
+        });
+        match event.await {
+            Event::Over(failure) => return Err(failure),
+            Event::Due => second = begin(shared, client, request, &find, progress, one),
+            Event::Opened(Ok(other)) => second = Second::Asked(other),
+            Event::Opened(Err((begun, error))) => {
+                exchange::note_refused(&begun, &mut progress.attempts, &error, true);
+                second = Second::Never;
+            }
+            Event::First(Ok(response)) if !exchange::is_final(&response, request)? => {
+                exchange::inform(client, &mut one.upstream, &response).await?;
+            }
+            Event::First(asked) => match replace(&mut second, Second::Never) {
+                // The second may still do better.
+                Second::Asked(other) if is_bad(&asked) => {
+                    fail(shared, progress, &replace(one, other), &asked);
+                    client.seen.instance = Some(one.instance().clone());
+                }
+                Second::Asked(other) => {
+                    give_up(other);
+                    return asked;
+                }
+                _ => return asked,
+            },
+            Event::Second(asked) => {
+                let Second::Asked(mut other) = replace(&mut second, Second::Never) else { continue };
+                match asked {
+                    Ok(response) if exchange::is_final(&response, request) == Ok(false) => {
+                        exchange::inform(client, &mut other.upstream, &response).await?;
+                        second = Second::Asked(other);
+                    }
+                    Ok(response) if !is_bad(&Ok(response.clone())) => {
+                        give_up(replace(one, other));
+                        client.seen.instance = Some(one.instance().clone());
+                        return Ok(response);
+                    }
+                    asked => fail(shared, progress, &other, &asked),
+                }
+            }
+        }
+    }
+}
+
+/// Begins the second try at another instance, if there is one and the budget allows it.
+fn begin<'r>(
+    shared: &Shared,
+    client: &mut Client,
+    request: &'r Request,
+    find: &impl Fn(&Routing) -> Option<Destination>,
+    progress: &Progress,
+    one: &Try,
+) -> Second<'r> {
+    let another = exchange::has_another(shared, find, &progress.attempts, one.instance());
+    if !another || !one.instance().service.budget.withdraw() {
+        return Second::Never;
+    }
+    let mut attempts = progress.attempts.clone();
+    attempts.failed.push(one.instance().clone());
+    let Ok(begun) = shared.plane.begin(find, &mut attempts) else { return Second::Never };
+    client.seen.hedges += 1;
+    Second::Opening(Box::pin(async move {
+        let mut other = exchange::open(begun, request.idempotent).await?;
+        match exchange::send(&mut other.upstream, request).await {
+            Ok(()) => Ok(other),
+            Err(_) => Err((other.begun, io::ErrorKind::BrokenPipe.into())),
+        }
+    }))
+}
+
+fn is_bad(asked: &Result<Response, Failure>) -> bool {
+    asked.as_ref().is_ok_and(|response| response.status >= 500) || asked.is_err()
+}
+
+/// Notes that one of two has failed.
+fn fail(shared: &Shared, progress: &mut Progress, failed: &Try, asked: &Result<Response, Failure>) {
+    exchange::judge(shared, failed, asked);
+    // An idle connection that was closed says nothing about its instance.
+    if asked.is_ok() || !failed.upstream.reused {
+        progress.attempts.failed.push(failed.instance().clone());
+    }
+}
+
+/// Gives up the slower of two. Its connection is closed, which is how an instance is told so.
+fn give_up(slower: Try) {
+    let mut in_flight = slower.begun.in_flight;
+    in_flight.count_given_up(slower.asked.elapsed());
+}

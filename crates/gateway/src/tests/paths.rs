@@ -1,0 +1,149 @@
+//! The short path and the general proxy: whichever passes a request on, the same is said of it.
+
+use std::path::Path;
+use std::time::Duration;
+
+use basalt_model::{Bytes, ErrorPage, Millis, Page, RateLimit, Redirect, Route, RouteTable, Rules};
+use serde_json::{Map, Value};
+
+use super::gateway::{Gateway, name};
+use super::http1::{answering, speak};
+use super::tls::free;
+use crate::{GatewayOptions, LogFormat};
+
+fn with_routes(mut table: RouteTable, routes: &[(&str, Rules)]) -> RouteTable {
+    let routes =
+        routes.iter().map(|(path, rules)| Route { rules: rules.clone(), ..Route::new(None, *path, name("http")) });
+    table.services.get_mut(&name("web")).unwrap().routes = routes.collect();
+    table
+}
+
+async fn gateway(data: &Path, table: &RouteTable) -> Gateway {
+    let options = GatewayOptions {
+        access_log: Some(LogFormat::Json),
+        trusted: vec!["127.0.0.0/8".parse().unwrap()],
+        ..GatewayOptions::new(data.to_owned(), free())
+    };
+    let mut gateway = Gateway::start_with(options).await;
+    gateway.set(table).await;
+    gateway.until_healthy().await;
+    gateway
+}
+
+/// The lines of the log, without what differs from one time to the next.
+async fn lines(data: &Path, expected: usize) -> Vec<Map<String, Value>> {
+    let mut text = String::new();
+    for _ in 0..100 {
+        text = std::fs::read_to_string(data.join("logs/access.log")).unwrap_or_default();
+        if text.lines().count() >= expected {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let line = |line: &str| {
+        let mut line: Map<String, Value> = serde_json::from_str(line).unwrap();
+        assert!(line.remove("at").is_some() && line.remove("seconds").is_some());
+        line
+    };
+    text.lines().map(line).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_same_is_said_of_a_request_on_both_paths() {
+    let rules = Rules::default;
+    let sorry = ErrorPage { content_type: "text/html".into(), body: "<h1>sorry</h1>".into() };
+    let mut routes = vec![
+        ("/old", Rules { redirect: Some(Redirect { to: "/new{rest}{query}".into(), status: 301 }), ..rules() }),
+        (
+            "/ping",
+            Rules {
+                respond: Some(Page { status: 418, content_type: "text/html".into(), body: "<p>pong".into() }),
+                response_headers: [("x-a".to_owned(), "1".to_owned())].into(),
+                ..rules()
+            },
+        ),
+        ("/seen", Rules { rewrite: Some("/echo".into()), ..rules() }),
+        (
+            "/rare",
+            Rules {
+                rate_limit: Some(RateLimit { requests: 1, per: Millis::seconds(3600), burst: 1 }),
+                error_pages: [("4xx".to_owned(), sorry.clone())].into(),
+                ..rules()
+            },
+        ),
+        ("/small", Rules { body_limit: Some(Bytes(2)), ..rules() }),
+        ("/nonsense", Rules { error_pages: [("502".to_owned(), sorry)].into(), ..rules() }),
+    ];
+    for path in ["/a", "/chunked", "/until-close", "/none", "/same", "/early", "/refused", "/short"] {
+        routes.push((path, rules()));
+    }
+    let short = with_routes(answering().await, &routes);
+    routes.push(("/never", Rules { headers: [("x-never".to_owned(), "1".to_owned())].into(), ..rules() }));
+    let general = with_routes(answering().await, &routes);
+
+    let get = |path: &str| format!("GET {path} HTTP/1.1\r\nHost: a.example\r\nConnection: close\r\n\r\n");
+    let with = |fields: &str| get("/a").replace("Connection", &format!("{fields}\r\nConnection"));
+    let post = |path: &str, body: &str| {
+        get(path)
+            .replace("GET", "POST")
+            .replace("\r\n\r\n", &format!("\r\nContent-Length: {}\r\n\r\n{body}", body.len()))
+    };
+    let requests = [
+        get("/a?q=1&r"),
+        get("/chunked"),
+        get("/until-close"),
+        get("/none"),
+        get("/same"),
+        get("/early"),
+        get("/refused"),
+        get("/short"),
+        get("/a").replace("GET", "HEAD"),
+        get("/a").replace("GET", "BREW"),
+        get("http://a.example/a/b"),
+        get("http://a.example"),
+        with("Referer: https://c.example/\r\nUser-Agent: it \"quotes\""),
+        with("X-Forwarded-For: 6.6.6.6\r\nX-Forwarded-For: 7.7.7.7, 192.0.2.7, 127.0.0.9"),
+        with("Traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
+        post("/seen", "hello"),
+        post("/nonsense", "hello"),
+        post("/small", "hi"),
+        post("/small", "hello"),
+        get("/nowhere"),
+        get("/old/x?q"),
+        get("/ping"),
+        get("/ping").replace("GET", "HEAD"),
+        get("/rare"),
+        get("/rare"),
+    ];
+    let mut said = Vec::new();
+    for table in [short, general] {
+        let data = tempfile::tempdir().unwrap();
+        let gateway = gateway(data.path(), &table).await;
+        let mut statuses = Vec::new();
+        for request in &requests {
+            let (back, _) = speak(&gateway, request).await;
+            let status = back.split(' ').nth(1).unwrap_or("").to_owned();
+            statuses.push(if status == "103" { "200".to_owned() } else { status });
+        }
+        gateway.stop().await;
+        let mut lines = lines(data.path(), requests.len()).await;
+        assert_eq!(lines.len(), requests.len());
+        for (line, status) in lines.iter_mut().zip(statuses) {
+            assert_eq!(line["status"].to_string(), status, "{line:?}");
+            if status == "413" {
+                // The general proxy refuses it before it has read the body.
+                line.remove("received");
+            }
+            let trace = line.remove("trace").unwrap();
+            if line["target"] == "/a" && trace == "0af7651916cd43dd8448eb211c80319c" {
+                line.insert("trace".into(), "goes on".into());
+            }
+        }
+        said.push(lines);
+    }
+    for ((short, general), request) in said[0].iter().zip(&said[1]).zip(&requests) {
+        assert_eq!(short, general, "{request}");
+    }
+    let traced = said[0].iter().filter(|line| line.contains_key("trace")).count();
+    assert_eq!((traced, &said[0][13]["client"], &said[0][1]["sent"]), (1, &"192.0.2.7".into(), &3.into()));
+}
