@@ -124,6 +124,7 @@ impl Port {
 
 /// A version of the PROXY protocol (HAProxy's `proxy-protocol.txt`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum ProxyProtocol {
     /// A line of text.
