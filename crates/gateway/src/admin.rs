@@ -87,7 +87,16 @@ fn serve(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, plane: Ar
 
 fn answer(request: &Request<Incoming>, plane: &Arc<Plane>) -> Response<Full<Bytes>> {
     let (status, kind, text) = match (request.method(), request.uri().path()) {
-        (&Method::GET, "/metrics") => (StatusCode::OK, metrics::MEDIA_TYPE, metrics::render(plane)),
+        (&Method::GET, "/metrics") => {
+            let text = metrics::render(plane);
+            // OpenMetrics is for those who ask for it; the older format is for everybody, tools and people.
+            let accept = request.headers().get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
+            let (kind, text) = match accept.is_some_and(|accept| accept.contains("application/openmetrics-text")) {
+                true => (metrics::OPENMETRICS, text),
+                false => (metrics::PROMETHEUS_TEXT, metrics::as_prometheus_text(&text)),
+            };
+            (StatusCode::OK, kind, text)
+        }
         (_, "/metrics") => (StatusCode::METHOD_NOT_ALLOWED, "text/plain", "ask by GET\n".to_owned()),
         _ => (StatusCode::NOT_FOUND, "text/plain", "metrics are at /metrics\n".to_owned()),
     };

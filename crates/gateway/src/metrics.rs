@@ -1,4 +1,4 @@
-//! What is counted, in the text format of Prometheus (OpenMetrics 1.0).
+//! What is counted, in OpenMetrics 1.0 or the older text format of Prometheus.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -15,19 +15,42 @@ use crate::ready::ReadyRoute;
 use crate::routing::Routing;
 use crate::stats::{BOUNDS, Stats};
 
-/// The media type of what [`render`] returns.
-pub(crate) const MEDIA_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+/// The media types of what [`render`] and [`as_prometheus_text`] return.
+pub(crate) const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+pub(crate) const PROMETHEUS_TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Words for classes of status; requests whose client left before an answer have none.
 const CLASSES: [&str; 6] = ["none", "1xx", "2xx", "3xx", "4xx", "5xx"];
 
-/// Returns everything that is counted.
+/// Returns everything that is counted, in OpenMetrics.
 pub(crate) fn render(plane: &Arc<Plane>) -> String {
     let mut registry = Registry::default();
     registry.register_collector(Box::new(Metrics(plane.clone())));
     let mut text = String::new();
     // Writing to a string does not fail.
     let _ = prometheus_client::encoding::text::encode(&mut text, &registry);
+    text
+}
+
+/// Returns the same in the text format 0.0.4, which describes a counter by the name of its samples, `_total` included,
+/// and knows no last line.
+pub(crate) fn as_prometheus_text(openmetrics: &str) -> String {
+    let kind = |line: &str| {
+        let name = line.strip_prefix("# TYPE ")?.strip_suffix(" counter")?;
+        Some(name.to_owned())
+    };
+    let counters: BTreeSet<String> = openmetrics.lines().filter_map(kind).collect();
+    let mut text = String::with_capacity(openmetrics.len());
+    for line in openmetrics.lines().filter(|line| *line != "# EOF") {
+        let words: Vec<&str> = line.splitn(4, ' ').collect();
+        match words[..] {
+            ["#", what, name, rest] if counters.contains(name) => {
+                text.extend(["# ", what, " ", name, "_total ", rest]);
+            }
+            _ => text.push_str(line),
+        }
+        text.push('\n');
+    }
     text
 }
 
@@ -180,4 +203,17 @@ fn stats(routing: &Routing) -> Vec<(Labels, &Stats)> {
         })
     });
     rows.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counters_are_described_by_the_name_of_their_samples() {
+        let openmetrics = "# HELP a Of a counter.\n# TYPE a counter\na_total{b=\"# EOF\"} 1\n# HELP g Of a.\n# TYPE g gauge\ng 2\n# EOF\n";
+        let text = "# HELP a_total Of a counter.\n# TYPE a_total counter\na_total{b=\"# EOF\"} 1\n# HELP g Of a.\n# TYPE g gauge\ng 2\n";
+        assert_eq!(as_prometheus_text(openmetrics), text);
+        assert_eq!(as_prometheus_text(""), "");
+    }
 }

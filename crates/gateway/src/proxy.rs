@@ -22,6 +22,7 @@ use crate::downstream::Downstream;
 use crate::edge;
 use crate::ejection;
 use crate::forwarded::{Claimed, Forwarded, Trust};
+use crate::http1::head::is_http2;
 use crate::instance::{InFlight, Instance};
 use crate::limits::Limits;
 use crate::plane::{Begun, Plane};
@@ -254,9 +255,14 @@ impl ProxyHttp for Proxy {
         &self,
         _: &mut Session,
         body: &mut Option<Bytes>,
-        _: bool,
+        end: bool,
         ctx: &mut RequestContext,
     ) -> Result<()> {
+        // An empty last part (HTTP/2 ends bodies so) would be written as a last chunk, and the end as another one, which the instance
+        // would take for the beginning of the next request.
+        if end && body.as_ref().is_some_and(Bytes::is_empty) {
+            *body = None;
+        }
         let Some(limit) = ctx.route.as_ref().and_then(|route| route.rules.body_limit) else { return Ok(()) };
         ctx.received += body.as_ref().map_or(0, |body| body.len() as u64);
         if ctx.received > limit.0 {
@@ -303,6 +309,11 @@ impl ProxyHttp for Proxy {
         ctx: &mut RequestContext,
     ) -> Result<()> {
         self.tell_of_client(session, request)?;
+        if request.headers.get(header::UPGRADE).is_some_and(|to| is_http2(to.as_bytes())) {
+            request.remove_header(&header::UPGRADE);
+            request.remove_header(&header::CONNECTION);
+            request.remove_header("HTTP2-Settings");
+        }
         request.remove_header("Client-Cert-Chain");
         match edge::secured(session).and_then(|secured| secured.client.clone()) {
             Some(certificate) => request.insert_header("Client-Cert", certificate)?,

@@ -210,7 +210,7 @@ impl<'b> Fields<'b> {
             }
             6 if is("expect") => self.expect = true,
             7 if is("upgrade") => {
-                self.upgrade = true;
+                self.upgrade = !is_http2(field.value);
                 self.websocket = field.value.eq_ignore_ascii_case(b"websocket");
             }
             10 if is("connection") => self.take_connection(field.value),
@@ -248,6 +248,13 @@ impl<'b> Fields<'b> {
             }
         }
     }
+}
+
+/// Whether an `Upgrade` asks for HTTP/2. That is not passed on: what a client then says would be between it and the instance alone, past
+/// all rules of routes. Such an upgrade is for one connection, and may be ignored (RFC 9110 §7.8; RFC 9113 §3.1 no longer knows it).
+pub(crate) fn is_http2(upgrade: &[u8]) -> bool {
+    let token = |token: &[u8]| token.trim_ascii().get(..2).is_some_and(|two| two.eq_ignore_ascii_case(b"h2"));
+    upgrade.split(|b| *b == b',').any(token)
 }
 
 /// Returns a content length; `None` if it is anything but digits (RFC 9110 §8.6).

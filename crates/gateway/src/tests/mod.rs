@@ -19,3 +19,4 @@ mod seeing;
 mod sockets;
 mod tables;
 mod tls;
+mod uploads;

@@ -73,15 +73,16 @@ async fn requests_are_counted_logged_and_traced() {
         r#"gateway_instance_healthy{service="web",release="1",instance="web-1-1"} 1.0"#,
         r#"http_requests_refused_total{reason="no_route"} 0"#,
         "gateway_route_table_version 1.0",
-        "# EOF",
+        "# TYPE http_requests_total counter",
     ] {
         assert!(text.contains(expected), "{expected} is not in\n{text}");
     }
     let mut unix = UnixStream::connect(folder.path().join("run/metrics.sock")).await.unwrap();
-    unix.write_all(b"GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await.unwrap();
+    unix.write_all(b"GET /metrics HTTP/1.1\r\nhost: x\r\naccept: application/openmetrics-text;version=1.0.0,text/plain;q=0.5\r\nconnection: close\r\n\r\n").await.unwrap();
     let mut answer = String::new();
     unix.read_to_string(&mut answer).await.unwrap();
     assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("openmetrics-text"), "{answer}");
+    assert!(answer.contains("# TYPE http_requests counter") && answer.ends_with("# EOF\n"), "{answer}");
 
     // Lines of the log.
     let mut lines = String::new();
