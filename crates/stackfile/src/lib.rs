@@ -26,6 +26,7 @@ mod globals;
 mod json;
 mod lex;
 mod load;
+mod module;
 mod node;
 mod number;
 mod operators;
