@@ -19,48 +19,53 @@ use crate::remote::{Ask, Remote, nothing};
 /// How much is read at once of what is there already.
 const CHUNK: usize = 256 << 10;
 
-/// A blob that grows.
-struct Growing {
+/// A blob that grows, and tells by how much.
+struct Growing<'a> {
+    path: &'a Path,
     file: File,
     hasher: Sha256,
     length: u64,
+    done: &'a AtomicU64,
 }
 
-impl Growing {
-    /// Opens what is there and hashes it.
-    fn open(path: &Path, most: u64) -> Result<Self> {
+impl<'a> Growing<'a> {
+    /// Opens what is there and hashes it; `done` grows by it.
+    fn open(path: &'a Path, most: u64, done: &'a AtomicU64) -> Result<Self> {
         let file = File::options().create(true).truncate(false).read(true).write(true).open(path);
-        let mut file = file.map_err(io("open", path))?;
-        let mut hasher = Sha256::new();
-        let mut length = 0;
+        let file = file.map_err(io("open", path))?;
+        let mut this = Self { path, file, hasher: Sha256::new(), length: 0, done };
         let mut buffer = vec![0; CHUNK];
         loop {
-            let n = file.read(&mut buffer).map_err(io("read", path))?;
+            let n = this.file.read(&mut buffer).map_err(io("read", path))?;
             if n == 0 {
                 break;
             }
-            hasher.update(&buffer[..n]);
-            length += n as u64;
+            this.count(&buffer[..n]);
         }
-        let mut this = Self { file, hasher, length };
-        if length > most {
-            this.restart(path)?;
+        if this.length > most {
+            this.restart()?;
         }
         Ok(this)
     }
 
+    fn count(&mut self, bytes: &[u8]) {
+        self.hasher.update(bytes);
+        self.length += bytes.len() as u64;
+        self.done.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+    }
+
     /// Throws away what is there.
-    fn restart(&mut self, path: &Path) -> Result<()> {
-        self.file.set_len(0).and_then(|()| self.file.rewind()).map_err(io("write", path))?;
+    fn restart(&mut self) -> Result<()> {
+        self.file.set_len(0).and_then(|()| self.file.rewind()).map_err(io("write", self.path))?;
         self.hasher = Sha256::new();
+        self.done.fetch_sub(self.length, Ordering::Relaxed);
         self.length = 0;
         Ok(())
     }
 
-    fn put(&mut self, path: &Path, bytes: &[u8]) -> Result<()> {
-        self.hasher.update(bytes);
-        self.file.write_all(bytes).map_err(io("write", path))?;
-        self.length += bytes.len() as u64;
+    fn put(&mut self, bytes: &[u8]) -> Result<()> {
+        self.file.write_all(bytes).map_err(io("write", self.path))?;
+        self.count(bytes);
         Ok(())
     }
 
@@ -69,171 +74,135 @@ impl Growing {
     }
 }
 
-/// Brings a blob into the cache. `done` grows by what has come, and in all by the blob's size.
-///
-/// # Errors
-/// If none of the remotes gives it, or it is not what its digest says.
-pub(crate) async fn fetch(
-    cache: &Cache,
-    remotes: &Remotes,
-    patience: &Patience,
-    blob: &Descriptor,
-    what: &str,
-    done: &AtomicU64,
-) -> Result<()> {
-    let _lock = cache.lock_blob(&blob.digest).await?;
-    let (part, whole) = (cache.part(&blob.digest), cache.blob(&blob.digest));
-    if whole.exists() {
-        // It was checked once, but perhaps never got to the disk.
-        let found = Growing::open(&whole, u64::MAX)?;
-        if found.digest() == blob.digest {
-            done.fetch_add(blob.size, Ordering::Relaxed);
-            return Ok(());
-        }
-        fs::remove_file(&whole).map_err(io("remove", &whole))?;
-    }
-    let mut growing = Growing::open(&part, blob.size)?;
-    let resumed = growing.length > 0;
-    let told = Told { done, told: AtomicU64::new(0) };
-    told.at(growing.length);
-    let mut found = complete(remotes, patience, blob, what, &part, &mut growing, &told).await;
-    if resumed && matches!(found, Err(Error::Mismatch { .. })) {
-        // What was there from before may be what is wrong.
-        growing.restart(&part)?;
-        told.at(0);
-        found = complete(remotes, patience, blob, what, &part, &mut growing, &told).await;
-    }
-    match found {
-        Ok(()) => fs::rename(&part, &whole).map_err(io("move", &whole)),
-        Err(error) => {
-            if matches!(error, Error::Mismatch { .. }) {
-                fs::remove_file(&part).map_err(io("remove", &part))?;
-            }
-            Err(error)
-        }
-    }
-}
-
-/// Tells how much of one blob is there, which may become less again.
-struct Told<'a> {
-    done: &'a AtomicU64,
-    told: AtomicU64,
-}
-
-impl Told<'_> {
-    fn at(&self, length: u64) {
-        let before = self.told.swap(length, Ordering::Relaxed);
-        self.done.fetch_add(length.wrapping_sub(before), Ordering::Relaxed);
-    }
-}
-
 /// The places that a blob may be had from, in order.
 pub(crate) type Remotes = [std::sync::Arc<Remote>];
 
-/// Asks one place after the other until the blob is whole and right.
-async fn complete(
-    remotes: &Remotes,
-    patience: &Patience,
-    blob: &Descriptor,
-    what: &str,
-    part: &Path,
-    growing: &mut Growing,
-    told: &Told<'_>,
-) -> Result<()> {
-    let mut last = None;
-    for remote in remotes {
-        match from(remote, patience, blob, what, part, growing, told).await {
-            Ok(()) => return Ok(()),
-            Err(error @ Error::Io { .. }) => return Err(error),
+/// What is fetched.
+pub(crate) struct Fetch<'a> {
+    pub(crate) patience: &'a Patience,
+    pub(crate) blob: &'a Descriptor,
+    /// What it is called in errors.
+    pub(crate) what: &'a str,
+}
+
+impl Fetch<'_> {
+    /// Brings the blob into the cache. `done` grows by what has come, and in all by the blob's size.
+    ///
+    /// # Errors
+    /// If none of the remotes gives it, or it is not what its digest says.
+    pub(crate) async fn fetch(&self, cache: &Cache, remotes: &Remotes, done: &AtomicU64) -> Result<()> {
+        let _lock = cache.lock_blob(&self.blob.digest).await?;
+        let (part, whole) = (cache.part(&self.blob.digest), cache.blob(&self.blob.digest));
+        if whole.exists() {
+            // It was checked once, but perhaps never got to the disk.
+            if Growing::open(&whole, u64::MAX, &AtomicU64::new(0))?.digest() == self.blob.digest {
+                done.fetch_add(self.blob.size, Ordering::Relaxed);
+                return Ok(());
+            }
+            fs::remove_file(&whole).map_err(io("remove", &whole))?;
+        }
+        let mut growing = Growing::open(&part, self.blob.size, done)?;
+        let resumed = growing.length > 0;
+        let mut found = self.complete(remotes, &mut growing).await;
+        if resumed && matches!(found, Err(Error::Mismatch { .. })) {
+            // What was there from before may be what is wrong.
+            growing.restart()?;
+            found = self.complete(remotes, &mut growing).await;
+        }
+        match found {
+            Ok(()) => fs::rename(&part, &whole).map_err(io("move", &whole)),
             Err(error) => {
                 if matches!(error, Error::Mismatch { .. }) {
-                    growing.restart(part)?;
-                    told.at(0);
+                    fs::remove_file(&part).map_err(io("remove", &part))?;
                 }
-                if remotes.len() > 1 {
-                    tracing::warn!(host = remote.host(), %error, "not to be had here");
-                }
-                last = Some(error);
+                Err(error)
             }
         }
     }
-    Err(last.unwrap_or_else(|| Error::NotFound { host: "none".to_owned(), what: what.to_owned() }))
-}
 
-/// Streams the blob from one place, and goes on after a break for as long as something moves.
-async fn from(
-    remote: &Remote,
-    patience: &Patience,
-    blob: &Descriptor,
-    what: &str,
-    part: &Path,
-    growing: &mut Growing,
-    told: &Told<'_>,
-) -> Result<()> {
-    let mut failed = 0;
-    while growing.length < blob.size {
-        let before = growing.length;
-        let Err(error) = stream(remote, patience, blob, what, part, growing, told).await else { continue };
-        if !error.is_unreachable() {
-            return Err(error);
+    /// Asks one place after the other until the blob is whole and right.
+    async fn complete(&self, remotes: &Remotes, growing: &mut Growing<'_>) -> Result<()> {
+        let mut last = None;
+        for remote in remotes {
+            match self.from(remote, growing).await {
+                Ok(()) => return Ok(()),
+                Err(error @ Error::Io { .. }) => return Err(error),
+                Err(error) => {
+                    if matches!(error, Error::Mismatch { .. }) {
+                        growing.restart()?;
+                    }
+                    if remotes.len() > 1 {
+                        tracing::warn!(host = remote.host(), %error, "not to be had here");
+                    }
+                    last = Some(error);
+                }
+            }
         }
-        failed = if growing.length > before { 1 } else { failed + 1 };
-        let Some(wait) = patience.wait(failed, None) else { return Err(error) };
-        tracing::debug!(host = remote.host(), %error, at = growing.length, "gone on with");
-        tokio::time::sleep(wait).await;
+        Err(last.unwrap_or_else(|| Error::NotFound { host: "none".to_owned(), what: self.what.to_owned() }))
     }
-    let found = growing.digest();
-    if found == blob.digest {
-        return Ok(());
-    }
-    Err(mismatch(remote, what, blob.digest.to_string(), found.to_string()))
-}
 
-/// Streams what is missing until the connection ends.
-async fn stream(
-    remote: &Remote,
-    patience: &Patience,
-    blob: &Descriptor,
-    what: &str,
-    part: &Path,
-    growing: &mut Growing,
-    told: &Told<'_>,
-) -> Result<()> {
-    let mut headers = HeaderMap::new();
-    if growing.length > 0 {
-        let range = HeaderValue::from_str(&format!("bytes={}-", growing.length));
-        headers.insert(RANGE, range.map_err(|e| remote.answer(what, e.to_string()))?);
-    }
-    let ask = Ask {
-        method: Method::GET,
-        url: remote.url(&format!("blobs/{}", blob.digest))?,
-        headers,
-        body: &nothing,
-        what,
-        attempts: patience.attempts,
-    };
-    let mut answer = remote.send(&ask).await?;
-    let goes_on = answer.status() == StatusCode::PARTIAL_CONTENT && starts_at(answer.headers(), growing.length);
-    if growing.length > 0 && !goes_on {
-        // It does not know ranges, or gives another one.
-        growing.restart(part)?;
-        told.at(0);
-        if answer.status() == StatusCode::PARTIAL_CONTENT {
-            return Err(remote.answer(what, "it gives another range than was asked for".to_owned()));
+    /// Streams the blob from one place, and goes on after a break for as long as something moves.
+    async fn from(&self, remote: &Remote, growing: &mut Growing<'_>) -> Result<()> {
+        let mut failed = 0;
+        while growing.length < self.blob.size {
+            let before = growing.length;
+            let Err(error) = self.stream(remote, growing).await else { continue };
+            if !error.is_unreachable() {
+                return Err(error);
+            }
+            failed = if growing.length > before { 1 } else { failed + 1 };
+            let Some(wait) = self.patience.wait(failed, None) else { return Err(error) };
+            tracing::debug!(host = remote.host(), %error, at = growing.length, "gone on with");
+            tokio::time::sleep(wait).await;
         }
-    }
-    while let Some(bytes) = remote.chunk(&mut answer).await? {
-        if growing.length + bytes.len() as u64 > blob.size {
-            return Err(mismatch(remote, what, format!("{} bytes", blob.size), "more".to_owned()));
+        let found = growing.digest();
+        if found == self.blob.digest {
+            return Ok(());
         }
-        growing.put(part, &bytes)?;
-        told.at(growing.length);
+        Err(self.mismatch(remote, self.blob.digest.to_string(), found.to_string()))
     }
-    if growing.length < blob.size {
-        let why = format!("it ends after {} of {} bytes of {what}", growing.length, blob.size);
-        return Err(Error::Unreachable { host: remote.host().to_owned(), why });
+
+    /// Streams what is missing until the connection ends.
+    async fn stream(&self, remote: &Remote, growing: &mut Growing<'_>) -> Result<()> {
+        let (blob, what) = (self.blob, self.what);
+        let mut headers = HeaderMap::new();
+        if growing.length > 0 {
+            let range = HeaderValue::from_str(&format!("bytes={}-", growing.length));
+            headers.insert(RANGE, range.map_err(|e| remote.answer(what, e.to_string()))?);
+        }
+        let ask = Ask {
+            method: Method::GET,
+            url: remote.url(&format!("blobs/{}", blob.digest))?,
+            headers,
+            body: &nothing,
+            what,
+            attempts: self.patience.attempts,
+        };
+        let mut answer = remote.send(&ask).await?;
+        let goes_on = answer.status() == StatusCode::PARTIAL_CONTENT && starts_at(answer.headers(), growing.length);
+        if growing.length > 0 && !goes_on {
+            // It does not know ranges, or gives another one.
+            growing.restart()?;
+            if answer.status() == StatusCode::PARTIAL_CONTENT {
+                return Err(remote.answer(what, "it gives another range than was asked for".to_owned()));
+            }
+        }
+        while let Some(bytes) = remote.chunk(&mut answer).await? {
+            if growing.length + bytes.len() as u64 > blob.size {
+                return Err(self.mismatch(remote, format!("{} bytes", blob.size), "more".to_owned()));
+            }
+            growing.put(&bytes)?;
+        }
+        if growing.length < blob.size {
+            let why = format!("it ends after {} of {} bytes of {what}", growing.length, blob.size);
+            return Err(Error::Unreachable { host: remote.host().to_owned(), why });
+        }
+        Ok(())
     }
-    Ok(())
+
+    fn mismatch(&self, remote: &Remote, expected: String, found: String) -> Error {
+        Error::Mismatch { what: self.what.to_owned(), host: remote.host().to_owned(), expected, found }
+    }
 }
 
 /// Returns whether a partial answer starts where it was asked to (RFC 9110 §14.4).
@@ -241,8 +210,4 @@ fn starts_at(headers: &HeaderMap, at: u64) -> bool {
     let text = headers.get(CONTENT_RANGE).and_then(|value| value.to_str().ok());
     let start = text.and_then(|text| text.trim().strip_prefix("bytes ")?.split_once('-')?.0.trim().parse::<u64>().ok());
     start == Some(at)
-}
-
-fn mismatch(remote: &Remote, what: &str, expected: String, found: String) -> Error {
-    Error::Mismatch { what: what.to_owned(), host: remote.host().to_owned(), expected, found }
 }

@@ -12,7 +12,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use crate::cache::{Cache, Lock};
-use crate::download;
+use crate::download::Fetch;
 use crate::error::{Error, Result};
 use crate::progress::Progress;
 use crate::registry::{Inner, Resolved};
@@ -84,7 +84,7 @@ pub(crate) async fn pull(
         transfers.spawn(async move {
             let _turn = turns.acquire().await;
             let what = format!("blob `{}`", blob.digest);
-            download::fetch(&inner.cache, &remotes, &inner.patience, &blob, &what, &done).await
+            Fetch { patience: &inner.patience, blob: &blob, what: &what }.fetch(&inner.cache, &remotes, &done).await
         });
     }
     let mut tick = tokio::time::interval(REPORT_EVERY);
