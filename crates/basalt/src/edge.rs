@@ -71,8 +71,12 @@ fn network(text: &str) -> std::result::Result<String, basalt_gateway::NotANetwor
 impl EdgeArgs {
     /// Returns these, and what was told last where they leave something out.
     pub fn or_recorded(&self, data: &Data) -> Self {
-        let before = Self::recorded(data);
-        let new = self.clone();
+        self.clone().or(Self::recorded(data))
+    }
+
+    /// Returns these, and those of before where they leave something out.
+    pub fn or(self, before: Self) -> Self {
+        let new = self;
         Self {
             http: new.http.or(before.http),
             https: new.https.or(before.https),
@@ -88,7 +92,7 @@ impl EdgeArgs {
     }
 
     /// Returns what was told last.
-    fn recorded(data: &Data) -> Self {
+    pub fn recorded(data: &Data) -> Self {
         let read = |path| std::fs::read_to_string(path).ok();
         let whole = read(data.edge()).and_then(|text| serde_json::from_str(&text).ok());
         // Data directories of version 0.1 remember the address alone.
@@ -110,17 +114,27 @@ impl EdgeArgs {
         })
     }
 
-    /// Refuses what a gateway that runs already was not told.
+    /// Whether a gateway that was told one of them behaves as if told the other.
+    pub fn same(&self, other: &Self) -> bool {
+        let whole = |args: &Self| Self { http: Some(args.http()), ..args.clone() };
+        whole(self) == whole(other)
+    }
+
+    /// Refuses addresses that a gateway which has those of `before` could not listen on.
     ///
     /// # Errors
-    /// If something differs.
-    pub fn same_as_recorded(&self, data: &Data) -> Result<()> {
-        let whole = |args: Self| Self { http: Some(args.http()), ..args };
-        if whole(self.or_recorded(data)) == whole(Self::recorded(data)) {
-            return Ok(());
+    /// If something else listens there, or the machine does not have the address.
+    pub fn can_listen(&self, before: &Self) -> Result<()> {
+        let addresses = |args: &Self| [Some(args.http()), args.https, args.metrics];
+        let had = addresses(before);
+        for address in addresses(self).into_iter().flatten().filter(|address| !had.contains(&Some(*address))) {
+            std::net::TcpListener::bind(address).map_err(|error| {
+                CliError::invalid(format!("the gateway can't listen on `{address}`"))
+                    .because(&error)
+                    .help("name another address; the gateway goes on as it was")
+            })?;
         }
-        Err(CliError::invalid("the gateway of this data directory was started with other options")
-            .help("leave them out, or end everything with `basalt down` first"))
+        Ok(())
     }
 
     /// Returns where HTTP requests are taken.
@@ -199,10 +213,21 @@ mod tests {
         assert_eq!(parse("x").or_recorded(&data), parse("x --http 127.0.0.1:7"));
         parse("x --https 127.0.0.1:9").or_recorded(&data).record(&data).unwrap();
         assert_eq!(parse("x --metrics 127.0.0.1:8").or_recorded(&data).https, "127.0.0.1:9".parse().ok());
-        assert!(
-            parse("x").same_as_recorded(&data).is_ok()
-                && parse("x --https 127.0.0.1:9").same_as_recorded(&data).is_ok()
-        );
-        assert!(parse("x --metrics 127.0.0.1:8").same_as_recorded(&data).is_err());
+        let same = |line: &str| parse(line).or_recorded(&data).same(&EdgeArgs::recorded(&data));
+        assert!(same("x") && same("x --https 127.0.0.1:9") && same("x --http 127.0.0.1:7"));
+        assert!(!same("x --metrics 127.0.0.1:8") && !same("x --http 127.0.0.1:8"));
+    }
+
+    #[test]
+    fn only_addresses_that_are_new_have_to_be_free() {
+        let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let parse = |line: String| Program::parse_from(line.split(' ')).edge;
+        let at = taken.local_addr().unwrap();
+        let (bare, https) = (parse("x".into()), parse(format!("x --https {at}")));
+        let error = https.can_listen(&bare).unwrap_err();
+        assert!(error.message.contains(&at.to_string()), "{}", error.message);
+        assert!(https.can_listen(&https).is_ok() && parse(format!("x --metrics {at}")).can_listen(&https).is_ok());
+        drop(taken);
+        assert!(https.can_listen(&bare).is_ok());
     }
 }

@@ -44,7 +44,9 @@ pub fn gateway(args: &ServeArgs, data: &Data) -> Result<Outcome> {
             tracing::warn!("no successor could be started: {error}");
         }
     };
-    basalt_gateway::run(args.edge.or_recorded(data).to_options(data), successor).map_err(failed)?;
+    // What was told last counts, and not what the keeper was started with: it may have been told anew meanwhile.
+    let edge = EdgeArgs::recorded(data).or(args.edge.clone());
+    basalt_gateway::run(edge.to_options(data), successor).map_err(failed)?;
     Ok(Outcome::Done)
 }
 
@@ -76,11 +78,10 @@ pub fn serve(args: &ServeArgs, data: &Data) -> Result<Outcome> {
     let edge = args.edge.or_recorded(data);
     data.make()?;
     let _role = claim_role(data.dir(), "controller").map_err(failed)?;
-    let keeper_runs = UnixStream::connect(data.socket("keeper")).is_ok();
-    start::keeper(data, &edge)?;
-    if !keeper_runs {
+    if UnixStream::connect(data.socket("keeper")).is_err() {
         edge.record(data)?;
     }
+    start::keeper(data, &edge)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(THREADS).enable_all().build();
     let runtime = runtime.map_err(|error| CliError::internal("the runtime could not be started").because(&error))?;
     let result = runtime.block_on(controller(data, edge));

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use basalt_api::Client;
+use rustix::io::Errno;
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::edge::EdgeArgs;
 use crate::error::{CliError, Result};
@@ -52,25 +54,43 @@ pub fn again() -> std::io::Result<()> {
 /// # Errors
 /// If this is not root, or the keeper does not start.
 pub fn keeper(data: &Data, edge: &EdgeArgs) -> Result<()> {
-    if !rustix::process::geteuid().is_root() {
-        return Err(CliError::invalid("instances can only be run by root")
-            .help("run it with sudo; `basalt plan` and `basalt validate` need no root"));
-    }
-    data.make()?;
+    prepare(data)?;
     basalt_container::supervise::ensure_keeper(data.dir(), &program()?, &arguments("keeper", data, edge))
         .map_err(|error| CliError::unreachable(error.to_string()).help(log_of(data, "keeper")))
 }
 
-/// Starts what is missing and waits until controller and gateway answer.
+/// Makes the data directory, for those who may run instances.
+fn prepare(data: &Data) -> Result<()> {
+    if !rustix::process::geteuid().is_root() {
+        return Err(CliError::invalid("instances can only be run by root")
+            .help("run it with sudo; `basalt plan` and `basalt validate` need no root"));
+    }
+    data.make()
+}
+
+/// Starts what is missing and waits until controller and gateway answer. A gateway that runs and was told something else
+/// hands over to one that is told this.
 ///
 /// # Errors
-/// If a process does not start, or the gateway that runs was told otherwise.
+/// If a process does not start, or the gateway could not listen as it is told.
 pub async fn ensure(data: &Data, edge: &EdgeArgs) -> Result<Client> {
-    if UnixStream::connect(data.socket("gateway")).is_ok() {
-        edge.same_as_recorded(data)?;
+    prepare(data)?;
+    let (before, wanted) = (EdgeArgs::recorded(data), edge.or_recorded(data));
+    let renewed = UnixStream::connect(data.socket("gateway")).is_ok() && !wanted.same(&before);
+    if renewed {
+        wanted.can_listen(&before)?;
     }
-    let merged = edge.or_recorded(data);
-    keeper(data, &merged)?;
+    // The gateway reads them here. What does not work is forgotten again, so that the keeper starts it as it was.
+    wanted.record(data)?;
+    let started = started(data, &wanted, renewed).await;
+    if started.is_err() {
+        before.record(data)?;
+    }
+    started
+}
+
+async fn started(data: &Data, edge: &EdgeArgs, renewed: bool) -> Result<Client> {
+    keeper(data, edge)?;
     let client = Client::new(data.socket("controller"));
     let mut waited = Duration::ZERO;
     loop {
@@ -82,15 +102,32 @@ pub async fn ensure(data: &Data, edge: &EdgeArgs) -> Result<Client> {
         tokio::time::sleep(EVERY).await;
         waited += EVERY;
     }
-    while UnixStream::connect(data.socket("gateway")).is_err() {
+    // A gateway that is asked to hand over still answers for a moment: its successor is another process.
+    let old = if renewed { hand_over(data)? } else { None };
+    while UnixStream::connect(data.socket("gateway")).is_err() || old.is_some() && pid(data, "gateway") == old {
         if waited >= WITHIN {
             return Err(unstarted(data));
         }
         tokio::time::sleep(EVERY).await;
         waited += EVERY;
     }
-    merged.record(data)?;
     Ok(client)
+}
+
+/// Asks the gateway to start its successor, which loses no request. Returns its process.
+fn hand_over(data: &Data) -> Result<Option<Pid>> {
+    let Some(gateway) = pid(data, "gateway") else { return Ok(None) };
+    match kill_process(gateway, Signal::HUP) {
+        // Who has just ended is started again by the keeper.
+        Ok(()) | Err(Errno::SRCH) => Ok(Some(gateway)),
+        Err(error) => Err(CliError::internal("the gateway can't be asked to take its options").because(&error)),
+    }
+}
+
+/// Returns the process that has a role, or had it last.
+fn pid(data: &Data, role: &str) -> Option<Pid> {
+    let text = std::fs::read_to_string(data.dir().join(format!("run/{role}.pid"))).ok()?;
+    Pid::from_raw(text.trim().parse().ok()?)
 }
 
 /// Says which process does not answer, with the end of its log.
