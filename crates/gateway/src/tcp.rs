@@ -1,22 +1,17 @@
 //! Connections on which anything is spoken: they are passed on byte by byte.
 
-use std::io;
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use tokio::io::{AsyncWriteExt, copy_bidirectional};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::choice::Attempts;
+use crate::http1::attempt;
 use crate::plane::{Begun, Plane};
+use crate::proxy::{ATTEMPTS, CONNECT};
 use crate::proxy_header;
 use crate::waiting;
-
-/// An instance on the same machine accepts within microseconds; a second is for one whose queue is full.
-const CONNECT: Duration = Duration::from_secs(1);
-/// How often a connection is tried at most: each failure leaves one instance out.
-const ATTEMPTS: usize = 16;
 
 /// Passes a connection on to an instance until both sides have ended.
 pub(crate) async fn serve(mut client: TcpStream, (peer, local): (SocketAddr, SocketAddr), plane: &Plane) {
@@ -37,26 +32,16 @@ async fn connect(peer: SocketAddr, local: SocketAddr, plane: &Plane) -> Option<(
         let find = |routing: &crate::routing::Routing| routing.listener(local).map(|(to, _)| to);
         let begun = waiting::begin(plane, find, &mut attempts, &mut until).await.ok()?;
         begun.in_flight.count_request();
-        let instance = begun.in_flight.instance();
         let greeting = begun.proxy_protocol.map(|version| proxy_header::header(version, Some((peer, local.into()))));
-        let connecting = async {
+        let opening = async {
             let mut stream = TcpStream::connect(begun.address).await?;
             stream.write_all(&greeting.unwrap_or_default()).await?;
             Ok(stream)
         };
-        match timeout(CONNECT, connecting).await {
-            Ok(Ok(stream)) => return Some((stream, begun)),
-            Ok(Err(error)) if is_gone(&error) => instance.suspect(begun.address.port(), &error.to_string()),
-            Ok(Err(_)) | Err(_) => {}
-        }
-        begun.in_flight.count_error();
-        attempts.failed.push(instance.clone());
+        match timeout(CONNECT, opening).await.unwrap_or_else(|late| Err(late.into())) {
+            Ok(stream) => return Some((stream, begun)),
+            Err(error) => attempt::note_refused(&begun, &mut attempts, &error, false),
+        };
     }
     None
-}
-
-/// Whether an error means that the instance is not there.
-fn is_gone(error: &io::Error) -> bool {
-    use io::ErrorKind::{ConnectionRefused, HostUnreachable, NetworkUnreachable};
-    matches!(error.kind(), ConnectionRefused | HostUnreachable | NetworkUnreachable)
 }

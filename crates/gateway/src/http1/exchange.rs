@@ -2,36 +2,31 @@
 
 use std::future::poll_fn;
 use std::io;
-use std::net::SocketAddrV4;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::Poll;
 use std::time::Duration;
 
-use tokio::io::{AsyncWrite, AsyncWriteExt};
-use tokio::net::TcpStream;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::io::AsyncWrite;
+use tokio::time::{Instant, sleep};
 
+use super::attempt::{self, Failure, Try};
 use super::body::Body;
 use super::client::{Client, Stall, poll_piece};
 use super::pool::Upstream;
-use super::response::{self, BadResponse, Response};
+use super::response::Response;
 use super::{hedge, rewrite, tunnel};
 use crate::answer::{self, Answer};
 use crate::choice::Attempts;
 use crate::connections::Shared;
-use crate::ejection;
 use crate::instance::Instance;
 use crate::plane::Begun;
-use crate::proxy::{ATTEMPTS, CONNECT, IDLE, IDLE_UNSAFE, LOOK};
+use crate::proxy::{ATTEMPTS, LOOK};
 use crate::ready::ReadyRoute;
 use crate::refusals::Refusal;
 use crate::routing::{Destination, Routing};
 use crate::stats::Reason;
 use crate::waiting::{self, Stranded};
-
-/// How much a client may send ahead of its next request.
-const AHEAD: usize = 64 << 10;
 
 /// A request, ready to be sent.
 #[derive(Debug)]
@@ -86,45 +81,12 @@ pub(crate) enum After {
     Over,
 }
 
-/// What can go wrong with an instance.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Failure {
-    /// The instance broke the connection before it answered.
-    Broken,
-    /// It did not answer in HTTP.
-    Bad,
-    /// It was silent for longer than its route allows.
-    Silent,
-    /// The client has left.
-    Left,
-}
-
-impl From<BadResponse> for Failure {
-    fn from(_: BadResponse) -> Self {
-        Self::Bad
-    }
-}
-
 /// The retries of one request so far.
 #[derive(Debug, Default)]
 pub(crate) struct Progress {
     pub(crate) attempts: Attempts,
     until: Option<Instant>,
     retries: u32,
-}
-
-/// A request under way to one instance.
-#[derive(Debug)]
-pub(crate) struct Try {
-    pub(crate) begun: Begun,
-    pub(crate) upstream: Upstream,
-    pub(crate) asked: Instant,
-}
-
-impl Try {
-    pub(crate) fn instance(&self) -> &Arc<Instance> {
-        self.begun.in_flight.instance()
-    }
 }
 
 /// Passes a request on and its answer back. `find` says where it goes in a table.
@@ -147,7 +109,7 @@ pub(crate) async fn run(
         };
         client.seen.instance = Some(begun.in_flight.instance().clone());
         client.seen.retries = progress.retries;
-        let mut one = match open(begun, request.idempotent).await {
+        let mut one = match attempt::open(begun, request.idempotent).await {
             Ok(one) => one,
             Err((begun, error)) => {
                 let another = has_another(shared, &find, &progress.attempts, begun.in_flight.instance());
@@ -159,10 +121,10 @@ pub(crate) async fn run(
             }
         };
         let asking = match request.hedge_after() {
-            None => ask(client, &mut one.upstream, request).await,
+            None => attempt::ask(client, &mut one.upstream, request).await,
             Some(after) => hedge::ask(shared, client, request, &find, &mut progress, &mut one, after).await,
         };
-        judge(shared, &one, &asking);
+        attempt::judge(shared, &one, &asking);
         let another = |progress: &Progress| has_another(shared, &find, &progress.attempts, one.instance());
         let budget = &one.instance().service.budget;
         let failure = match asking {
@@ -214,29 +176,6 @@ pub(crate) async fn run(
     fail(shared, client, request, Answer::of(502)).await
 }
 
-/// Counts how a try went for its instance, and takes that out if it fails too often.
-pub(crate) fn judge(shared: &Shared, one: &Try, asking: &Result<Response, Failure>) {
-    let in_flight = &one.begun.in_flight;
-    let failed = match asking {
-        Ok(response) => Some(matches!(response.status, 502..=504)),
-        Err(Failure::Left) => return,
-        // An idle connection that was closed says nothing about its instance.
-        Err(_) => (!one.upstream.reused).then_some(true),
-    };
-    if failed.is_some_and(|failed| in_flight.count_outcome(failed, one.asked.elapsed())) {
-        ejection::failed(&shared.plane, in_flight.instance());
-    }
-    match asking {
-        Ok(response) if response.status < 500 => {}
-        Ok(_) => in_flight.count_error(),
-        Err(_) => {
-            in_flight.count_error();
-            // It may have died: look at once. In-flight requests tell it before the next check does.
-            in_flight.instance().suspected.notify_one();
-        }
-    }
-}
-
 /// Whether another healthy instance could answer instead of one.
 pub(crate) fn has_another(
     shared: &Shared,
@@ -248,40 +187,9 @@ pub(crate) fn has_another(
     find(&routing).is_some_and(|to| routing.has_another(to, attempts, but))
 }
 
-/// Opens a connection for a request, or takes one that waits for the next.
-pub(crate) async fn open(begun: Begun, idempotent: bool) -> Result<Try, (Begun, io::Error)> {
-    begun.in_flight.count_request();
-    let fresh = if idempotent { IDLE } else { IDLE_UNSAFE };
-    let pooled = begun.in_flight.instance().pool.take(begun.address.port(), fresh);
-    let upstream = match pooled {
-        Some(upstream) => upstream,
-        None => match connect(begun.address).await {
-            Ok(upstream) => upstream,
-            Err(error) => return Err((begun, error)),
-        },
-    };
-    Ok(Try { begun, upstream, asked: Instant::now() })
-}
-
-/// Notes that an instance takes no connection. Returns whether it may be asked again, or another.
-pub(crate) fn note_refused(begun: &Begun, attempts: &mut Attempts, error: &io::Error, another: bool) -> bool {
-    use io::ErrorKind::{ConnectionRefused, HostUnreachable, NetworkUnreachable, TimedOut};
-    let instance = begun.in_flight.instance();
-    begun.in_flight.count_error();
-    // Who refuses connections is not there, even if nobody else is: then requests wait for it, or for its successor.
-    let gone = matches!(error.kind(), ConnectionRefused | HostUnreachable | NetworkUnreachable);
-    // Who takes too long has a full queue, which may be shorter soon.
-    let late = error.kind() == TimedOut;
-    if gone || another && late {
-        instance.suspect(begun.address.port(), &error.to_string());
-    }
-    attempts.failed.push(instance.clone());
-    gone || late || another
-}
-
 /// Says whether a request whose connection was refused goes elsewhere, and notes what that means for the instance.
 fn may_connect_again(begun: &Begun, progress: &mut Progress, error: &io::Error, another: bool) -> bool {
-    let again = note_refused(begun, &mut progress.attempts, error, another);
+    let again = attempt::note_refused(begun, &mut progress.attempts, error, another);
     // Nothing was sent, so any request may go elsewhere, and no instance works twice for it: the budget is spared.
     again && progress.until.is_none_or(|until| Instant::now() < until)
 }
@@ -294,94 +202,6 @@ fn who(client: &Client, request: &Request) -> String {
     let target = target.split('?').next().unwrap_or_default();
     let kind = if request.websocket { " websocket" } else { "" };
     format!("{}{kind} {target}", client.ends.peer.ip())
-}
-
-async fn connect(address: SocketAddrV4) -> io::Result<Upstream> {
-    let stream = timeout(CONNECT, TcpStream::connect(address)).await??;
-    stream.set_nodelay(true)?;
-    Ok(Upstream { stream, buffer: bytes::BytesMut::new(), reused: false })
-}
-
-/// Sends a request and reads the head of its answer; informational answers are passed on.
-async fn ask(client: &mut Client, upstream: &mut Upstream, request: &Request) -> Result<Response, Failure> {
-    send(upstream, request).await?;
-    let mut silence = Stall::default();
-    loop {
-        let response = poll_fn(|cx| {
-            if let Poll::Ready(response) = poll_head(upstream, request, cx) {
-                return Poll::Ready(response);
-            }
-            if request.timeout().is_some_and(|patience| silence.poll(cx, patience).is_ready()) {
-                return Poll::Ready(Err(Failure::Silent));
-            }
-            watch(client, cx).map(|()| Err(Failure::Left))
-        })
-        .await?;
-        if is_final(&response, request)? {
-            return Ok(response);
-        }
-        inform(client, upstream, &response).await?;
-    }
-}
-
-/// Sends a request.
-pub(crate) async fn send(upstream: &mut Upstream, request: &Request) -> Result<(), Failure> {
-    match upstream.stream.write_all(&request.bytes).await {
-        Err(_) if upstream.reused => Err(Failure::Broken),
-        // An instance may answer before it has read everything, and then close: its answer counts.
-        _ => Ok(()),
-    }
-}
-
-/// Is ready once the head of an answer is there, informational or not.
-pub(crate) fn poll_head(
-    upstream: &mut Upstream,
-    request: &Request,
-    cx: &mut Context<'_>,
-) -> Poll<Result<Response, Failure>> {
-    let Upstream { stream, buffer, .. } = upstream;
-    loop {
-        if let Some(response) = response::read(buffer, request.head)? {
-            return Poll::Ready(Ok(response));
-        }
-        match poll_piece(stream, cx, |piece| buffer.extend_from_slice(piece)) {
-            Poll::Ready(Ok(Some(()))) => {}
-            Poll::Ready(Ok(None) | Err(_)) => return Poll::Ready(Err(Failure::Broken)),
-            Poll::Pending => return Poll::Pending,
-        }
-    }
-}
-
-/// Whether an answer is the one that was asked for, and no informational one before it.
-pub(crate) fn is_final(response: &Response, request: &Request) -> Result<bool, Failure> {
-    match response.status {
-        101 if !request.upgrade => Err(Failure::Bad),
-        status => Ok(status >= 200 || status == 101),
-    }
-}
-
-/// Passes an informational answer on.
-pub(crate) async fn inform(client: &mut Client, upstream: &mut Upstream, response: &Response) -> Result<(), Failure> {
-    // Nobody has asked for `100`, and old clients do not know others.
-    if response.status != 100 {
-        let mut out = Vec::new();
-        rewrite::response(&mut out, &upstream.buffer, response, false, std::iter::empty());
-        client.write(&out, Duration::from_secs(1)).await.map_err(|_| Failure::Left)?;
-    }
-    bytes::Buf::advance(&mut upstream.buffer, response.length);
-    Ok(())
-}
-
-/// Is ready once the client has left. What it sends ahead is kept, up to a bound.
-pub(crate) fn watch(client: &mut Client, cx: &mut Context<'_>) -> Poll<()> {
-    while client.buffer.len() < AHEAD {
-        match client.poll_fill(cx) {
-            Poll::Ready(Ok(true)) => {}
-            Poll::Ready(Ok(false) | Err(_)) => return Poll::Ready(()),
-            Poll::Pending => return Poll::Pending,
-        }
-    }
-    Poll::Pending
 }
 
 /// Passes an answer on.
@@ -487,7 +307,7 @@ async fn relay(
                     if timeout.is_some_and(|patience| silence.poll(cx, patience).is_ready()) {
                         return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
                     }
-                    return watch(client, cx).map(|()| Err(io::ErrorKind::BrokenPipe.into()));
+                    return attempt::watch(client, cx).map(|()| Err(io::ErrorKind::BrokenPipe.into()));
                 }
             }
         }

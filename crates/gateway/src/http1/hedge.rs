@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
+use super::attempt::{self, Failure, Try};
 use super::client::{Client, Stall};
-use super::exchange::{self, Failure, Progress, Request, Try};
+use super::exchange::{self, Progress, Request};
 use super::response::Response;
 use crate::connections::Shared;
 use crate::plane::Begun;
@@ -43,7 +44,7 @@ impl Second<'_> {
         match self {
             Self::NotYet => due.as_mut().poll(cx).map(|_| Event::Due),
             Self::Opening(opening) => opening.as_mut().poll(cx).map(Event::Opened),
-            Self::Asked(other) => exchange::poll_head(&mut other.upstream, request, cx).map(Event::Second),
+            Self::Asked(other) => attempt::poll_head(&mut other.upstream, request, cx).map(Event::Second),
             Self::Never => Poll::Pending,
         }
     }
@@ -60,13 +61,13 @@ pub(crate) async fn ask(
     one: &mut Try,
     after: Duration,
 ) -> Result<Response, Failure> {
-    exchange::send(&mut one.upstream, request).await?;
+    attempt::send(&mut one.upstream, request).await?;
     let mut due = pin!(sleep(after));
     let mut silence = Stall::default();
     let mut second = Second::NotYet;
     loop {
         let event = poll_fn(|cx| {
-            if let Poll::Ready(asked) = exchange::poll_head(&mut one.upstream, request, cx) {
+            if let Poll::Ready(asked) = attempt::poll_head(&mut one.upstream, request, cx) {
                 return Poll::Ready(Event::First(asked));
             }
             if let Poll::Ready(event) = second.poll(request, cx, due.as_mut()) {
@@ -75,18 +76,18 @@ pub(crate) async fn ask(
             if request.timeout().is_some_and(|patience| silence.poll(cx, patience).is_ready()) {
                 return Poll::Ready(Event::Over(Failure::Silent));
             }
-            exchange::watch(client, cx).map(|()| Event::Over(Failure::Left))
+            attempt::watch(client, cx).map(|()| Event::Over(Failure::Left))
         });
         match event.await {
             Event::Over(failure) => return Err(failure),
             Event::Due => second = begin(shared, client, request, &find, progress, one),
             Event::Opened(Ok(other)) => second = Second::Asked(other),
             Event::Opened(Err((begun, error))) => {
-                exchange::note_refused(&begun, &mut progress.attempts, &error, true);
+                attempt::note_refused(&begun, &mut progress.attempts, &error, true);
                 second = Second::Never;
             }
-            Event::First(Ok(response)) if !exchange::is_final(&response, request)? => {
-                exchange::inform(client, &mut one.upstream, &response).await?;
+            Event::First(Ok(response)) if !attempt::is_final(&response, request)? => {
+                attempt::inform(client, &mut one.upstream, &response).await?;
             }
             Event::First(asked) => match replace(&mut second, Second::Never) {
                 // The second may still do better.
@@ -103,8 +104,8 @@ pub(crate) async fn ask(
             Event::Second(asked) => {
                 let Second::Asked(mut other) = replace(&mut second, Second::Never) else { continue };
                 match asked {
-                    Ok(response) if exchange::is_final(&response, request) == Ok(false) => {
-                        exchange::inform(client, &mut other.upstream, &response).await?;
+                    Ok(response) if attempt::is_final(&response, request) == Ok(false) => {
+                        attempt::inform(client, &mut other.upstream, &response).await?;
                         second = Second::Asked(other);
                     }
                     Ok(response) if !is_bad(&Ok(response.clone())) => {
@@ -137,8 +138,8 @@ fn begin<'r>(
     let Ok(begun) = shared.plane.begin(find, &mut attempts) else { return Second::Never };
     client.seen.hedges += 1;
     Second::Opening(Box::pin(async move {
-        let mut other = exchange::open(begun, request.idempotent).await?;
-        match exchange::send(&mut other.upstream, request).await {
+        let mut other = attempt::open(begun, request.idempotent).await?;
+        match attempt::send(&mut other.upstream, request).await {
             Ok(()) => Ok(other),
             Err(_) => Err((other.begun, io::ErrorKind::BrokenPipe.into())),
         }
@@ -151,7 +152,7 @@ fn is_bad(asked: &Result<Response, Failure>) -> bool {
 
 /// Notes that one of two has failed.
 fn fail(shared: &Shared, progress: &mut Progress, failed: &Try, asked: &Result<Response, Failure>) {
-    exchange::judge(shared, failed, asked);
+    attempt::judge(shared, failed, asked);
     // An idle connection that was closed says nothing about its instance.
     if asked.is_ok() || !failed.upstream.reused {
         progress.attempts.failed.push(failed.instance().clone());

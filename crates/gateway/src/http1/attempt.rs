@@ -1,0 +1,207 @@
+//! One try of a request at one instance: a connection, the request on it, and the head of the answer.
+
+use std::future::poll_fn;
+use std::io;
+use std::net::SocketAddrV4;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout};
+
+use super::client::{Client, Stall, poll_piece};
+use super::exchange::Request;
+use super::pool::Upstream;
+use super::response::{self, BadResponse, Response};
+use super::rewrite;
+use crate::choice::Attempts;
+use crate::connections::Shared;
+use crate::ejection;
+use crate::instance::Instance;
+use crate::plane::Begun;
+use crate::proxy::{CONNECT, IDLE, IDLE_UNSAFE};
+
+/// How much a client may send ahead of its next request.
+const AHEAD: usize = 64 << 10;
+
+/// A request under way to one instance.
+#[derive(Debug)]
+pub(crate) struct Try {
+    pub(crate) begun: Begun,
+    pub(crate) upstream: Upstream,
+    pub(crate) asked: Instant,
+}
+
+impl Try {
+    pub(crate) fn instance(&self) -> &Arc<Instance> {
+        self.begun.in_flight.instance()
+    }
+}
+
+/// What can go wrong with an instance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Failure {
+    /// The instance broke the connection before it answered.
+    Broken,
+    /// It did not answer in HTTP.
+    Bad,
+    /// It was silent for longer than its route allows.
+    Silent,
+    /// The client has left.
+    Left,
+}
+
+impl From<BadResponse> for Failure {
+    fn from(_: BadResponse) -> Self {
+        Self::Bad
+    }
+}
+
+/// Opens a connection for a request, or takes one that waits for the next.
+pub(crate) async fn open(begun: Begun, idempotent: bool) -> Result<Try, (Begun, io::Error)> {
+    begun.in_flight.count_request();
+    let fresh = if idempotent { IDLE } else { IDLE_UNSAFE };
+    let pooled = begun.in_flight.instance().pool.take(begun.address.port(), fresh);
+    let upstream = match pooled {
+        Some(upstream) => upstream,
+        None => match connect(begun.address).await {
+            Ok(upstream) => upstream,
+            Err(error) => return Err((begun, error)),
+        },
+    };
+    Ok(Try { begun, upstream, asked: Instant::now() })
+}
+
+/// Notes that an instance takes no connection. Returns whether it may be asked again, or another.
+pub(crate) fn note_refused(begun: &Begun, attempts: &mut Attempts, error: &io::Error, another: bool) -> bool {
+    let instance = begun.in_flight.instance();
+    begun.in_flight.count_error();
+    // Who refuses connections is not there, even if nobody else is: then requests wait for it, or for its successor.
+    let gone = is_gone(error);
+    // Who takes too long has a full queue, which may be shorter soon.
+    let late = error.kind() == io::ErrorKind::TimedOut;
+    if gone || another && late {
+        instance.suspect(begun.address.port(), &error.to_string());
+    }
+    attempts.failed.push(instance.clone());
+    gone || late || another
+}
+
+async fn connect(address: SocketAddrV4) -> io::Result<Upstream> {
+    let stream = timeout(CONNECT, TcpStream::connect(address)).await??;
+    stream.set_nodelay(true)?;
+    Ok(Upstream { stream, buffer: bytes::BytesMut::new(), reused: false })
+}
+
+/// Whether an error means that an instance is not there.
+pub(crate) fn is_gone(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionRefused, HostUnreachable, NetworkUnreachable};
+    matches!(error.kind(), ConnectionRefused | HostUnreachable | NetworkUnreachable)
+}
+
+/// Counts how a try went for its instance, and takes that out if it fails too often.
+pub(crate) fn judge(shared: &Shared, one: &Try, asking: &Result<Response, Failure>) {
+    let in_flight = &one.begun.in_flight;
+    let failed = match asking {
+        Ok(response) => Some(matches!(response.status, 502..=504)),
+        Err(Failure::Left) => return,
+        // An idle connection that was closed says nothing about its instance.
+        Err(_) => (!one.upstream.reused).then_some(true),
+    };
+    if failed.is_some_and(|failed| in_flight.count_outcome(failed, one.asked.elapsed())) {
+        ejection::failed(&shared.plane, in_flight.instance());
+    }
+    match asking {
+        Ok(response) if response.status < 500 => {}
+        Ok(_) => in_flight.count_error(),
+        Err(_) => {
+            in_flight.count_error();
+            // It may have died: look at once. In-flight requests tell it before the next check does.
+            in_flight.instance().suspected.notify_one();
+        }
+    }
+}
+
+/// Sends a request and reads the head of its answer; informational answers are passed on.
+pub(crate) async fn ask(client: &mut Client, upstream: &mut Upstream, request: &Request) -> Result<Response, Failure> {
+    send(upstream, request).await?;
+    let mut silence = Stall::default();
+    loop {
+        let response = poll_fn(|cx| {
+            if let Poll::Ready(response) = poll_head(upstream, request, cx) {
+                return Poll::Ready(response);
+            }
+            if request.timeout().is_some_and(|patience| silence.poll(cx, patience).is_ready()) {
+                return Poll::Ready(Err(Failure::Silent));
+            }
+            watch(client, cx).map(|()| Err(Failure::Left))
+        })
+        .await?;
+        if is_final(&response, request)? {
+            return Ok(response);
+        }
+        inform(client, upstream, &response).await?;
+    }
+}
+
+/// Sends a request.
+pub(crate) async fn send(upstream: &mut Upstream, request: &Request) -> Result<(), Failure> {
+    match upstream.stream.write_all(&request.bytes).await {
+        Err(_) if upstream.reused => Err(Failure::Broken),
+        // An instance may answer before it has read everything, and then close: its answer counts.
+        _ => Ok(()),
+    }
+}
+
+/// Is ready once the head of an answer is there, informational or not.
+pub(crate) fn poll_head(
+    upstream: &mut Upstream,
+    request: &Request,
+    cx: &mut Context<'_>,
+) -> Poll<Result<Response, Failure>> {
+    let Upstream { stream, buffer, .. } = upstream;
+    loop {
+        if let Some(response) = response::read(buffer, request.head)? {
+            return Poll::Ready(Ok(response));
+        }
+        match poll_piece(stream, cx, |piece| buffer.extend_from_slice(piece)) {
+            Poll::Ready(Ok(Some(()))) => {}
+            Poll::Ready(Ok(None) | Err(_)) => return Poll::Ready(Err(Failure::Broken)),
+            Poll::Pending => return Poll::Pending,
+        }
+    }
+}
+
+/// Whether an answer is the one that was asked for, and no informational one before it.
+pub(crate) fn is_final(response: &Response, request: &Request) -> Result<bool, Failure> {
+    match response.status {
+        101 if !request.upgrade => Err(Failure::Bad),
+        status => Ok(status >= 200 || status == 101),
+    }
+}
+
+/// Passes an informational answer on.
+pub(crate) async fn inform(client: &mut Client, upstream: &mut Upstream, response: &Response) -> Result<(), Failure> {
+    // Nobody has asked for `100`, and old clients do not know others.
+    if response.status != 100 {
+        let mut out = Vec::new();
+        rewrite::response(&mut out, &upstream.buffer, response, false, std::iter::empty());
+        client.write(&out, Duration::from_secs(1)).await.map_err(|_| Failure::Left)?;
+    }
+    bytes::Buf::advance(&mut upstream.buffer, response.length);
+    Ok(())
+}
+
+/// Is ready once the client has left. What it sends ahead is kept, up to a bound.
+pub(crate) fn watch(client: &mut Client, cx: &mut Context<'_>) -> Poll<()> {
+    while client.buffer.len() < AHEAD {
+        match client.poll_fill(cx) {
+            Poll::Ready(Ok(true)) => {}
+            Poll::Ready(Ok(false) | Err(_)) => return Poll::Ready(()),
+            Poll::Pending => return Poll::Pending,
+        }
+    }
+    Poll::Pending
+}
