@@ -144,25 +144,32 @@ impl Connections {
         let conf =
             ServerConf { threads, upstream_keepalive_pool_size: POOL, max_retries: ATTEMPTS, ..ServerConf::default() };
         let refusals = Arc::new(Refusals::default());
-        let inner =
-            Proxy { plane: plane.clone(), limits: limits.clone(), trust: trust.clone(), refusals: refusals.clone() };
-        let mut proxy = pingora_proxy::http_proxy(&Arc::new(conf), inner);
-        let mut options = HttpServerOptions::default();
-        options.h2c = true;
-        options.h2_idle_timeout = Some(limits.idle);
-        proxy.server_options = Some(options);
-        proxy.h2_options = Some(http2());
-        let shared = Arc::new(Shared {
-            plane,
-            refusals,
-            limits,
-            trust,
-            finishing: watch::Sender::new(false),
-            ending: AtomicBool::new(false),
-            clients: Clients::default(),
-            proxy: Arc::new(proxy),
-            open: AtomicUsize::new(0),
-            none_open: Notify::new(),
+        let shared = Arc::new_cyclic(|shared| {
+            let inner = Proxy {
+                plane: plane.clone(),
+                limits: limits.clone(),
+                trust: trust.clone(),
+                refusals: refusals.clone(),
+                shared: shared.clone(),
+            };
+            let mut proxy = pingora_proxy::http_proxy(&Arc::new(conf), inner);
+            let mut options = HttpServerOptions::default();
+            options.h2c = true;
+            options.h2_idle_timeout = Some(limits.idle);
+            proxy.server_options = Some(options);
+            proxy.h2_options = Some(http2());
+            Shared {
+                plane,
+                refusals,
+                limits,
+                trust,
+                finishing: watch::Sender::new(false),
+                ending: AtomicBool::new(false),
+                clients: Clients::default(),
+                proxy: Arc::new(proxy),
+                open: AtomicUsize::new(0),
+                none_open: Notify::new(),
+            }
         });
         let workers = Workers::start(threads).map_err(Error::Runtime)?;
         Ok(Arc::new(Self { shared, workers }))

@@ -1,7 +1,7 @@
 //! What happens to a request, in the terms of pingora.
 
 use std::net::{IpAddr, SocketAddrV4};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -18,11 +18,13 @@ use crate::affinity::Belongs;
 use crate::answer::{self, Answer};
 use crate::choice::Attempts;
 use crate::compression;
+use crate::connections::Shared;
 use crate::downstream::Downstream;
 use crate::edge;
 use crate::ejection;
 use crate::forwarded::{Claimed, Forwarded, Trust};
 use crate::http1::head::is_http2;
+use crate::http1::over_http2;
 use crate::instance::{InFlight, Instance};
 use crate::limits::Limits;
 use crate::plane::{Begun, Plane};
@@ -56,6 +58,8 @@ pub(crate) struct Proxy {
     pub(crate) limits: Limits,
     pub(crate) trust: Trust,
     pub(crate) refusals: Arc<Refusals>,
+    /// What the short path works with.
+    pub(crate) shared: Weak<Shared>,
 }
 
 /// What is known of one request.
@@ -243,6 +247,11 @@ impl ProxyHttp for Proxy {
         let patience = (!session.is_upgrade_req()).then_some(self.limits.body);
         session.set_read_timeout(patience);
         session.set_write_timeout(Some(self.limits.write));
+        if let Some(shared) = self.shared.upgrade()
+            && over_http2::pass_on(&shared, session).await?
+        {
+            return Ok(true);
+        }
         ctx.begun = Some(Instant::now());
         self.look_at_client(session, ctx);
         let Some(answer) = admission::admit(&self.plane, session, ctx) else { return Ok(false) };

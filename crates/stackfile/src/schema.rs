@@ -480,7 +480,7 @@ static ROUTE: Shape = shape(
         key(
             "hedge_after",
             Of::Duration,
-            "After so long without an answer, a `GET` or `HEAD` over HTTP/1 goes to a second instance too, and the first answer counts; never.",
+            "After so long without an answer, a `GET` or `HEAD` goes to a second instance too, and the first answer counts; never.",
         ),
         key("body_limit", Of::Size, "The largest body of a request (413 beyond it); any size."),
     ],

@@ -53,6 +53,8 @@ pub(crate) struct Client {
     pub(crate) ended: bool,
     /// What is known of it over TLS.
     pub(crate) secured: Option<Arc<Secured>>,
+    /// The version of HTTP that it speaks, for logs.
+    pub(crate) protocol: &'static str,
     /// What has become of its request so far.
     pub(crate) seen: Seen,
 }
@@ -73,7 +75,15 @@ pub(crate) fn poll_piece<T>(
 
 impl Client {
     pub(crate) fn new(io: Box<dyn Transport>, ends: Ends) -> Self {
-        Self { io, ends, buffer: BytesMut::new(), ended: false, secured: None, seen: Seen::default() }
+        Self {
+            io,
+            ends,
+            buffer: BytesMut::new(),
+            ended: false,
+            secured: None,
+            protocol: "HTTP/1.1",
+            seen: Seen::default(),
+        }
     }
 
     /// Reads more into the buffer. Returns whether there was more.

@@ -11,6 +11,7 @@ pub(crate) mod connection;
 pub(crate) mod exchange;
 pub(crate) mod head;
 pub(crate) mod hedge;
+pub(crate) mod over_http2;
 pub(crate) mod pool;
 pub(crate) mod response;
 pub(crate) mod rewrite;

@@ -108,7 +108,7 @@ pub(crate) async fn pass_on(mut client: Client, head: &Head, shared: &Shared) ->
     };
     let ended = Ended {
         asked,
-        protocol: "HTTP/1.1",
+        protocol: client.protocol,
         client: Some(look.client),
         route: request.route.as_ref(),
         trace: look.trace,
