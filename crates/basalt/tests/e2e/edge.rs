@@ -10,7 +10,7 @@ use crate::harness::{Basalt, Loads, Stack, free_address, wait_until};
 
 /// Runs a script and returns what it writes.
 #[track_caller]
-fn sh(script: &str) -> String {
+pub fn sh(script: &str) -> String {
     #[allow(clippy::disallowed_methods)] // other people's clients
     let output = Command::new("sh").args(["-ec", script]).output().unwrap();
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
@@ -19,7 +19,7 @@ fn sh(script: &str) -> String {
 }
 
 /// Makes a certificate for a host that signs itself.
-fn certify(folder: &Path, host: &str) {
+pub fn certify(folder: &Path, host: &str) {
     sh(&format!(
         "cd {} && openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN={host} \
          -addext subjectAltName=DNS:{host} -keyout new.key -out new.pem 2>&1 && mv new.key key.pem && mv new.pem cert.pem",
