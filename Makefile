@@ -13,7 +13,7 @@ help:
 	@echo "make demo    build, and see a stack deployed, changed under load and rolled back"
 	@echo "make test    everything that continuous integration checks"
 	@echo "make check   formatting, clippy and the repository's own rules"
-	@echo "make bench   measured beside crun, runc, docker, nginx, HAProxy and Envoy"
+	@echo "make bench   measured beside crun, runc, docker, nginx, HAProxy, Envoy, Caddy and Traefik"
 	@echo "make build   target/release/basalt"
 	@echo "make clean   remove what was built"
 

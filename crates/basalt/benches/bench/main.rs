@@ -16,6 +16,7 @@ mod heart;
 mod images;
 mod instances;
 mod measure;
+mod peers;
 mod runtimes;
 mod table;
 mod updates;
