@@ -129,7 +129,8 @@ async fn the_same_is_said_of_a_request_on_both_paths() {
         let mut lines = lines(data.path(), requests.len()).await;
         assert_eq!(lines.len(), requests.len());
         for (line, status) in lines.iter_mut().zip(statuses) {
-            assert_eq!(line["status"].to_string(), status, "{line:?}");
+            // Of an answer that breaks off, the client may have seen nothing yet.
+            assert!(line["status"].to_string() == status || line["target"] == "/short", "{line:?}: {status}");
             if status == "413" {
                 // The general proxy refuses it before it has read the body.
                 line.remove("received");
