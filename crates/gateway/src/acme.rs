@@ -1,6 +1,7 @@
-//! Gets certificates from an authority by ACME (RFC 8555), proves hosts by http-01 (§8.3), and renews them in time.
+//! Gets certificates from an authority by ACME (RFC 8555) and renews them in time. Hosts are proven by http-01 (§8.3) or by
+//! tls-alpn-01 (RFC 8737): what has failed in one way is tried in the other next.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -66,6 +67,8 @@ pub(crate) async fn tend(plane: Arc<Plane>, certificates: Arc<Certificates>, fol
     let mut account = None;
     // When each host that failed is tried again, and after which pause next.
     let mut failed: BTreeMap<String, (Instant, Duration)> = BTreeMap::new();
+    // Hosts that are proven over TLS.
+    let mut over_tls: BTreeSet<String> = BTreeSet::new();
     loop {
         sleep(LOOKING).await;
         let table = plane.table();
@@ -75,7 +78,11 @@ pub(crate) async fn tend(plane: Arc<Plane>, certificates: Arc<Certificates>, fol
             if patient || !is_due(&certificates, &host) {
                 continue;
             }
-            let problem = match get(&plane, &mut account, &certificates, &folder, &options, &host).await {
+            let mut ways = [ChallengeType::Http01, ChallengeType::TlsAlpn01];
+            if over_tls.contains(&host) {
+                ways.reverse();
+            }
+            let problem = match get(&plane, &mut account, &certificates, &folder, &options, &host, ways).await {
                 Ok(()) => {
                     failed.remove(&host);
                     tracing::info!("`{host}` has a new certificate");
@@ -84,6 +91,10 @@ pub(crate) async fn tend(plane: Arc<Plane>, certificates: Arc<Certificates>, fol
                     None
                 }
                 Err(error) => {
+                    // Which of its ports the authority can reach is not known here.
+                    if !over_tls.remove(&host) {
+                        over_tls.insert(host.clone());
+                    }
                     let pause = failed.get(&host).map_or(FIRST_PAUSE, |(_, pause)| *pause);
                     failed.insert(host.clone(), (Instant::now() + pause, (pause * 2).min(LONGEST_PAUSE)));
                     Some(format!("no certificate for `{host}` from `{}`: {error}", options.directory))
@@ -103,7 +114,7 @@ fn is_due(certificates: &Certificates, host: &str) -> bool {
     times.is_none_or(|times| i64::try_from(now).unwrap_or(i64::MAX) >= times.renew_at())
 }
 
-/// Gets a certificate for a host and writes it.
+/// Gets a certificate for a host and writes it. The host is proven in the first of `ways` that the authority offers.
 async fn get(
     plane: &Plane,
     account: &mut Option<Account>,
@@ -111,6 +122,7 @@ async fn get(
     folder: &Path,
     options: &AcmeOptions,
     host: &str,
+    ways: [ChallengeType; 2],
 ) -> Result<(), Failure> {
     let account = match account {
         Some(account) => account,
@@ -119,6 +131,7 @@ async fn get(
     let names = [Identifier::Dns(host.to_owned())];
     let mut order = account.new_order(&NewOrder::new(&names)).await?;
     let mut tokens = Vec::new();
+    let mut way = None;
     let result = async {
         let mut authorizations = order.authorizations();
         while let Some(authorization) = authorizations.next().await {
@@ -128,18 +141,28 @@ async fn get(
                 AuthorizationStatus::Pending => {}
                 other => return Err(format!("the authority calls the proof of `{host}` {other:?}").into()),
             }
-            let challenge = authorization.challenge(ChallengeType::Http01);
-            let mut challenge = challenge.ok_or("the authority offers no http-01 challenge")?;
-            let token = challenge.token.clone();
-            plane.edge.challenges.begin(&token, challenge.key_authorization().as_str());
-            tokens.push(token);
+            let offered = |way: &&ChallengeType| authorization.challenges.iter().any(|offer| offer.r#type == **way);
+            let chosen = ways.iter().find(offered).cloned();
+            let challenge = chosen.clone().and_then(|chosen| authorization.challenge(chosen));
+            let mut challenge = challenge.ok_or("the authority offers neither http-01 nor tls-alpn-01")?;
+            let authorization = challenge.key_authorization();
+            if chosen == Some(ChallengeType::TlsAlpn01) {
+                let digest = authorization.digest();
+                certificates.proofs.begin(host, digest.as_ref().try_into()?)?;
+            } else {
+                let token = challenge.token.clone();
+                plane.edge.challenges.begin(&token, authorization.as_str());
+                tokens.push(token);
+            }
+            way = chosen;
             challenge.set_ready().await?;
         }
         let status = order.poll_ready(&RetryPolicy::default()).await?;
         if status != OrderStatus::Ready {
-            return Err(
-                format!("the authority could not prove `{host}` at port 80 of it: the order is {status:?}").into()
-            );
+            let port = if way == Some(ChallengeType::TlsAlpn01) { 443 } else { 80 };
+            let problem =
+                format!("the authority could not prove `{host}` at port {port} of it: the order is {status:?}");
+            return Err(problem.into());
         }
         let key = order.finalize().await?;
         let chain = order.poll_certificate(&RetryPolicy::default()).await?;
@@ -148,6 +171,7 @@ async fn get(
     };
     let result = result.await;
     tokens.iter().for_each(|token| plane.edge.challenges.end(token));
+    certificates.proofs.end(host);
     result
 }
 

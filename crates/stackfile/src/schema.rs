@@ -540,7 +540,7 @@ static TLS: Shape = shape(
     &[
         key("certificate", Of::Text, "The path of a PEM file with the certificate and those that lead to its root."),
         key("key", Of::Text, "The path of a PEM file with the private key. Both are read again when they change."),
-        key("acme", Of::Bool, "Whether an authority issues the certificate instead (RFC 8555, http-01)."),
+        key("acme", Of::Bool, "Whether an authority issues the certificate instead (RFC 8555; by ports 80 or 443)."),
         key("redirect", Of::Bool, "Whether requests without TLS are sent to `https:`; true unless said otherwise."),
         key("hsts", Of::Duration, "How long browsers are to insist on TLS (RFC 6797)."),
     ],

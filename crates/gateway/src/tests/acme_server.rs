@@ -1,4 +1,4 @@
-//! A server that speaks RFC 8555 as far as http-01 needs: signatures, nonces and challenges are checked as an authority would.
+//! A server that speaks RFC 8555 as far as http-01 and tls-alpn-01 need: signatures, nonces and challenges are checked as an authority would.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
@@ -15,6 +15,7 @@ use hyper_util::rt::TokioIo;
 use rcgen::CertificateSigningRequestParams;
 use ring::signature::{ECDSA_P256_SHA256_FIXED, UnparsedPublicKey};
 use rustls::ServerConfig;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, CertificateSigningRequestDer, PrivateKeyDer};
 use serde_json::{Value, json};
@@ -23,6 +24,107 @@ use tokio_rustls::TlsAcceptor;
 
 use super::client::{Client, Kind};
 use super::secure::Authority;
+
+/// How hosts are proven: at these addresses instead of their ports 80 and 443.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Proof {
+    Http(SocketAddr),
+    Tls(SocketAddr),
+}
+
+impl Proof {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Http(_) => "http-01",
+            Self::Tls(_) => "tls-alpn-01",
+        }
+    }
+
+    /// Looks at a host for what a key authorization should have put there.
+    async fn look(self, host: &str, token: &str, authorization: &str) -> Result<(), String> {
+        match self {
+            Self::Http(http) => {
+                let request =
+                    Request::builder().uri(format!("/.well-known/acme-challenge/{token}")).header("host", host);
+                let got = Client::new(http, Kind::Close).request(request, "".into()).await;
+                let got = got.map_err(|error| error.to_string())?;
+                let proven = (got.status, got.body.trim_end()) == (200, authorization);
+                if proven { Ok(()) } else { Err(format!("`{host}` is not proven: {got:?}")) }
+            }
+            Self::Tls(https) => {
+                let shown = shown(https, host).await.map_err(|error| error.to_string())?;
+                let (_, certificate) =
+                    x509_parser::parse_x509_certificate(&shown).map_err(|error| error.to_string())?;
+                let identifier =
+                    certificate.extensions().iter().find(|one| one.oid.to_id_string() == "1.3.6.1.5.5.7.1.31");
+                let identifier = identifier.filter(|one| one.critical).map(|one| one.value).unwrap_or_default();
+                let digest = ring::digest::digest(&ring::digest::SHA256, authorization.as_bytes());
+                let names = certificate.subject_alternative_name().unwrap().map(|names| format!("{:?}", names.value));
+                let named = names == Some(format!("SubjectAlternativeName {{ general_names: [DNSName({host:?})] }}"));
+                let proven = named && identifier.strip_prefix(&[4, 32]) == Some(digest.as_ref());
+                if proven { Ok(()) } else { Err(format!("`{host}` is not proven: {certificate:?}")) }
+            }
+        }
+    }
+}
+
+/// Returns the certificate that a host shows to authorities.
+async fn shown(https: SocketAddr, host: &str) -> Result<Vec<u8>, Box<dyn std::error::Error + Send + Sync>> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Anything))
+        .with_no_client_auth();
+    config.alpn_protocols = vec![b"acme-tls/1".to_vec()];
+    let name = rustls::pki_types::ServerName::try_from(host.to_owned())?;
+    let stream = tokio::net::TcpStream::connect(https).await?;
+    let stream = tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, stream).await?;
+    let session = stream.get_ref().1;
+    if session.alpn_protocol() != Some(b"acme-tls/1") {
+        return Err("acme-tls/1 was not agreed on".into());
+    }
+    Ok(session.peer_certificates().and_then(|chain| chain.first()).ok_or("no certificate")?.to_vec())
+}
+
+/// Believes any certificate: what is in it is looked at later.
+#[derive(Debug)]
+struct Anything;
+
+impl ServerCertVerifier for Anything {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &rustls::pki_types::ServerName<'_>,
+        _: &[u8],
+        _: rustls::pki_types::UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &rustls::DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &rustls::DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
+        vec![rustls::SignatureScheme::ECDSA_NISTP256_SHA256]
+    }
+}
 
 /// The server. It ends with the test's runtime.
 pub(crate) struct AcmeServer {
@@ -43,8 +145,8 @@ struct State {
 }
 
 impl AcmeServer {
-    /// Starts; hosts are proven at `http` instead of their port 80.
-    pub(crate) async fn start(http: SocketAddr) -> Self {
+    /// Starts.
+    pub(crate) async fn start(proof: Proof) -> Self {
         let authority = Arc::new(Authority::new());
         let (certificate, key) = authority.issue(&["localhost"]);
         let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -70,7 +172,7 @@ impl AcmeServer {
                     let Ok(stream) = tls.accept(stream).await else { return };
                     let answer = service_fn(move |request| {
                         let (authority, base, state) = (authority.clone(), base.clone(), state.clone());
-                        async move { Ok::<_, Infallible>(answer(request, &authority, &base, &state, http).await) }
+                        async move { Ok::<_, Infallible>(answer(request, &authority, &base, &state, proof).await) }
                     });
                     let _ =
                         hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), answer).await;
@@ -100,7 +202,7 @@ async fn answer(
     authority: &Authority,
     base: &str,
     state: &Mutex<State>,
-    http: SocketAddr,
+    proof: Proof,
 ) -> Answer {
     let path = request.uri().path().to_owned();
     let body = request.into_body().collect().await.unwrap().to_bytes();
@@ -110,7 +212,7 @@ async fn answer(
         }).to_string())),
         "/nonce" => Ok((200, None, String::new())),
         _ => match open(&body, &format!("{base}{path}"), state) {
-            Ok((key, account, payload)) => act(&path, key, account, payload, authority, base, state, http).await,
+            Ok((key, account, payload)) => act(&path, key, account, payload, authority, base, state, proof).await,
             Err(problem) => Err(problem),
         },
     };
@@ -174,7 +276,7 @@ async fn act(
     authority: &Authority,
     base: &str,
     state: &Mutex<State>,
-    http: SocketAddr,
+    proof: Proof,
 ) -> Result<(u16, Option<String>, String), String> {
     if path == "/account" {
         if payload["termsOfServiceAgreed"] != true || payload["contact"] != json!(["mailto:ops@example.com"]) {
@@ -198,7 +300,7 @@ async fn act(
     let number: u64 = number.parse().map_err(|_| "no such thing")?;
     let (host, status, certificate) = state.lock().unwrap().orders.get(&number).cloned().ok_or("no such order")?;
     let token = format!("token-{number}");
-    let challenge = |status: &str| json!({ "type": "http-01", "url": format!("{base}/challenge/{number}"), "token": token, "status": status });
+    let challenge = |status: &str| json!({ "type": proof.name(), "url": format!("{base}/challenge/{number}"), "token": token, "status": status });
     match kind {
         "authorization" => {
             let proven = if status == "pending" { "pending" } else { "valid" };
@@ -221,12 +323,7 @@ async fn act(
                 text("y")
             );
             let thumb = BASE64.encode(ring::digest::digest(&ring::digest::SHA256, thumb.as_bytes()));
-            let request = Request::builder().uri(format!("/.well-known/acme-challenge/{token}")).header("host", &host);
-            let got =
-                Client::new(http, Kind::Close).request(request, "".into()).await.map_err(|error| error.to_string())?;
-            if (got.status, got.body.trim_end()) != (200, format!("{token}.{thumb}").as_str()) {
-                return Err(format!("`{host}` is not proven: {got:?}"));
-            }
+            proof.look(&host, &token, &format!("{token}.{thumb}")).await?;
             state.lock().unwrap().orders.get_mut(&number).unwrap().1 = "ready";
             Ok((200, None, challenge("valid").to_string()))
         }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use basalt_model::{CertificateSource, ClientCertificates, Millis, Route, RouteTable, Rules, Tls};
 use hyper::Request;
 
-use super::acme_server::AcmeServer;
+use super::acme_server::{AcmeServer, Proof};
 use super::app::App;
 use super::client::{Client, Kind};
 use super::gateway::{Gateway, name, table};
@@ -151,9 +151,20 @@ async fn clients_show_certificates() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_authority_issues_and_renews() {
+    let (http, https) = (free(), free());
+    issues_and_renews(http, https, Proof::Http(http)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_authority_may_look_over_tls() {
+    let (http, https) = (free(), free());
+    issues_and_renews(http, https, Proof::Tls(https)).await;
+}
+
+async fn issues_and_renews(http: SocketAddr, https: SocketAddr, proof: Proof) {
     let folder = tempfile::tempdir().unwrap();
-    let (https, http, app) = (free(), free(), App::start().await);
-    let server = AcmeServer::start(http).await;
+    let app = App::start().await;
+    let server = AcmeServer::start(proof).await;
     let root = folder.path().join("root.pem");
     std::fs::write(&root, server.authority.0.pem()).unwrap();
     let acme =

@@ -18,6 +18,7 @@ use rustls::{RootCertStore, ServerConfig, version};
 use tokio::time::sleep;
 
 use super::Times;
+use super::proofs::Proofs;
 use crate::plane::Plane;
 
 /// Time between two looks at the files.
@@ -30,6 +31,7 @@ pub(crate) struct Certificates {
     /// For names that nobody has a certificate for.
     nobody: Arc<ServerConfig>,
     loaded: Mutex<BTreeMap<String, Loaded>>,
+    pub(crate) proofs: Proofs,
     /// Where those of ACME are.
     folder: PathBuf,
 }
@@ -63,6 +65,7 @@ impl Certificates {
             hosts: ArcSwap::default(),
             nobody: Arc::new(builder().with_no_client_auth().with_cert_resolver(Arc::new(Nobody))),
             loaded: Mutex::default(),
+            proofs: Proofs::default(),
             folder: data.join("gateway/acme"),
         }
     }
@@ -217,7 +220,7 @@ pub(crate) fn wanted(table: &RouteTable) -> BTreeMap<String, Tls> {
 }
 
 /// TLS 1.2 and 1.3 with the suites that rustls has: forward secrecy and authenticated encryption alone.
-fn builder() -> rustls::ConfigBuilder<ServerConfig, rustls::WantsVerifier> {
+pub(super) fn builder() -> rustls::ConfigBuilder<ServerConfig, rustls::WantsVerifier> {
     let provider = Arc::new(ring::default_provider());
     ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&version::TLS13, &version::TLS12])

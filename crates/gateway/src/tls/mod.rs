@@ -2,6 +2,7 @@
 
 mod certificates;
 mod handshake;
+mod proofs;
 mod times;
 
 pub(crate) use certificates::{Certificates, tend, wanted};
