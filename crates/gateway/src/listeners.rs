@@ -30,7 +30,6 @@ pub(crate) struct Listeners {
     plane: Arc<Plane>,
     connections: Arc<Connections>,
     sockets: Sockets,
-    outside: Vec<SocketAddr>,
     running: Mutex<BTreeMap<String, Running>>,
 }
 
@@ -73,25 +72,24 @@ impl Listeners {
             let one = listen(name, address).map_err(|source| Error::Listen { address, source })?;
             running.insert(name.to_owned(), one);
         }
-        let outside: Vec<SocketAddr> = running.values().map(|one| one.address).collect();
         plane.set_http(running[OUTSIDE].address.to_string());
         if let Some(one) = running.get(SECURE) {
             // Nothing else sets it.
             let _ = plane.edge.https_port.set(one.address.port());
         }
-        Ok(Self { plane, connections, sockets, outside, running: Mutex::new(running) })
+        Ok(Self { plane, connections, sockets, running: Mutex::new(running) })
     }
 
     /// Listens on the virtual addresses of a table that is about to be in force; connections wait until
     /// [`Listeners::accept`]. What can't be listened on is told as a problem and tried again with each call.
     pub(crate) fn prepare(&self, table: &RouteTable) {
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-        for address in wanted(table).into_iter().filter(|address| !self.is_outside(*address)) {
+        for address in wanted(table).into_iter() {
             let name = address.to_string();
             if running.contains_key(&name) {
                 continue;
             }
-            let socket = self.sockets.listen(&name, address.into()).and_then(TcpListener::from_std);
+            let socket = self.sockets.listen_beside(&name, address.into()).and_then(TcpListener::from_std);
             let problem = socket.as_ref().err().map(|error| format!("can't listen on `{address}`: {error}"));
             self.plane.set_problem(format!("listen {name}"), problem);
             if let Ok(socket) = socket {
@@ -134,11 +132,6 @@ impl Listeners {
     /// Stops accepting. The keeper's copies go on listening for the next gateway.
     pub(crate) fn stop(&self) {
         self.running.lock().unwrap_or_else(PoisonError::into_inner).clear();
-    }
-
-    /// Whether connections to an address arrive at the socket for requests from outside.
-    fn is_outside(&self, address: SocketAddrV4) -> bool {
-        self.outside.iter().any(|outside| outside.ip().is_unspecified() && outside.port() == address.port())
     }
 }
 

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
 use basalt_wire::fdstore::FdStore;
+use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 
 /// Connections that may wait to be accepted: what arrives while the gateway restarts (the kernel's own limit,
@@ -35,6 +36,18 @@ impl Sockets {
     /// # Errors
     /// If the address can't be listened on.
     pub(crate) fn listen(&self, name: &str, address: SocketAddr) -> io::Result<TcpListener> {
+        self.listen_with(name, address, false)
+    }
+
+    /// Returns a socket that listens on a virtual address; a socket on all addresses may have the same port.
+    ///
+    /// # Errors
+    /// If the address can't be listened on.
+    pub(crate) fn listen_beside(&self, name: &str, address: SocketAddr) -> io::Result<TcpListener> {
+        self.listen_with(name, address, true)
+    }
+
+    fn listen_with(&self, name: &str, address: SocketAddr, beside: bool) -> io::Result<TcpListener> {
         let left = self.left.lock().unwrap_or_else(PoisonError::into_inner).remove(name).map(TcpListener::from);
         let fits = |left: &TcpListener| {
             let at = left.local_addr().ok();
@@ -42,8 +55,12 @@ impl Sockets {
         };
         let listener = match left.filter(fits) {
             Some(left) => left,
-            None => bind(address)?,
+            None => bind(address, beside)?,
         };
+        if address.ip().is_unspecified() {
+            // Only now: two gateways must not share an address.
+            sockopt::set_socket_reuseport(&listener, true)?;
+        }
         listener.set_nonblocking(true)?;
         Ok(listener)
     }
@@ -84,7 +101,7 @@ fn same(one: &OwnedFd, other: &OwnedFd) -> bool {
 }
 
 /// Listens on an address, whether or not the machine has it already.
-fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+fn bind(address: SocketAddr, beside: bool) -> io::Result<TcpListener> {
     let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, None)?;
@@ -93,7 +110,14 @@ fn bind(address: SocketAddr) -> io::Result<TcpListener> {
         // A virtual address may be given to the machine only later.
         sockopt::set_ip_freebind(&socket, true)?;
     }
-    rustix::net::bind(&socket, &address)?;
+    match rustix::net::bind(&socket, &address) {
+        // Beside a socket on all addresses, one on this address alone can be had if both allow it.
+        Err(Errno::ADDRINUSE) if beside => {
+            sockopt::set_socket_reuseport(&socket, true)?;
+            rustix::net::bind(&socket, &address)?;
+        }
+        result => result?,
+    }
     rustix::net::listen(&socket, BACKLOG)?;
     Ok(TcpListener::from(socket))
 }
@@ -111,5 +135,22 @@ mod tests {
         assert_eq!(listener.local_addr().unwrap(), address);
         let error = sockets.listen("y", address).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+    }
+
+    #[test]
+    fn all_addresses_are_listened_on_once_and_one_of_them_beside() {
+        let data = tempfile::tempdir().unwrap();
+        let sockets = Sockets::take_back(data.path().join("none"));
+        let all = sockets.listen("all", "0.0.0.0:0".parse().unwrap()).unwrap();
+        let port = all.local_addr().unwrap().port();
+        let address = |ip: &str| SocketAddr::new(ip.parse().unwrap(), port);
+        for refused in ["0.0.0.0", "127.0.0.5"] {
+            let error = sockets.listen("x", address(refused)).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::AddrInUse, "{refused}");
+        }
+        let one = sockets.listen_beside("x", address("127.0.0.5")).unwrap();
+        let client = std::net::TcpStream::connect(("127.0.0.5", port)).unwrap();
+        one.set_nonblocking(false).unwrap();
+        assert_eq!(one.accept().unwrap().1, client.local_addr().unwrap());
     }
 }

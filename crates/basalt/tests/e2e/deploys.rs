@@ -116,6 +116,22 @@ service "other" {
 }
 
 #[test]
+fn a_service_may_have_the_port_that_the_gateway_has_on_all_addresses() {
+    let mut basalt = Basalt::new().on_all_addresses();
+    let port = basalt.http().port();
+    let other = format!(
+        "service \"other\" {{\n image = image.app\n env = {{ VERSION = \"other\", PORT = \"{port}\" }}\n \
+         port \"http\" {{ container = {port} }}\n}}\n"
+    );
+    let connected = Stack::new("one", "").instances(1).stack(&other).service("connects_to = [service.other]");
+    basalt.up(&connected).expect(0);
+    let (status, body) = basalt.get(&format!("/call?other:{port}/"));
+    assert!(status == 200 && body.contains("version=other"), "{status} {body}");
+    assert!(basalt.get("/").1.contains("version=one"));
+    basalt.down();
+}
+
+#[test]
 fn a_service_that_is_no_longer_declared_is_removed() {
     let other = "service \"other\" {\n image = image.app\n port \"http\" { container = 8080 }\n}\n";
     let mut basalt = Basalt::new();

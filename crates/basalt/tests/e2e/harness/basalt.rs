@@ -62,6 +62,12 @@ impl Basalt {
         Self { data, http, before: Machine::look(), down: true, _turn: turn }
     }
 
+    /// Has the gateway listen on all addresses of the machine.
+    pub fn on_all_addresses(mut self) -> Self {
+        self.http.set_ip(std::net::Ipv4Addr::UNSPECIFIED.into());
+        self
+    }
+
     /// Returns where the gateway listens.
     pub fn http(&self) -> SocketAddr {
         self.http
