@@ -86,21 +86,25 @@ fn serve(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, plane: Ar
 }
 
 fn answer(request: &Request<Incoming>, plane: &Arc<Plane>) -> Response<Full<Bytes>> {
-    let (status, kind, text) = match (request.method(), request.uri().path()) {
+    let plain = |status: StatusCode, text: &'static str| (status, "text/plain", Bytes::from_static(text.as_bytes()));
+    let (status, kind, body) = match (request.method(), request.uri().path()) {
         (&Method::GET, "/metrics") => {
-            let text = metrics::render(plane);
-            // OpenMetrics is for those who ask for it; the older format is for everybody, tools and people.
+            // Other forms are for those who ask for them; the older text is for everybody, tools and people.
             let accept = request.headers().get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
-            let (kind, text) = match accept.is_some_and(|accept| accept.contains("application/openmetrics-text")) {
-                true => (metrics::OPENMETRICS, text),
-                false => (metrics::PROMETHEUS_TEXT, metrics::as_prometheus_text(&text)),
+            let asks = |kind: &str| accept.is_some_and(|accept| accept.contains(kind));
+            let (kind, body) = if asks("proto=io.prometheus.client.MetricFamily") {
+                (metrics::PROMETHEUS_PROTOBUF, metrics::render_protobuf(plane).into())
+            } else if asks("application/openmetrics-text") {
+                (metrics::OPENMETRICS, metrics::render(plane).into())
+            } else {
+                (metrics::PROMETHEUS_TEXT, metrics::as_prometheus_text(&metrics::render(plane)).into())
             };
-            (StatusCode::OK, kind, text)
+            (StatusCode::OK, kind, body)
         }
-        (_, "/metrics") => (StatusCode::METHOD_NOT_ALLOWED, "text/plain", "ask by GET\n".to_owned()),
-        _ => (StatusCode::NOT_FOUND, "text/plain", "metrics are at /metrics\n".to_owned()),
+        (_, "/metrics") => plain(StatusCode::METHOD_NOT_ALLOWED, "ask by GET\n"),
+        _ => plain(StatusCode::NOT_FOUND, "metrics are at /metrics\n"),
     };
-    let mut response = Response::new(Full::new(Bytes::from(text)));
+    let mut response = Response::new(Full::new(body));
     *response.status_mut() = status;
     response.headers_mut().insert(header::CONTENT_TYPE, http::HeaderValue::from_static(kind));
     response

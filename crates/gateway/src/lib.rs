@@ -32,6 +32,7 @@ mod limiter;
 mod limits;
 mod listeners;
 mod metrics;
+mod native;
 mod network;
 mod plane;
 mod predecessors;

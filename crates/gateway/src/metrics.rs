@@ -1,4 +1,5 @@
-//! What is counted, in OpenMetrics 1.0 or the older text format of Prometheus.
+//! What is counted, in OpenMetrics 1.0, the older text format of Prometheus, or its protobuf form, which alone has native
+//! histograms.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -6,30 +7,47 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder};
+use prometheus_client::encoding::{
+    DescriptorEncoder, MetricEncoder, NativeHistogram, NativeHistogramBuckets, prometheus_protobuf,
+};
 use prometheus_client::metrics::MetricType::{self, Counter, Gauge, Histogram};
 use prometheus_client::registry::Registry;
 
+use crate::native;
 use crate::plane::Plane;
 use crate::ready::ReadyRoute;
 use crate::routing::Routing;
 use crate::stats::{BOUNDS, Stats};
 
-/// The media types of what [`render`] and [`as_prometheus_text`] return.
+/// The media types of what [`render`], [`as_prometheus_text`] and [`render_protobuf`] return.
 pub(crate) const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 pub(crate) const PROMETHEUS_TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+pub(crate) const PROMETHEUS_PROTOBUF: &str =
+    "application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily; encoding=delimited";
 
 /// Words for classes of status; requests whose client left before an answer have none.
 const CLASSES: [&str; 6] = ["none", "1xx", "2xx", "3xx", "4xx", "5xx"];
 
 /// Returns everything that is counted, in OpenMetrics.
 pub(crate) fn render(plane: &Arc<Plane>) -> String {
-    let mut registry = Registry::default();
-    registry.register_collector(Box::new(Metrics(plane.clone())));
+    let registry = registry(plane, false);
     let mut text = String::new();
     // Writing to a string does not fail.
     let _ = prometheus_client::encoding::text::encode(&mut text, &registry);
     text
+}
+
+/// Returns the same in Prometheus' protobuf form, with native histograms.
+pub(crate) fn render_protobuf(plane: &Arc<Plane>) -> Vec<u8> {
+    // Writing to memory does not fail.
+    prometheus_protobuf::encode_to_vec(&registry(plane, true)).unwrap_or_default()
+}
+
+fn registry(plane: &Arc<Plane>, native: bool) -> Registry {
+    let mut registry = Registry::default();
+    registry.register_collector(Box::new(Metrics { plane: plane.clone(), native }));
+    registry
 }
 
 /// Returns the same in the text format 0.0.4, which describes a counter by the name of its samples, `_total` included,
@@ -55,7 +73,11 @@ pub(crate) fn as_prometheus_text(openmetrics: &str) -> String {
 }
 
 #[derive(Debug)]
-struct Metrics(Arc<Plane>);
+struct Metrics {
+    plane: Arc<Plane>,
+    /// Whether histograms are native ones, too.
+    native: bool,
+}
 
 type Labels = Vec<(&'static str, String)>;
 
@@ -81,16 +103,38 @@ fn gauge(mut metric: MetricEncoder, value: f64) -> fmt::Result {
     metric.encode_gauge(&value)
 }
 
-fn histogram(mut metric: MetricEncoder, stats: &Stats) -> fmt::Result {
+/// Returns the counts of a histogram by upper bound, and the sum, in seconds.
+fn buckets(stats: &Stats) -> (Vec<(f64, u64)>, f64) {
     let (counts, sum) = stats.took.counts();
     let bounds = BOUNDS.iter().map(|micros| *micros as f64 / 1e6).chain([f64::INFINITY]);
-    let buckets: Vec<(f64, u64)> = bounds.zip(counts.iter().copied()).collect();
-    metric.encode_histogram::<[(&str, &str); 0]>(sum, counts.iter().sum(), &buckets, None)
+    (bounds.zip(counts).collect(), sum)
+}
+
+fn histogram(mut metric: MetricEncoder, stats: &Stats) -> fmt::Result {
+    let (buckets, sum) = buckets(stats);
+    let count = buckets.iter().map(|(_, count)| count).sum();
+    metric.encode_histogram::<[(&str, &str); 0]>(sum, count, &buckets, None)
+}
+
+/// Writes fine buckets beside the others. Counted is what is in the fine ones: Prometheus takes no histogram whose sums differ.
+fn native_histogram(mut metric: MetricEncoder, stats: &Stats) -> fmt::Result {
+    let (buckets, sum) = buckets(stats);
+    let used = stats.took_native.sparse();
+    let none = NativeHistogramBuckets { spans: &[], deltas: &[] };
+    let native = NativeHistogram {
+        schema: native::SCHEMA,
+        zero_threshold: native::ZERO,
+        zero_count: used.zero,
+        negative: none,
+        positive: NativeHistogramBuckets { spans: &used.spans, deltas: &used.deltas },
+        created: None,
+    };
+    metric.encode_histogram_with_native::<[(&str, &str); 0]>(sum, used.count, &buckets, None, native)
 }
 
 impl Collector for Metrics {
     fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
-        let routing = self.0.routing();
+        let routing = self.plane.routing();
         let rows = stats(&routing);
         let all = || rows.iter().map(|(labels, stats)| (labels.clone(), *stats));
         let classes = all().flat_map(|(labels, stats)| {
@@ -107,6 +151,7 @@ impl Collector for Metrics {
             counter,
         )?;
         let seconds = "Seconds from a request's beginning to the end of its answer";
+        let histogram = if self.native { native_histogram } else { histogram };
         family(encoder, ("http_request_duration_seconds", seconds, Histogram), all(), histogram)?;
         let sum = |of: fn(&Stats) -> u64| all().map(move |(labels, stats)| (labels, of(stats)));
         let retries = sum(|stats| stats.retries.load(Relaxed));
@@ -123,15 +168,15 @@ impl Collector for Metrics {
         )?;
         let sent = sum(|stats| stats.sent.load(Relaxed));
         family(encoder, ("http_response_body_bytes", "Bytes of bodies sent to clients", Counter), sent, counter)?;
-        let refused = self.0.edge.refusals.counts();
-        let peers = self.0.edge.peers.get().into_iter().flat_map(|peers| peers.counts());
+        let refused = self.plane.edge.refusals.counts();
+        let peers = self.plane.edge.peers.get().into_iter().flat_map(|peers| peers.counts());
         let refused = refused.chain(peers.map(|(why, count)| (why.name(), count)));
         let refused = refused.map(|(reason, count)| (vec![("reason", reason.to_owned())], count));
         family(encoder, ("http_requests_refused", "Requests that the gateway refused", Counter), refused, counter)?;
         self.instances(encoder, &routing)?;
         let help = "Version of the route table in force";
         gauge(encoder.encode_descriptor("gateway_route_table_version", help, None, Gauge)?, routing.version as f64)?;
-        let times = self.0.edge.certificates.get().map(|known| known.times()).unwrap_or_default();
+        let times = self.plane.edge.certificates.get().map(|known| known.times()).unwrap_or_default();
         let ends = times.into_iter().filter_map(|(host, times)| Some((vec![("host", host)], times?.ends as f64)));
         let help = "When a certificate ends to be valid, in seconds since the Unix epoch";
         family(encoder, ("tls_certificate_not_after_seconds", help, Gauge), ends, gauge)
@@ -207,7 +252,34 @@ fn stats(routing: &Routing) -> Vec<(Labels, &Stats)> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use tokio::runtime::Handle;
+
     use super::*;
+    use crate::tests::gateway::table;
+
+    #[tokio::test]
+    async fn histograms_are_native_in_protobuf() {
+        let plane = Plane::new(Handle::current());
+        plane.set(Arc::new(table(1, &[(1, 100, &[[127, 0, 0, 1].into()])]))).unwrap();
+        let route = plane.routing().routes[0].clone();
+        for millis in [1000, 500, 0] {
+            route.stats(1).unwrap().count(200, Duration::from_millis(millis), 0, 0);
+        }
+        let families = prometheus_protobuf::encode(&registry(&plane, true)).unwrap();
+        let named = |name: &str| families.iter().find(|family| family.name == name).unwrap();
+        let metric = &named("http_request_duration_seconds").metric[0];
+        let labels: Vec<_> = metric.label.iter().map(|label| (label.name.as_str(), label.value.as_str())).collect();
+        assert_eq!(labels, [("service", "web"), ("route", "*/"), ("release", "1")]);
+        let histogram = metric.histogram.as_ref().unwrap();
+        let spans: Vec<_> = histogram.positive_span.iter().map(|span| (span.offset, span.length)).collect();
+        assert_eq!((histogram.schema, histogram.zero_count, &spans[..]), (3, 1, &[(-8, 1), (7, 1)][..]));
+        assert_eq!((histogram.sample_count, &histogram.positive_delta[..]), (3, &[1, 0][..]));
+        assert_eq!((histogram.bucket.len(), histogram.bucket.last().unwrap().cumulative_count), (15, 3));
+        assert_eq!(named("http_requests_total").metric[0].counter.as_ref().unwrap().value, 3.0);
+        assert!(!render_protobuf(&plane).is_empty());
+    }
 
     #[test]
     fn counters_are_described_by_the_name_of_their_samples() {

@@ -3,6 +3,8 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
+use crate::native::NativeHistogram;
+
 /// Upper bounds of the buckets in microseconds: 1 ms to 10 s, a third of a decade apart, and two below for answers from memory.
 pub(crate) const BOUNDS: [u64; 14] = [
     250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000, 10_000_000,
@@ -41,6 +43,7 @@ pub(crate) struct Stats {
     /// By class of status: none at all, 1xx to 5xx.
     pub(crate) classes: [AtomicU64; 6],
     pub(crate) took: Histogram,
+    pub(crate) took_native: NativeHistogram,
     pub(crate) retries: AtomicU64,
     pub(crate) hedges: AtomicU64,
     pub(crate) received: AtomicU64,
@@ -53,6 +56,7 @@ impl Stats {
         let class = usize::from(status / 100);
         self.classes[if class < self.classes.len() { class } else { 0 }].fetch_add(1, Relaxed);
         self.took.observe(took);
+        self.took_native.observe(took);
         self.received.fetch_add(received, Relaxed);
         self.sent.fetch_add(sent, Relaxed);
     }

@@ -5,7 +5,7 @@ mod app;
 mod client;
 mod deploys;
 mod frames;
-mod gateway;
+pub(crate) mod gateway;
 mod hedges;
 mod hostile;
 mod http1;

@@ -77,6 +77,11 @@ async fn requests_are_counted_logged_and_traced() {
     ] {
         assert!(text.contains(expected), "{expected} is not in\n{text}");
     }
+    let protobuf = "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited;q=0.6,text/plain;q=0.3";
+    let request = Request::builder().uri("/metrics").header("accept", protobuf);
+    let got = Client::new(metrics, Kind::Close).request(request, "".into()).await.unwrap();
+    assert!(got.headers["content-type"].to_str().unwrap().starts_with("application/vnd.google.protobuf;"), "{got:?}");
+    assert!(got.body.contains("http_request_duration_seconds") && !got.body.contains("# TYPE"), "{}", got.body);
     let mut unix = UnixStream::connect(folder.path().join("run/metrics.sock")).await.unwrap();
     unix.write_all(b"GET /metrics HTTP/1.1\r\nhost: x\r\naccept: application/openmetrics-text;version=1.0.0,text/plain;q=0.5\r\nconnection: close\r\n\r\n").await.unwrap();
     let mut answer = String::new();
