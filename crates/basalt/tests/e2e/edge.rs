@@ -63,14 +63,14 @@ fn tls_metrics_log_and_traffic() {
     assert_eq!(basalt.get("/ping"), (200, "pong".to_owned()));
 
     // Another certificate is taken up without a restart, and connections that are open stay.
-    let print = || {
+    let print = |at: std::net::SocketAddr| {
         sh(&format!(
-            "openssl s_client -connect {https} -servername shop.test </dev/null 2>/dev/null | openssl x509 -noout -serial"
+            "openssl s_client -connect {at} -servername shop.test </dev/null 2>/dev/null | openssl x509 -noout -serial"
         ))
     };
-    let before = print();
+    let before = print(https);
     certify(&folder, "shop.test");
-    wait_until("the new certificate is served", Duration::from_secs(20), || print() != before);
+    wait_until("the new certificate is served", Duration::from_secs(20), || print(https) != before);
     assert_eq!(curl(&format!("{of} {url}/")), "2 200");
 
     // A burst of 100 is granted, and no more.
@@ -104,12 +104,19 @@ fn tls_metrics_log_and_traffic() {
         })
     });
 
-    // What is told once holds: a second `up` needs no options, and other ones are refused.
+    // What is told once holds: a second `up` needs no options. With other ones, the gateway hands over to one that has them,
+    // unless it could not listen.
     basalt.up_path(&path, &[]).expect(0);
-    basalt.up_path(&path, &["--https", "127.0.0.1:1"]).expect(4);
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    basalt.up_path(&path, &["--https", &taken.local_addr().unwrap().to_string()]).expect(4);
+    assert!(print(https).starts_with("serial="));
+    let other = free_address();
+    basalt.up_path(&path, &["--https", &other.to_string()]).expect(0);
+    assert!(print(other).starts_with("serial=") && basalt.get("/ping").0 == 200);
+    // So does a gateway that the keeper starts.
     basalt.kill_role("gateway");
     wait_until("TLS is served again", Duration::from_secs(20), || {
-        basalt.get("/ping").0 == 200 && print().starts_with("serial=")
+        basalt.get("/ping").0 == 200 && print(other).starts_with("serial=")
     });
     basalt.down();
 }
