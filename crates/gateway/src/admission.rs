@@ -10,9 +10,10 @@ use crate::affinity;
 use crate::answer::Answer;
 use crate::edge::{self, Secured};
 use crate::plane::Plane;
-use crate::proxy::{Aim, RequestContext};
+use crate::proxy::RequestContext;
 use crate::ready::{Asked, ReadyRoute};
 use crate::routing::{Destination, Routing, ServiceRouting, bare_host};
+use crate::session::Aim;
 use crate::stats::Reason;
 use crate::trace::TraceContext;
 

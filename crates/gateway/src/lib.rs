@@ -46,6 +46,7 @@ mod receipts;
 mod refusals;
 mod routing;
 mod service;
+mod session;
 mod sockets;
 mod stats;
 mod tables;

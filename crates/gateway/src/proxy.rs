@@ -28,9 +28,9 @@ use crate::http1::over_http2;
 use crate::instance::{InFlight, Instance};
 use crate::limits::Limits;
 use crate::plane::{Begun, Plane};
-use crate::ready::{Asked, ReadyRoute};
+use crate::ready::ReadyRoute;
 use crate::refusals::{Refusal, Refusals};
-use crate::routing::{Destination, Routing};
+use crate::session::{Aim, downstream, host, is_grpc, is_https, is_idempotent, last};
 use crate::stats::Reason;
 use crate::trace::TraceContext;
 use crate::waiting::{self, Stranded};
@@ -90,69 +90,6 @@ pub(crate) struct RequestContext {
     rejected: bool,
     /// What the client is told if this fails.
     stranded: Option<Answer>,
-}
-
-/// What decides where a request goes.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Aim<'a> {
-    local: Option<SocketAddrV4>,
-    pub(crate) asked: Asked<'a>,
-}
-
-impl<'a> Aim<'a> {
-    pub(crate) fn of(session: &'a Session) -> Self {
-        let request = session.req_header();
-        let local = match session.server_addr().and_then(|address| address.as_inet()) {
-            Some(std::net::SocketAddr::V4(address)) => Some(*address),
-            _ => None,
-        };
-        let uri = &request.uri;
-        let asked = Asked {
-            host: host(request),
-            path: uri.path(),
-            query: uri.query(),
-            method: &request.method,
-            headers: &request.headers,
-        };
-        Self { local, asked }
-    }
-
-    /// Whether it arrived at a virtual address.
-    pub(crate) fn is_inside(&self, routing: &Routing) -> bool {
-        self.local.is_some_and(|local| routing.listener(local).is_some())
-    }
-
-    pub(crate) fn find(&self, routing: &Routing) -> Option<Destination> {
-        // At a virtual address the service is fixed, whatever the host.
-        let inside = self.local.and_then(|local| routing.listener(local)).map(|(to, _)| to);
-        inside.or_else(|| routing.find(&self.asked))
-    }
-}
-
-/// Returns the host that a request names.
-fn host(request: &RequestHeader) -> &str {
-    let named = || request.headers.get(header::HOST).and_then(|host| host.to_str().ok());
-    request.uri.authority().map(|authority| authority.as_str()).or_else(named).unwrap_or("")
-}
-
-/// Returns the last line of a field, which is the one that the nearest proxy has written.
-fn last<'s>(session: &'s Session, name: &str) -> Option<&'s str> {
-    session.req_header().headers.get_all(name).iter().next_back()?.to_str().ok()
-}
-
-/// Returns the client's connection, if HTTP/1 is spoken on it.
-fn downstream(session: &Session) -> Option<&Downstream> {
-    session.stream().and_then(|stream| stream.as_any().downcast_ref())
-}
-
-/// Whether a client speaks TLS.
-fn is_https(session: &Session) -> bool {
-    downstream(session).is_some_and(Downstream::is_https) || edge::secured(session).is_some()
-}
-
-/// Whether a request may be sent twice (RFC 9110 §9.2.2).
-fn is_idempotent(session: &Session) -> bool {
-    session.req_header().method.is_idempotent()
 }
 
 impl Proxy {
@@ -550,11 +487,4 @@ fn can_afford(ctx: &RequestContext) -> bool {
 
 fn is_broken(kind: &ErrorType) -> bool {
     matches!(kind, ErrorType::WriteError | ErrorType::ReadError | ErrorType::ConnectionClosed)
-}
-
-/// Whether a request is gRPC, which instances take over HTTP/2 only.
-fn is_grpc(request: &RequestHeader) -> bool {
-    let kind = request.headers.get(header::CONTENT_TYPE);
-    request.version == http::Version::HTTP_2
-        && kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
 }

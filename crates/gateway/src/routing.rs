@@ -22,6 +22,8 @@ pub(crate) struct Routing {
     pub(crate) routes: Vec<Arc<ReadyRoute>>,
     /// Whether a route asks for headers or parameters.
     pub(crate) asks_for_more: bool,
+    /// Whether requests of a route may be hedged.
+    pub(crate) hedges: bool,
     listeners: HashMap<SocketAddrV4, (Destination, Protocol)>,
     hosts: HashMap<String, Paths>,
     /// By what follows the `*` of a wildcard: `.example.com`.
@@ -107,6 +109,7 @@ impl Builder {
         let at = same.partition_point(|other| self.routing.routes[other.route].precedence() >= precedence);
         same.insert(at, to);
         self.routing.asks_for_more |= precedence.1 + precedence.2 > 0;
+        self.routing.hedges |= ready.rules.hedge_after.is_some();
         self.routing.routes.push(Arc::new(ready));
         if let Some(first) = first.filter(|first| first.service != service) {
             let name = |at: usize| self.routing.services[at].service.name.clone();

@@ -11,8 +11,9 @@ use pingora_proxy::Session;
 use crate::access_log::Line;
 use crate::instance::Instance;
 use crate::plane::Plane;
-use crate::proxy::{Aim, RequestContext};
+use crate::proxy::RequestContext;
 use crate::ready::{Asked, ReadyRoute};
+use crate::session::Aim;
 use crate::trace::{Span, TraceContext};
 
 /// What has become of a request.

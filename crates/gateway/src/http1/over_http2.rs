@@ -18,7 +18,7 @@ use super::head;
 use super::short::{self, Passed};
 use crate::connections::Shared;
 use crate::edge;
-use crate::proxy::Aim;
+use crate::session::Aim;
 
 /// How much of an answer may wait in memory: one large read of the short path.
 const WAITING: usize = 64 << 10;
@@ -49,8 +49,11 @@ fn hedgeable(shared: &Shared, session: &mut Session) -> Option<(Ends, Request<Em
     if header.version != Version::HTTP_2 || !matches!(header.method, Method::GET | Method::HEAD) || !bodyless {
         return None;
     }
-    let aim = Aim::of(session);
     let routing = shared.plane.routing();
+    if !routing.hedges {
+        return None;
+    }
+    let aim = Aim::of(session);
     let to = aim.find(&routing).filter(|to| routing.passes_plainly(*to) && !aim.is_inside(&routing))?;
     routing.route(to).rules.hedge_after?;
     let peer = *session.client_addr()?.as_inet()?;

@@ -1,6 +1,6 @@
 //! The short path: a common request is looked at, changed by the word of its route, and passed on right here.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Buf;
@@ -18,7 +18,7 @@ use crate::connections::Shared;
 use crate::forwarded::Forwarded;
 use crate::ready::{Asked, ReadyRoute};
 use crate::refusals::Refusal;
-use crate::routing::{Destination, Routing};
+use crate::session::Aim;
 use crate::trace::TraceContext;
 use crate::watched::{Ended, Seen};
 
@@ -72,19 +72,8 @@ pub(crate) async fn pass_on(mut client: Client, head: &Head, shared: &Shared) ->
     let target = if head.target.is_empty() { "/".to_owned() } else { part(&head.target) };
     let (path, query) = target.split_once('?').map_or((&*target, None), |(path, query)| (path, Some(query)));
     let asked = Asked { query, ..Asked::bare(&host, path, &method) };
-    let local = match client.ends.local {
-        SocketAddr::V4(local) => Some(local),
-        SocketAddr::V6(_) => None,
-    };
-    let find = |routing: &Routing| -> Option<Destination> {
-        // At a virtual address the service is fixed, whatever the host.
-        let inside = local.and_then(|local| routing.listener(local)).map(|(to, _)| to);
-        inside.or_else(|| routing.find(&asked))
-    };
-    let inside = |routing: &Routing| local.is_some_and(|local| routing.listener(local).is_some());
-    let Some(look) = look(shared, &client, head, &asked, &target, whole, find, inside) else {
-        return Passed::NotHere(client);
-    };
+    let aim = Aim::new(Some(client.ends.local), asked);
+    let Some(look) = look(shared, &client, head, &aim, &target, whole) else { return Passed::NotHere(client) };
     client.buffer.advance(whole);
     if client.buffer.is_empty() {
         // The space is given back: idle connections have none.
@@ -104,7 +93,7 @@ pub(crate) async fn pass_on(mut client: Client, head: &Head, shared: &Shared) ->
     client.seen = Seen { received: body as u64, ..Seen::default() };
     let after = match &look.answer {
         Some(answer) => exchange::answer(shared, &mut client, &request, answer).await,
-        None => exchange::run(shared, &mut client, &request, find).await,
+        None => exchange::run(shared, &mut client, &request, |routing| aim.find(routing)).await,
     };
     let ended = Ended {
         asked,
@@ -122,23 +111,14 @@ pub(crate) async fn pass_on(mut client: Client, head: &Head, shared: &Shared) ->
 }
 
 /// Looks at a request; `None` if it is not for the short path.
-#[allow(clippy::too_many_arguments)] // All of it is of one request.
-fn look(
-    shared: &Shared,
-    client: &Client,
-    head: &Head,
-    asked: &Asked<'_>,
-    target: &str,
-    whole: usize,
-    find: impl Fn(&Routing) -> Option<Destination>,
-    inside: impl Fn(&Routing) -> bool,
-) -> Option<Look> {
+fn look(shared: &Shared, client: &Client, head: &Head, aim: &Aim<'_>, target: &str, whole: usize) -> Option<Look> {
+    let asked = &aim.asked;
     let edge = &shared.plane.edge;
     if asked.path.starts_with(acme::CHALLENGES) {
         return None;
     }
     let routing = shared.plane.routing();
-    let found = find(&routing);
+    let found = aim.find(&routing);
     match found {
         Some(to) if routing.passes_plainly(to) => {}
         // Without the headers it can't be told where it goes.
@@ -175,7 +155,7 @@ fn look(
     bytes.extend_from_slice(&client.buffer[head.length..whole]);
     let arrival = Arrival {
         asked: *asked,
-        inside: inside(&routing),
+        inside: aim.is_inside(&routing),
         client: Some(from),
         secure,
         secured,
