@@ -15,6 +15,7 @@ use tokio::io::{DuplexStream, duplex};
 
 use super::client::{Client, Ends};
 use super::head;
+use super::response::MOST_FIELDS;
 use super::short::{self, Passed};
 use crate::connections::Shared;
 use crate::edge;
@@ -102,7 +103,10 @@ async fn serve(mut client: Client, shared: &Shared) -> Result<(), Failure> {
 /// Asks over the connection in memory, and writes the answer to the client.
 async fn ask(session: &mut Session, request: Request<Empty<Bytes>>, ours: DuplexStream) -> Result<(), Failure> {
     let broken = |error: hyper::Error| Some(Error::because(ErrorType::HTTPStatus(502), "on the short path", error));
-    let (mut sender, connection) = http1::handshake(TokioIo::new(ours)).await.map_err(broken)?;
+    let mut builder = http1::Builder::new();
+    // As many as the short path takes of an instance.
+    builder.max_headers(MOST_FIELDS);
+    let (mut sender, connection) = builder.handshake(TokioIo::new(ours)).await.map_err(broken)?;
     let connection = async { connection.await.map_err(broken) };
     let answered = async {
         let response = tokio::select! {
