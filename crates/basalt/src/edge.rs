@@ -125,13 +125,14 @@ impl EdgeArgs {
     /// # Errors
     /// If something else listens there, or the machine does not have the address.
     pub fn can_listen(&self, before: &Self) -> Result<()> {
+        // What is had for one purpose can't be taken over for another while the old gateway finishes.
         let addresses = |args: &Self| [Some(args.http()), args.https, args.metrics];
-        let had = addresses(before);
-        for address in addresses(self).into_iter().flatten().filter(|address| !had.contains(&Some(*address))) {
+        let pairs = addresses(self).into_iter().zip(addresses(before));
+        for address in pairs.filter(|(new, had)| new != had).filter_map(|(new, _)| new) {
             std::net::TcpListener::bind(address).map_err(|error| {
-                CliError::invalid(format!("the gateway can't listen on `{address}`"))
-                    .because(&error)
-                    .help("name another address; the gateway goes on as it was")
+                CliError::invalid(format!("the gateway can't listen on `{address}`")).because(&error).help(
+                    "name another address, or run `basalt down` first if the gateway itself has this one; it goes on as it was",
+                )
             })?;
         }
         Ok(())
@@ -226,7 +227,7 @@ mod tests {
         let (bare, https) = (parse("x".into()), parse(format!("x --https {at}")));
         let error = https.can_listen(&bare).unwrap_err();
         assert!(error.message.contains(&at.to_string()), "{}", error.message);
-        assert!(https.can_listen(&https).is_ok() && parse(format!("x --metrics {at}")).can_listen(&https).is_ok());
+        assert!(https.can_listen(&https).is_ok() && parse(format!("x --metrics {at}")).can_listen(&https).is_err());
         drop(taken);
         assert!(https.can_listen(&bare).is_ok());
     }

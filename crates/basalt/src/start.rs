@@ -104,7 +104,8 @@ async fn started(data: &Data, edge: &EdgeArgs, renewed: bool) -> Result<Client> 
     }
     // A gateway that is asked to hand over still answers for a moment: its successor is another process.
     let old = if renewed { hand_over(data)? } else { None };
-    while UnixStream::connect(data.socket("gateway")).is_err() || old.is_some() && pid(data, "gateway") == old {
+    // Its metrics are there once it listens everywhere that it was told to.
+    while UnixStream::connect(data.socket("metrics")).is_err() || old.is_some() && pid(data, "gateway") == old {
         if waited >= WITHIN {
             return Err(unstarted(data));
         }
@@ -132,7 +133,8 @@ fn pid(data: &Data, role: &str) -> Option<Pid> {
 
 /// Says which process does not answer, with the end of its log.
 fn unstarted(data: &Data) -> CliError {
-    let silent = |role: &&str| UnixStream::connect(data.socket(role)).is_err();
+    let socket = |role: &str| data.socket(if role == "gateway" { "metrics" } else { role });
+    let silent = |role: &&str| UnixStream::connect(socket(role)).is_err();
     let role = ["keeper", "controller", "gateway"].into_iter().find(silent).unwrap_or("controller");
     let mut error = CliError::unreachable(format!("the {role} does not answer within {} s", WITHIN.as_secs()));
     let log = std::fs::read_to_string(data.logs().join(format!("{role}.log"))).unwrap_or_default();

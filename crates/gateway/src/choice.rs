@@ -74,10 +74,25 @@ impl Routing {
 
     /// Returns whether another healthy instance could take over from those that have failed.
     pub(crate) fn has_another(&self, to: Destination, attempts: &Attempts, but: &Arc<Instance>) -> bool {
-        let releases = self.services[to.service].releases.iter().filter(|release| release.has_port(to.port));
+        self.others(to, attempts, but).next().is_some()
+    }
+
+    /// Returns whether one of them is of the same release.
+    pub(crate) fn has_sibling(&self, to: Destination, attempts: &Attempts, of: &Arc<Instance>) -> bool {
+        self.others(to, attempts, of).any(|other| other.id.release() == of.id.release())
+    }
+
+    /// Returns the healthy instances that have not failed.
+    fn others<'r>(
+        &'r self,
+        to: Destination,
+        attempts: &'r Attempts,
+        but: &'r Arc<Instance>,
+    ) -> impl Iterator<Item = &'r Arc<Instance>> {
+        let releases = self.services[to.service].releases.iter().filter(move |release| release.has_port(to.port));
         releases
             .flat_map(|release| &release.instances)
-            .any(|other| other.is_healthy() && !Arc::ptr_eq(other, but) && !attempts.has_failed(other))
+            .filter(move |other| other.is_healthy() && !Arc::ptr_eq(other, but) && !attempts.has_failed(other))
     }
 }
 

@@ -2,7 +2,6 @@
 
 use std::net::SocketAddrV4;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use basalt_model::{Health, HealthCheck, Millis};
@@ -65,7 +64,7 @@ impl Streak {
 /// Takes the verdict of checks that are made elsewhere.
 pub(crate) fn told(instance: &Instance, healthy: Option<bool>) {
     // A suspicion from a broken connection holds until the connection is possible again, whatever was told before.
-    if instance.suspected_port.load(Relaxed) == 0 {
+    if instance.suspected_at().is_none() {
         instance.judge(healthy);
     }
     instance.told(healthy);
@@ -123,18 +122,23 @@ async fn ask(instance: &Instance) -> (bool, String) {
     }
 }
 
+/// Returns where it is suspected, without holding on to it.
+fn suspected(instance: &Instance) -> Option<probe::At> {
+    *instance.suspected_at()
+}
+
 /// For instances whose checks are made elsewhere: after a broken connection, waits until connecting is possible again.
 async fn clear_suspicions(instance: &Instance) {
     loop {
         instance.suspected.notified().await;
         let mut pause = FIRST_PAUSE;
-        // A port of 0 is no suspicion: a connection was lost, and new ones are possible.
-        while let Some(port) = u16::try_from(instance.suspected_port.load(Relaxed)).ok().filter(|port| *port > 0) {
+        // Where there is none, a connection was lost, and new ones are possible.
+        while let Some(at) = suspected(instance) {
             sleep(Duration::from_millis(pause.0)).await;
             pause = Millis(pause.0 * 2).min(instance.health.interval.max(FIRST_PAUSE));
             let timeout = Duration::from_millis(instance.health.timeout.0);
-            if probe::tcp(SocketAddrV4::new(instance.address, port).into(), timeout).await.is_ok() {
-                instance.suspected_port.store(0, Relaxed);
+            if probe::tcp(at, timeout).await.is_ok() {
+                *instance.suspected_at() = None;
                 instance.judge(instance.was_told());
             }
         }

@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::*};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use basalt_model::{Health, InstanceId, Port};
@@ -12,6 +12,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use crate::http1::pool::Pool;
+use crate::probe;
 use crate::receipts::{Drain, Receipt};
 use crate::service::Service;
 
@@ -30,8 +31,8 @@ pub(crate) struct Instance {
     pub(crate) service: Arc<Service>,
     /// Wakes the checker: a request has met a broken connection.
     pub(crate) suspected: Notify,
-    /// The port at which it was met.
-    pub(crate) suspected_port: AtomicU64,
+    /// Where it was met.
+    pub(crate) suspected_at: Mutex<Option<probe::At>>,
     /// Connections to it that wait for their next request.
     pub(crate) pool: Pool,
     /// Time that what is in flight has once the table no longer names it.
@@ -100,7 +101,7 @@ impl Instance {
             health_port,
             service,
             suspected: Notify::new(),
-            suspected_port: AtomicU64::new(0),
+            suspected_at: Mutex::default(),
             pool: Pool::default(),
             drain,
             draining: OnceLock::new(),
@@ -161,12 +162,17 @@ impl Instance {
         *self.last_probe.lock().unwrap_or_else(PoisonError::into_inner) = Some(text);
     }
 
-    /// Marks it unhealthy because a request met a broken connection at `port`; checks bring it back.
-    pub(crate) fn suspect(&self, port: u16, what: &str) {
-        self.suspected_port.store(port.into(), Relaxed);
-        self.note_probe(format!("a request found port {port} broken: {what}"));
+    /// Marks it unhealthy because a request met a broken connection; checks bring it back.
+    pub(crate) fn suspect(&self, at: probe::At, what: &str) {
+        *self.suspected_at() = Some(at);
+        self.note_probe(format!("a request found port {} broken: {what}", at.address.port()));
         self.judge(Some(false));
         self.suspected.notify_one();
+    }
+
+    /// Returns where a request has met a broken connection, until one is possible there again.
+    pub(crate) fn suspected_at(&self) -> MutexGuard<'_, Option<probe::At>> {
+        self.suspected_at.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Returns how long it has been healthy; `None` if it never was.

@@ -344,13 +344,12 @@ impl ProxyHttp for Proxy {
         if let Some(in_flight) = ctx.in_flight.take() {
             in_flight.count_error();
             let instance = in_flight.instance().clone();
-            let port = ctx.address.map_or(0, |address| address.port());
             // Who refuses connections is not there, even if nobody else is: then requests wait for it, or for its successor.
             let gone = matches!(error.etype(), ErrorType::ConnectRefused | ErrorType::ConnectNoRoute);
             // Who takes too long has a full queue, which may be shorter soon.
             let late = *error.etype() == ErrorType::ConnectTimedout;
-            if gone || another && late {
-                instance.suspect(port, error.etype().as_str());
+            if let Some(address) = ctx.address.filter(|_| gone || another && late) {
+                instance.suspect(address.into(), error.etype().as_str());
             }
             ctx.attempts.failed.push(instance);
             // Nothing was sent, so any request may go elsewhere, and no instance works twice for it: the budget is spared.
@@ -378,7 +377,9 @@ impl ProxyHttp for Proxy {
                 self.judge(ctx, true);
             }
             if let Some(in_flight) = &ctx.in_flight {
-                in_flight.count_error();
+                if !reused {
+                    in_flight.count_error();
+                }
                 // It may have died: look at once. In-flight requests tell it before the next check does.
                 in_flight.instance().suspected.notify_one();
             }

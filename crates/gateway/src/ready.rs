@@ -106,8 +106,9 @@ impl ReadyRoute {
     /// Returns the fields that all its answers have, with their values, or must not have.
     pub(crate) fn dress(&self, secure: bool) -> impl Iterator<Item = (&HeaderName, Option<&HeaderValue>)> + Clone {
         let declared = self.response_headers.iter().map(|(name, value)| (name, value.as_ref()));
-        // RFC 6797 §7.2: never over a connection without TLS.
-        let hsts = self.hsts.as_ref().filter(|_| secure);
+        // RFC 6797 §7.2: never over a connection without TLS. Of two, browsers would take the first.
+        let own = self.response_headers.iter().any(|(name, _)| name == http::header::STRICT_TRANSPORT_SECURITY);
+        let hsts = self.hsts.as_ref().filter(|_| secure && !own);
         declared.chain(hsts.map(|hsts| (&http::header::STRICT_TRANSPORT_SECURITY, Some(hsts))))
     }
 

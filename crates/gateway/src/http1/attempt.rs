@@ -21,6 +21,7 @@ use crate::connections::Shared;
 use crate::ejection;
 use crate::instance::Instance;
 use crate::plane::Begun;
+use crate::probe;
 use crate::proxy::{CONNECT, IDLE, IDLE_UNSAFE};
 
 /// How much a client may send ahead of its next request.
@@ -40,7 +41,7 @@ impl Try {
     }
 }
 
-/// What can go wrong with an instance.
+/// Why there is no answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Failure {
     /// The instance broke the connection before it answered.
@@ -83,7 +84,8 @@ pub(crate) fn note_refused(begun: &Begun, attempts: &mut Attempts, error: &io::E
     // Who takes too long has a full queue, which may be shorter soon.
     let late = error.kind() == io::ErrorKind::TimedOut;
     if gone || another && late {
-        instance.suspect(begun.address.port(), &error.to_string());
+        let at = probe::At { address: begun.address, proxy_protocol: begun.proxy_protocol };
+        instance.suspect(at, &error.to_string());
     }
     attempts.failed.push(instance.clone());
     gone || late || another
@@ -117,7 +119,9 @@ pub(crate) fn judge(shared: &Shared, one: &Try, asking: &Result<Response, Failur
         Ok(response) if response.status < 500 => {}
         Ok(_) => in_flight.count_error(),
         Err(_) => {
-            in_flight.count_error();
+            if failed.is_some() {
+                in_flight.count_error();
+            }
             // It may have died: look at once. In-flight requests tell it before the next check does.
             in_flight.instance().suspected.notify_one();
         }

@@ -152,13 +152,7 @@ pub(crate) async fn run(
             Failure::Broken | Failure::Bad => {}
         }
         let another = another(&progress);
-        let mut again = request.idempotent && progress.retries < request.retries();
-        if again && another {
-            again = budget.withdraw();
-        } else if !another && request.idempotent && progress.retries > 0 && progress.retries == request.retries() {
-            // Nobody else is left who could be harmed: one more, for whoever comes next.
-            again = true;
-        }
+        let again = request.idempotent && progress.retries < request.retries() && budget.withdraw();
         if !again {
             return fail(shared, client, request, Answer::of(502)).await;
         }

@@ -11,13 +11,14 @@ use tokio::time::sleep;
 
 use super::attempt::{self, Failure, Try};
 use super::client::{Client, Stall};
-use super::exchange::{self, Progress, Request};
+use super::exchange::{Progress, Request};
 use super::response::Response;
 use crate::connections::Shared;
 use crate::plane::Begun;
 use crate::routing::{Destination, Routing};
 
-type Opened = Result<Try, (Begun, io::Error)>;
+/// A second try that was sent; or why not: `None` if an idle connection was closed, which says nothing about its instance.
+type Opened = Result<Try, Option<(Begun, io::Error)>>;
 
 /// The second try.
 enum Second<'r> {
@@ -79,11 +80,18 @@ pub(crate) async fn ask(
             attempt::watch(client, cx).map(|()| Event::Over(Failure::Left))
         });
         match event.await {
-            Event::Over(failure) => return Err(failure),
+            Event::Over(failure) => {
+                if let Second::Asked(other) = second {
+                    give_up(other);
+                }
+                return Err(failure);
+            }
             Event::Due => second = begin(shared, client, request, &find, progress, one),
             Event::Opened(Ok(other)) => second = Second::Asked(other),
-            Event::Opened(Err((begun, error))) => {
-                attempt::note_refused(&begun, &mut progress.attempts, &error, true);
+            Event::Opened(Err(refused)) => {
+                if let Some((begun, error)) = refused {
+                    attempt::note_refused(&begun, &mut progress.attempts, &error, true);
+                }
                 second = Second::Never;
             }
             Event::First(Ok(response)) if !attempt::is_final(&response, request)? => {
@@ -120,7 +128,8 @@ pub(crate) async fn ask(
     }
 }
 
-/// Begins the second try at another instance, if there is one and the budget allows it.
+/// Begins the second try at another instance of the same release, if there is one and the budget allows it. Another release
+/// may have no traffic yet, and the shares of releases are exact.
 fn begin<'r>(
     shared: &Shared,
     client: &mut Client,
@@ -129,20 +138,26 @@ fn begin<'r>(
     progress: &Progress,
     one: &Try,
 ) -> Second<'r> {
-    let another = exchange::has_another(shared, find, &progress.attempts, one.instance());
-    if !another || !one.instance().service.budget.withdraw() {
+    let routing = shared.plane.routing();
+    let sibling = find(&routing).is_some_and(|to| routing.has_sibling(to, &progress.attempts, one.instance()));
+    if !sibling {
         return Second::Never;
     }
+    let release = one.instance().id.release();
     let mut attempts = progress.attempts.clone();
+    attempts.release = Some(release);
     attempts.failed.push(one.instance().clone());
     let Ok(begun) = shared.plane.begin(find, &mut attempts) else { return Second::Never };
+    let same = begun.in_flight.instance().id.release() == release;
+    if !same || !one.instance().service.budget.withdraw() {
+        begun.in_flight.give_back();
+        return Second::Never;
+    }
     client.seen.hedges += 1;
     Second::Opening(Box::pin(async move {
-        let mut other = attempt::open(begun, request.idempotent).await?;
-        match attempt::send(&mut other.upstream, request).await {
-            Ok(()) => Ok(other),
-            Err(_) => Err((other.begun, io::ErrorKind::BrokenPipe.into())),
-        }
+        let mut other = attempt::open(begun, request.idempotent).await.map_err(Some)?;
+        attempt::send(&mut other.upstream, request).await.map_err(|_| None)?;
+        Ok(other)
     }))
 }
 

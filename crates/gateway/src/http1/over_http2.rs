@@ -36,10 +36,11 @@ pub(crate) async fn pass_on(shared: &Shared, session: &mut Session) -> Result<bo
     let secured = edge::secured(session).cloned().map(Arc::new);
     let (ours, theirs) = duplex(WAITING);
     let client = Client { secured, protocol: "HTTP/2.0", ..Client::new(Box::new(theirs), ends) };
-    match tokio::try_join!(serve(client, shared), ask(session, request, ours)) {
-        Ok(_) => Ok(true),
-        Err(None) => Ok(false),
-        Err(Some(error)) => Err(error),
+    // Both to their end: when the client leaves, what has become of its request is still written down.
+    match tokio::join!(serve(client, shared), ask(session, request, ours)) {
+        (Ok(()), Ok(())) => Ok(true),
+        (Err(None), _) | (_, Err(None)) => Ok(false),
+        (Err(Some(error)), _) | (_, Err(Some(error))) => Err(error),
     }
 }
 

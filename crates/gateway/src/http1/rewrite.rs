@@ -39,9 +39,11 @@ fn tells_of_client(name: &str) -> bool {
     }
 }
 
-/// Whether `Connection` says that a field ends here. Framing and `Host` never do, whatever a client says.
+/// Whether `Connection` says that a field ends here. Framing and `Host` never do, whoever says so.
 fn is_nominated(fields: &[Header<'_>], name: &str) -> bool {
-    let stays = |name: &str| name.eq_ignore_ascii_case("content-length") || name.eq_ignore_ascii_case("host");
+    let stays = |name: &str| {
+        ["content-length", "transfer-encoding", "host"].iter().any(|other| name.eq_ignore_ascii_case(other))
+    };
     let lists = fields.iter().filter(|field| field.name.eq_ignore_ascii_case("connection"));
     let mut tokens = lists.flat_map(|field| field.value.split(|b| *b == b',').map(<[u8]>::trim_ascii));
     !stays(name) && tokens.any(|token| token.eq_ignore_ascii_case(name.as_bytes()))
@@ -306,7 +308,8 @@ mod tests {
             "HTTP/1.1 200 Fine\r\nContent-Length: 2\r\n\r\n",
         );
         check(
-            "HTTP/1.0 404 Not Found\r\nTransfer-Encoding: chunked\r\n\r\n".replace("1.0", "1.1").as_str(),
+            // Framing stays, whoever names it.
+            "HTTP/1.1 404 Not Found\r\nConnection: Transfer-Encoding\r\nTransfer-Encoding: chunked\r\n\r\n",
             true,
             "HTTP/1.1 404 Not Found\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n",
         );

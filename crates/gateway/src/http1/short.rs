@@ -60,19 +60,39 @@ pub(crate) async fn pass_on(mut client: Client, head: &Head, shared: &Shared) ->
     let Ok(method) = Method::from_bytes(&client.buffer[head.method.clone()]) else { return Passed::NotHere(client) };
     let began = Instant::now();
     let whole = head.length + body;
-    while client.buffer.len() < whole {
+    let refused = loop {
+        if client.buffer.len() >= whole {
+            break None;
+        }
         match tokio::time::timeout(shared.limits.body, client.fill()).await {
             Ok(Ok(true)) => {}
-            Ok(_) => return Passed::Left,
-            Err(_) => return Passed::Refused(client, Refusal::SlowBody),
+            Ok(_) => break Some(None),
+            Err(_) => break Some(Some(Refusal::SlowBody)),
         }
-    }
+    };
     let part = |range: &std::ops::Range<usize>| String::from_utf8_lossy(&client.buffer[range.clone()]).into_owned();
     let host = part(&head.host);
     let target = if head.target.is_empty() { "/".to_owned() } else { part(&head.target) };
     let (path, query) = target.split_once('?').map_or((&*target, None), |(path, query)| (path, Some(query)));
     let asked = Asked { query, ..Asked::bare(&host, path, &method) };
     let aim = Aim::new(Some(client.ends.local), asked);
+    if let Some(refusal) = refused {
+        let routing = shared.plane.routing();
+        let received = client.buffer.len().saturating_sub(head.length) as u64;
+        let ended = Ended {
+            asked,
+            protocol: client.protocol,
+            client: Some(client.ends.peer.ip()),
+            route: aim.find(&routing).map(|to| routing.route(to)),
+            trace: None,
+            referrer: None,
+            user_agent: None,
+            took: began.elapsed(),
+            seen: Seen { status: refusal.and_then(Refusal::status).unwrap_or(0), received, ..Seen::default() },
+        };
+        ended.write_down(&shared.plane);
+        return refusal.map_or(Passed::Left, |refusal| Passed::Refused(client, refusal));
+    }
     let Some(look) = look(shared, &client, head, &aim, &target, whole) else { return Passed::NotHere(client) };
     client.buffer.advance(whole);
     if client.buffer.is_empty() {
