@@ -4,7 +4,7 @@ use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 
 use crate::harness::{Basalt, Stack};
-use crate::measure::{median, resident, run};
+use crate::measure::{command, median, resident, run, run_to_end};
 use crate::peers::{Doors, PEERS, certify};
 use crate::table::Row;
 
@@ -29,19 +29,23 @@ struct Client {
 
 const CLIENTS: [Client; 7] = [
     client("keep-alive, small body", 4, |to, s| wrk(to.plain, s, "-c64", "/")),
-    client("a connection for each request", 2, |to, s| wrk(to.plain, s, "-c64 -H Connection:close", "/")),
+    client("a connection for each request", 2, |to, s| wrk_to(&plain(to), s, "-c64", &[CLOSE])),
     client("bodies of 1 MiB", 2, |to, s| wrk(to.plain, s, "-c16", "/file?/large")),
-    client("TLS, keep-alive, small body", 3, |to, s| wrk_to(&secure(to), s, "-c64")),
-    client("TLS, a connection for each request", 2, |to, s| wrk_to(&secure(to), s, "-c64 -H Connection:close")),
+    client("TLS, keep-alive, small body", 3, |to, s| wrk_to(&secure(to), s, "-c64", &[])),
+    client("TLS, a connection for each request", 2, |to, s| wrk_to(&secure(to), s, "-c64", &[CLOSE])),
     client("TLS, HTTP/2, small body", 2, |to, s| h2load(&secure(to), s)),
-    Client {
-        both_in_clear: true,
-        ..client("cleartext HTTP/2, small body", 2, |to, s| h2load(&format!("http://{}/", to.plain), s))
-    },
+    Client { both_in_clear: true, ..client("cleartext HTTP/2, small body", 2, |to, s| h2load(&plain(to), s)) },
 ];
 
 const fn client(name: &'static str, seconds: u32, rate: fn(Doors, u32) -> Rate) -> Client {
     Client { name, seconds, rate, both_in_clear: false }
+}
+
+/// With the blank: `wrk` passes over a header without it, and says nothing.
+const CLOSE: &str = "Connection: close";
+
+fn plain(doors: Doors) -> String {
+    format!("http://{}/", doors.plain)
 }
 
 fn secure(doors: Doors) -> String {
@@ -108,11 +112,15 @@ fn idle(pid: u32, address: SocketAddr) -> f64 {
 
 /// Asks one path of a server over HTTP/1.1.
 pub fn wrk(address: SocketAddr, seconds: u32, options: &str, path: &str) -> Rate {
-    wrk_to(&format!("http://{address}{path}"), seconds, options)
+    wrk_to(&format!("http://{address}{path}"), seconds, options, &[])
 }
 
-fn wrk_to(url: &str, seconds: u32, options: &str) -> Rate {
-    let out = run(&format!("wrk -t1 -d{seconds}s --latency {options} {url}"));
+fn wrk_to(url: &str, seconds: u32, options: &str, headers: &[&str]) -> Rate {
+    let mut wrk = command(&format!("wrk -t1 -d{seconds}s --latency {options} {url}"));
+    for header in headers {
+        wrk.args(["-H", header]);
+    }
+    let out = run_to_end(wrk);
     let value =
         |name: &str| out.lines().find_map(|line| line.trim().strip_prefix(name)).map(|rest| rest.trim().to_owned());
     let per_second = value("Requests/sec:").and_then(|text| text.parse().ok()).unwrap_or_else(|| panic!("{out}"));

@@ -38,8 +38,16 @@ pub fn command(line: &str) -> Command {
 /// # Panics
 /// If it fails.
 pub fn run(line: &str) -> String {
-    let output = output(line);
-    assert!(output.status.success(), "`{line}`: {}", String::from_utf8_lossy(&output.stderr));
+    run_to_end(command(line))
+}
+
+/// Runs a command to its end and returns its standard output.
+///
+/// # Panics
+/// If it fails.
+pub fn run_to_end(mut command: Command) -> String {
+    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
