@@ -8,19 +8,10 @@ use std::path::Path;
 use super::child::FIRST_ID;
 use crate::root::{RootError, at, attach, clone_mount, make_dir, new_mount};
 use crate::sys;
-use crate::tree::{MASKED, READ_ONLY};
+use crate::tree::{LINKS, MASKED, READ_ONLY};
 
 /// Devices that know nothing of the machine (OCI runtime spec, "Default Devices").
 const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
-
-/// Links of every `/dev`.
-const LINKS: [(&str, &str); 5] = [
-    ("/proc/self/fd", "fd"),
-    ("/proc/self/fd/0", "stdin"),
-    ("/proc/self/fd/1", "stdout"),
-    ("/proc/self/fd/2", "stderr"),
-    ("pts/ptmx", "ptmx"),
-];
 
 /// The group of terminals on every distribution.
 const TTY_GROUP: u32 = 5;
