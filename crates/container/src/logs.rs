@@ -1,28 +1,30 @@
-//! What instances say: kept as JSON lines with time and stream in `DATA/logs/SERVICE/INSTANCE.log`.
+//! What instances say: kept as they wrote it, a file for each stream, with the times beside it.
+//!
+//! `DATA/logs/SERVICE/INSTANCE/STREAM.N.log` holds the bytes. Beside it, `….times` says in lines of `END AT` that what
+//! is before byte END had come by AT (milliseconds since 1970). The higher N, the newer.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::fs::{File, OpenOptions};
-use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
-use basalt_model::{InstanceId, Millis};
+use basalt_model::{InstanceId, Millis, Name};
 use serde::{Deserialize, Serialize};
 
-/// A file is put aside when it reaches 10 MiB: small enough to open in an editor, days of a quiet service.
-const LONGEST_FILE: u64 = 10 << 20;
+/// How many files there are per instance and stream, the one in use included.
+pub(crate) const FILES: u32 = 3;
 
-/// How many files there are per instance, the one in use included: a chatty instance has at most 30 MiB.
-const FILES: u32 = 3;
-
-/// A longer line is kept in pieces: 16 KiB is what container engines cut at, and few programs write more in one.
+/// A longer line is shown in pieces: 16 KiB is what container engines cut at, and few programs write more in one.
 const LONGEST_LINE: usize = 16 << 10;
 
-/// How many last lines are kept in memory per instance, to be shown when it dies.
+/// How many last lines of an instance are shown when it dies.
 const LAST_LINES: usize = 20;
 
+/// How many instances of a service that have ended keep their logs: some updates of a large service.
+const ENDED: usize = 100;
+
 /// Where a line was written to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Stream {
     /// Standard output.
@@ -34,7 +36,7 @@ pub enum Stream {
 /// One line.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogLine {
-    /// When its end was read.
+    /// When its end had come.
     pub at: Millis,
     /// Where it was written to.
     pub stream: Stream,
@@ -76,20 +78,22 @@ pub fn read(data: &Path, filter: &Filter, tail: Option<usize>) -> io::Result<Vec
     Ok(Follow::new(data, filter.clone()).start(tail)?.0)
 }
 
-/// Returns the last `n` lines of an instance, without time and stream; empty if there is no log.
-pub fn last_lines(data: &Path, id: &InstanceId, n: usize) -> Vec<String> {
-    let filter = Filter { services: Vec::new(), instance: Some(id.clone()) };
-    let lines = read(data, &filter, Some(n)).unwrap_or_default();
-    lines.into_iter().map(|l| l.line.line).collect()
-}
-
 /// Goes along with logs that grow. Ask [`Follow::more`] as often as new lines should be seen.
 #[derive(Debug)]
 pub struct Follow {
     data: PathBuf,
     filter: Filter,
-    /// Per instance: which file (inode) was read how far.
-    places: BTreeMap<InstanceId, (u64, u64)>,
+    /// Per instance and stream: which file was read how far.
+    places: BTreeMap<(InstanceId, Stream), (u32, Place)>,
+}
+
+/// How far a file was read.
+#[derive(Debug, Default, Clone, Copy)]
+struct Place {
+    /// The first byte of the next line.
+    byte: u64,
+    /// Where in the times its own is found, or further on.
+    time: u64,
 }
 
 impl Follow {
@@ -103,21 +107,7 @@ impl Follow {
     /// # Errors
     /// If a log can't be read.
     pub fn start(mut self, tail: Option<usize>) -> io::Result<(Vec<InstanceLine>, Self)> {
-        let mut lines = Vec::new();
-        for (id, path) in self.files()? {
-            let mut own = Vec::new();
-            for n in (1..FILES).rev() {
-                own.extend(read_from(&aside(&path, n), 0)?.0);
-            }
-            let (newest, end) = read_from(&path, 0)?;
-            own.extend(newest);
-            if let Ok(meta) = std::fs::metadata(&path) {
-                self.places.insert(id.clone(), (meta.ino(), end));
-            }
-            let skip = tail.map_or(0, |n| own.len().saturating_sub(n));
-            lines.extend(own.into_iter().skip(skip).map(|line| InstanceLine { instance: id.clone(), line }));
-        }
-        lines.sort_by_key(|l| l.line.at);
+        let mut lines = self.more()?;
         let skip = tail.map_or(0, |n| lines.len().saturating_sub(n));
         Ok((lines.split_off(skip), self))
     }
@@ -128,43 +118,125 @@ impl Follow {
     /// If a log can't be read.
     pub fn more(&mut self) -> io::Result<Vec<InstanceLine>> {
         let mut lines = Vec::new();
-        for (id, path) in self.files()? {
-            let (inode, end) = self.places.get(&id).copied().unwrap_or_default();
-            let Ok(meta) = std::fs::metadata(&path) else { continue };
-            let mut own = Vec::new();
-            let mut from = 0;
-            if inode == meta.ino() {
-                from = end;
-            } else if inode != 0 && std::fs::metadata(aside(&path, 1)).is_ok_and(|m| m.ino() == inode) {
-                own.extend(read_from(&aside(&path, 1), end)?.0);
+        for part in parts(&self.data, &self.filter)? {
+            let (number, place) = self.places.entry((part.id.clone(), part.stream)).or_default();
+            if part.number < *number {
+                continue;
             }
-            let (newest, end) = read_from(&path, from)?;
-            own.extend(newest);
-            self.places.insert(id.clone(), (meta.ino(), end));
-            lines.extend(own.into_iter().map(|line| InstanceLine { instance: id.clone(), line }));
+            if part.number > *number {
+                (*number, *place) = (part.number, Place::default());
+            }
+            let own = read_from(&part, place)?;
+            lines.extend(own.into_iter().map(|line| InstanceLine { instance: part.id.clone(), line }));
         }
+        // Lines of the same time stay in the order of their instances.
         lines.sort_by_key(|l| l.line.at);
         Ok(lines)
     }
+}
 
-    fn files(&self) -> io::Result<Vec<(InstanceId, PathBuf)>> {
-        let mut files = Vec::new();
-        for service in entries(&self.data.join("logs"))? {
-            if !service.is_dir() {
-                continue;
-            }
-            for path in entries(&service)? {
-                let name = path.file_name().and_then(|n| n.to_str()).and_then(|n| n.strip_suffix(".log"));
-                let Some(id) = name.and_then(|n| n.parse::<InstanceId>().ok()) else { continue };
-                if self.filter.wants(&id) {
-                    files.push((id, path));
-                }
-            }
-        }
-        // Lines of the same time stay in the order of their instances.
-        files.sort();
-        Ok(files)
+/// Returns what an instance said last, since a time; empty if there is no log.
+pub(crate) fn last_lines(data: &Path, id: &InstanceId, since: Millis) -> Vec<String> {
+    let mut lines = Vec::new();
+    for part in parts_of(data, id).unwrap_or_default() {
+        let size = std::fs::metadata(&part.bytes).map_or(0, |m| m.len());
+        let mut place = Place { byte: size.saturating_sub((LAST_LINES * LONGEST_LINE) as u64), time: 0 };
+        let within = usize::from(place.byte > 0);
+        // The first may be the end of a line only.
+        lines.extend(read_from(&part, &mut place).unwrap_or_default().into_iter().skip(within));
     }
+    lines.retain(|line| line.at >= since);
+    lines.sort_by_key(|line| line.at);
+    let skip = lines.len().saturating_sub(LAST_LINES);
+    lines.into_iter().skip(skip).map(|line| line.line).collect()
+}
+
+/// Removes what the longest-ended instances of a service have said, if there are many; `runs` tells those that have not ended.
+pub(crate) fn prune(data: &Path, service: &Name, runs: impl Fn(&InstanceId) -> bool) -> io::Result<()> {
+    let mut ended = entries(&data.join("logs").join(service.as_str()))?;
+    ended.retain(|dir| id_of(dir).is_some_and(|id| !runs(&id)));
+    let Some(surplus @ 1..) = ended.len().checked_sub(ENDED) else { return Ok(()) };
+    // A file's coming or going, not its growth: the first is when the instance began.
+    ended.sort_by_cached_key(|dir| std::fs::metadata(dir).and_then(|m| m.modified()).ok());
+    ended[..surplus].iter().try_for_each(std::fs::remove_dir_all)
+}
+
+/// One file of what an instance has written to one stream, and its times.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Part {
+    id: InstanceId,
+    stream: Stream,
+    pub(crate) number: u32,
+    pub(crate) bytes: PathBuf,
+    pub(crate) times: PathBuf,
+}
+
+impl Part {
+    pub(crate) fn new(data: &Path, id: &InstanceId, stream: Stream, number: u32) -> Self {
+        let dir = dir(data, id);
+        let path = |kind: &str| dir.join(format!("{}.{number}.{kind}", stream.name()));
+        Self { id: id.clone(), stream, number, bytes: path("log"), times: path("times") }
+    }
+
+    /// Returns the newest of an instance and stream.
+    pub(crate) fn newest(data: &Path, id: &InstanceId, stream: Stream) -> io::Result<Option<Self>> {
+        Ok(parts_of(data, id)?.into_iter().rfind(|part| part.stream == stream))
+    }
+
+    pub(crate) fn remove(&self) -> io::Result<()> {
+        std::fs::remove_file(&self.bytes)?;
+        std::fs::remove_file(&self.times)
+    }
+}
+
+impl Stream {
+    pub(crate) const ALL: [Self; 2] = [Self::Stdout, Self::Stderr];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Stdout => "stdout",
+            Self::Stderr => "stderr",
+        }
+    }
+}
+
+fn dir(data: &Path, id: &InstanceId) -> PathBuf {
+    data.join("logs").join(id.service().as_str()).join(id.to_string())
+}
+
+fn id_of(dir: &Path) -> Option<InstanceId> {
+    dir.file_name()?.to_str()?.parse().ok()
+}
+
+/// Returns all parts that are wanted, those of an instance and stream from the oldest on.
+fn parts(data: &Path, filter: &Filter) -> io::Result<Vec<Part>> {
+    let ids = match &filter.instance {
+        Some(id) => vec![id.clone()],
+        None => {
+            let mut ids = Vec::new();
+            for service in entries(&data.join("logs"))?.iter().filter(|path| path.is_dir()) {
+                ids.extend(entries(service)?.iter().filter_map(|dir| id_of(dir)));
+            }
+            ids.sort();
+            ids
+        }
+    };
+    let mut parts = Vec::new();
+    for id in ids.iter().filter(|id| filter.wants(id)) {
+        parts.extend(parts_of(data, id)?);
+    }
+    Ok(parts)
+}
+
+fn parts_of(data: &Path, id: &InstanceId) -> io::Result<Vec<Part>> {
+    let part = |path: PathBuf| {
+        let (stream, number) = path.file_name()?.to_str()?.strip_suffix(".log")?.split_once('.')?;
+        let stream = Stream::ALL.into_iter().find(|s| s.name() == stream)?;
+        Some(Part::new(data, id, stream, number.parse().ok()?))
+    };
+    let mut parts: Vec<Part> = entries(&dir(data, id))?.into_iter().filter_map(part).collect();
+    parts.sort();
+    Ok(parts)
 }
 
 fn entries(dir: &Path) -> io::Result<Vec<PathBuf>> {
@@ -175,181 +247,67 @@ fn entries(dir: &Path) -> io::Result<Vec<PathBuf>> {
     }
 }
 
-/// Reads whole lines from an offset on; returns them and the offset behind the last. An absent file has none.
-fn read_from(path: &Path, from: u64) -> io::Result<(Vec<LogLine>, u64)> {
-    let mut file = match File::open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok((Vec::new(), 0)),
-        Err(error) => return Err(error),
+/// Reads whole lines from a place on, and moves that behind the last. What has no time yet is left for later.
+fn read_from(part: &Part, place: &mut Place) -> io::Result<Vec<LogLine>> {
+    let open = |path: &Path| match File::open(path) {
+        Ok(file) => Ok(Some(file)),
+        // Removed just now.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
     };
-    file.seek(SeekFrom::Start(from))?;
-    let mut reader = BufReader::new(file.take(LONGEST_FILE * 2));
-    let (mut lines, mut end, mut line) = (Vec::new(), from, Vec::new());
-    while reader.read_until(b'\n', &mut line)? > 0 && line.ends_with(b"\n") {
-        end += line.len() as u64;
-        // A line cut off by a power loss is passed over.
-        lines.extend(serde_json::from_slice::<LogLine>(&line).ok());
+    let (Some(mut bytes), Some(mut times)) = (open(&part.bytes)?, open(&part.times)?) else { return Ok(Vec::new()) };
+    if bytes.metadata()?.len() <= place.byte {
+        return Ok(Vec::new());
+    }
+    times.seek(SeekFrom::Start(place.time))?;
+    let times = read_times(BufReader::new(times), place.time)?;
+    let Some(end) = times.last().map(|t| t.end) else { return Ok(Vec::new()) };
+    bytes.seek(SeekFrom::Start(place.byte))?;
+    let mut text = Vec::new();
+    bytes.take(end.saturating_sub(place.byte)).read_to_end(&mut text)?;
+
+    let (mut lines, mut rest, mut time) = (Vec::new(), &text[..], 0);
+    while let Some((line, length)) = next_line(rest) {
+        rest = &rest[length..];
+        place.byte += length as u64;
+        while times[time].end < place.byte {
+            time += 1;
+        }
+        let line = String::from_utf8_lossy(line).trim_end_matches('\r').to_owned();
+        lines.push(LogLine { at: times[time].at, stream: part.stream, line });
+    }
+    // The next line ends no earlier than where that of the last one's time does.
+    place.time = times[time].begins;
+    Ok(lines)
+}
+
+/// Returns the first line without its end, and the length of both; `None` if it is not whole and not long.
+fn next_line(text: &[u8]) -> Option<(&[u8], usize)> {
+    let reach = &text[..text.len().min(LONGEST_LINE)];
+    match reach.iter().position(|byte| *byte == b'\n') {
+        Some(end) => Some((&text[..end], end + 1)),
+        None if reach.len() == LONGEST_LINE => Some((reach, LONGEST_LINE)),
+        None => None,
+    }
+}
+
+/// By when what is before a byte had come.
+struct Time {
+    /// The byte.
+    end: u64,
+    at: Millis,
+    /// Where this is written in the file of times.
+    begins: u64,
+}
+
+/// Reads times from where `begins` is; one that was cut off by a power loss is passed over.
+fn read_times(mut reader: impl BufRead, mut begins: u64) -> io::Result<Vec<Time>> {
+    let (mut times, mut line) = (Vec::new(), String::new());
+    while reader.read_line(&mut line)? > 0 && line.ends_with('\n') {
+        let pair = line.trim_end().split_once(' ').and_then(|(end, at)| Some((end.parse().ok()?, at.parse().ok()?)));
+        times.extend(pair.map(|(end, at)| Time { end, at: Millis(at), begins }));
+        begins += line.len() as u64;
         line.clear();
     }
-    Ok((lines, end))
-}
-
-fn aside(path: &Path, n: u32) -> PathBuf {
-    path.with_extension(format!("log.{n}"))
-}
-
-/// Returns the log of an instance.
-pub(crate) fn path(data: &Path, id: &InstanceId) -> PathBuf {
-    data.join("logs").join(id.service().as_str()).join(format!("{id}.log"))
-}
-
-/// Writes the log of one instance: joins parts of lines, cuts endless ones, and puts full files aside.
-#[derive(Debug)]
-pub(crate) struct LogWriter {
-    path: PathBuf,
-    file: File,
-    size: u64,
-    parts: [Vec<u8>; 2],
-    last: VecDeque<String>,
-}
-
-impl LogWriter {
-    pub(crate) fn open(path: PathBuf) -> io::Result<Self> {
-        if let Some(dir) = path.parent() {
-            std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
-        }
-        let file = append(&path)?;
-        let size = file.metadata()?.len();
-        Ok(Self { path, file, size, parts: [Vec::new(), Vec::new()], last: VecDeque::new() })
-    }
-
-    /// Takes bytes that were read from a stream.
-    pub(crate) fn write(&mut self, at: Millis, stream: Stream, bytes: &[u8]) -> io::Result<()> {
-        let mut part = std::mem::take(&mut self.parts[stream as usize]);
-        let mut text = Vec::new();
-        for byte in bytes {
-            if *byte != b'\n' {
-                part.push(*byte);
-            }
-            if *byte == b'\n' || part.len() >= LONGEST_LINE {
-                self.line(at, stream, &part, &mut text);
-                part.clear();
-            }
-        }
-        self.parts[stream as usize] = part;
-        self.put(&text)
-    }
-
-    /// Writes what is left of lines that were not ended, and returns the last lines.
-    pub(crate) fn finish(mut self, at: Millis) -> io::Result<Vec<String>> {
-        let mut text = Vec::new();
-        for stream in [Stream::Stdout, Stream::Stderr] {
-            let part = std::mem::take(&mut self.parts[stream as usize]);
-            if !part.is_empty() {
-                self.line(at, stream, &part, &mut text);
-            }
-        }
-        self.put(&text)?;
-        Ok(self.last.into())
-    }
-
-    fn line(&mut self, at: Millis, stream: Stream, bytes: &[u8], text: &mut Vec<u8>) {
-        let line = String::from_utf8_lossy(bytes).trim_end_matches('\r').to_owned();
-        if self.last.len() == LAST_LINES {
-            self.last.pop_front();
-        }
-        self.last.push_back(line.clone());
-        // Writing to memory does not fail.
-        let _ = serde_json::to_writer(&mut *text, &LogLine { at, stream, line });
-        text.push(b'\n');
-    }
-
-    fn put(&mut self, text: &[u8]) -> io::Result<()> {
-        if text.is_empty() {
-            return Ok(());
-        }
-        if self.size > 0 && self.size + text.len() as u64 > LONGEST_FILE {
-            for n in (1..FILES).rev() {
-                let from = if n == 1 { self.path.clone() } else { aside(&self.path, n - 1) };
-                match std::fs::rename(from, aside(&self.path, n)) {
-                    Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                    _ => {}
-                }
-            }
-            self.file = append(&self.path)?;
-            self.size = 0;
-        }
-        self.file.write_all(text)?;
-        self.size += text.len() as u64;
-        Ok(())
-    }
-}
-
-fn append(path: &Path) -> io::Result<File> {
-    OpenOptions::new().create(true).append(true).mode(0o600).open(path)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn id(text: &str) -> InstanceId {
-        text.parse().unwrap()
-    }
-
-    fn texts(lines: &[InstanceLine]) -> Vec<&str> {
-        lines.iter().map(|l| l.line.line.as_str()).collect()
-    }
-
-    #[test]
-    fn lines_are_joined_merged_and_followed() {
-        let dir = tempfile::tempdir().unwrap();
-        let open = |i: &str| LogWriter::open(path(dir.path(), &id(i))).unwrap();
-        let (mut a, mut b) = (open("web-1-1"), open("api-1-1"));
-        a.write(Millis(1), Stream::Stdout, b"hel").unwrap();
-        a.write(Millis(2), Stream::Stderr, b"oh\n").unwrap();
-        a.write(Millis(3), Stream::Stdout, b"lo\r\nrest").unwrap();
-        b.write(Millis(2), Stream::Stdout, b"\xffb\n").unwrap();
-        let all = Filter::default();
-        let (lines, mut follow) = Follow::new(dir.path(), all.clone()).start(None).unwrap();
-        assert_eq!(texts(&lines), ["\u{fffd}b", "oh", "hello"]);
-        assert_eq!(lines[1].line.stream, Stream::Stderr);
-        assert_eq!(texts(&read(dir.path(), &all, Some(1)).unwrap()), ["hello"]);
-        let web = Filter { services: vec!["web".into()], instance: None };
-        assert_eq!(texts(&read(dir.path(), &web, None).unwrap()), ["oh", "hello"]);
-        assert!(follow.more().unwrap().is_empty());
-        open("new-1-1").write(Millis(4), Stream::Stdout, b"new\n").unwrap();
-        assert_eq!(a.finish(Millis(5)).unwrap(), ["oh", "hello", "rest"]);
-        assert_eq!(texts(&follow.more().unwrap()), ["new", "rest"]);
-        assert_eq!(last_lines(dir.path(), &id("web-1-1"), 2), ["hello", "rest"]);
-    }
-
-    #[test]
-    fn full_files_are_put_aside_and_the_oldest_dropped() {
-        let dir = tempfile::tempdir().unwrap();
-        let at = path(dir.path(), &id("web-1-1"));
-        let mut log = LogWriter::open(at.clone()).unwrap();
-        let mut follow = Follow::new(dir.path(), Filter::default());
-        let chunk = [vec![b'x'; LONGEST_LINE - 1], b"\n".to_vec()].concat().repeat(32);
-        let mut followed = 0;
-        for n in 0..80 {
-            log.write(Millis(n), Stream::Stdout, &chunk).unwrap();
-            followed += follow.more().unwrap().len();
-        }
-        assert_eq!(followed, 80 * 32);
-        let sizes: Vec<u64> =
-            [at.clone(), aside(&at, 1), aside(&at, 2)].iter().map(|p| p.metadata().unwrap().len()).collect();
-        assert!(sizes.iter().all(|s| *s <= LONGEST_FILE), "{sizes:?}");
-        assert!(!aside(&at, 3).exists());
-    }
-
-    #[test]
-    fn an_endless_line_is_kept_in_pieces() {
-        let dir = tempfile::tempdir().unwrap();
-        let mut log = LogWriter::open(dir.path().join("web-1-1.log")).unwrap();
-        log.write(Millis(1), Stream::Stdout, &vec![b'x'; 3 * LONGEST_LINE + 5]).unwrap();
-        assert!(log.parts[0].len() < LONGEST_LINE);
-        let last = log.finish(Millis(2)).unwrap();
-        assert_eq!(last.iter().map(String::len).collect::<Vec<_>>(), [LONGEST_LINE, LONGEST_LINE, LONGEST_LINE, 5]);
-    }
+    Ok(times)
 }

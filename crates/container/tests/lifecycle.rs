@@ -113,6 +113,29 @@ fn a_killed_keeper_loses_nothing() {
 }
 
 #[test]
+fn a_keeper_may_be_killed_while_much_is_written() {
+    let mut machine = Machine::new();
+    machine.start("a-1-1", 1, machine.release("n=0; while :; do n=$((n+1)); echo line $n; done"));
+    machine.running("a-1-1");
+    for _ in 0..5 {
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        machine.kill_keeper();
+        machine.start_keeper();
+    }
+    machine.stop("a-1-1", 1, Millis::ZERO);
+    machine.ended("a-1-1");
+    let lines = basalt_container::logs::read(&machine.data, &Default::default(), None).unwrap();
+    assert!(lines.len() > 1000);
+    // The oldest may have been dropped, and it was killed in the midst of the last.
+    let number = |line: &str| line.strip_prefix("line ").and_then(|n| n.parse::<usize>().ok()).unwrap();
+    let first = number(&lines[0].line.line);
+    for (n, line) in lines[..lines.len() - 1].iter().enumerate() {
+        assert_eq!(number(&line.line.line), first + n, "every line, each once");
+    }
+    machine.finish();
+}
+
+#[test]
 fn command_checks_run_inside() {
     let mut machine = Machine::new();
     let mut release = machine.release("sleep 0.5; touch /tmp/ready; exec sleep 1000");

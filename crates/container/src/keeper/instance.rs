@@ -11,10 +11,11 @@ use rustix::fs::{CWD, FileType, Mode};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::watch::Receiver;
 
+use super::collector::Collector;
 use super::record::{Probe, Process, Record, Stage, boot_id, start_ticks};
 use super::spare::{self, Spare};
 use super::state::Shared;
-use super::watch::{Collector, Helper, ended, now, sleep_until, wait_status, watchable};
+use super::watch::{Helper, ended, now, sleep_until, wait_status, watchable};
 use crate::cgroup::Cgroup;
 use crate::forwarding;
 use crate::order::{CreateAnswer, CreateOrder, instance_dir};
@@ -65,6 +66,10 @@ async fn create(keeper: &Shared, start: Box<StartInstance>) -> Result<(Record, C
     let (generation, health, release) = (start.generation, start.release.health.clone(), start.release.clone());
     let Spare { place, mut helper } = spare::take(keeper).await.map_err(|e| e.to_string())?;
     keeper.give_place(place.index, &id);
+    let runs = |id: &InstanceId| keeper.with(id, |_| ()).is_some();
+    if let Err(error) = logs::prune(&keeper.data, id.service(), runs) {
+        tracing::warn!(%id, %error, "could not remove old logs");
+    }
     let order = CreateOrder { start: *start, data: keeper.data.clone() };
     let mut record = Record {
         id: id.clone(),
@@ -73,10 +78,10 @@ async fn create(keeper: &Shared, start: Box<StartInstance>) -> Result<(Record, C
         address: place.address,
         admission: order.admission(place.address),
         kill_at: None,
+        begun: now(),
         stage: Stage::Starting,
     };
-    let prepared =
-        prepare(&order, &record).and_then(|dir| Ok((Collector::start(&dir, logs::path(&keeper.data, &id))?, dir)));
+    let prepared = prepare(&order, &record).and_then(|dir| Ok((Collector::start(&dir, &keeper.data, &id)?, dir)));
     let (collector, dir) = match prepared {
         Ok(prepared) => prepared,
         Err(error) => {
@@ -142,7 +147,7 @@ pub(crate) async fn adopt(keeper: Shared, record: Record, stop: Stop) {
     match &record.stage {
         Stage::Running(_) => {
             let dir = instance_dir(&keeper.data, &record.id.to_string());
-            let collector = Collector::start(&dir, logs::path(&keeper.data, &record.id)).ok();
+            let collector = Collector::start(&dir, &keeper.data, &record.id).ok();
             live(keeper, record, collector, stop).await;
         }
         Stage::Starting => {
@@ -203,10 +208,10 @@ async fn live(keeper: Shared, mut record: Record, collector: Option<Collector>, 
         checks.abort();
     }
     let exit = exit_of(&keeper, &record, status);
-    let last_lines = match collector {
-        Some(collector) => collector.finish().await,
-        None => logs::last_lines(&keeper.data, &id, 20),
-    };
+    if let Some(collector) = collector {
+        collector.finish().await;
+    }
+    let last_lines = logs::last_lines(&keeper.data, &id, record.begun);
     end(&keeper, &id, exit, Some((record, last_lines))).await;
 }
 

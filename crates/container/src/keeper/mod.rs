@@ -3,6 +3,7 @@
 //! One thread, one task per instance. What it must not forget is in `DATA/run/instances/ID/`; killed and started again it
 //! adopts everything from there.
 
+mod collector;
 mod instance;
 pub(crate) mod record;
 mod roles;

@@ -24,6 +24,9 @@ pub(crate) struct Record {
     pub(crate) admission: Admission,
     /// When it must be dead, if it was asked to end.
     pub(crate) kill_at: Option<Millis>,
+    /// When it was begun: what its log has from before is of another with the same id.
+    #[serde(default)]
+    pub(crate) begun: Millis,
     pub(crate) stage: Stage,
 }
 

@@ -2,7 +2,6 @@
 
 use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::time::{Duration, SystemTime};
@@ -10,9 +9,7 @@ use std::time::{Duration, SystemTime};
 use basalt_model::Millis;
 use tokio::io::unix::AsyncFd;
 use tokio::net::unix::pipe;
-use tokio::sync::oneshot;
 
-use crate::logs::{LogWriter, Stream};
 use crate::sys;
 
 /// How much is read at once: what a pipe holds (pipe(7)).
@@ -120,72 +117,6 @@ impl Helper {
         let _ = self.child.kill();
         ended(&self.pidfd).await;
         let _ = self.child.wait();
-    }
-}
-
-/// Collects what an instance writes.
-#[derive(Debug)]
-pub(crate) struct Collector {
-    finish: oneshot::Sender<()>,
-    task: tokio::task::JoinHandle<Vec<String>>,
-}
-
-impl Collector {
-    /// Begins to collect from the pipes in an instance's directory.
-    pub(crate) fn start(dir: &Path, log: std::path::PathBuf) -> io::Result<Self> {
-        // Opened for both directions, so that the end of one instance's program is no end of the pipe.
-        let open = |name: &str| {
-            let file = std::fs::OpenOptions::new()
-                .read(true)
-                .write(true)
-                .custom_flags(libc::O_NONBLOCK)
-                .open(dir.join(name))?;
-            pipe::Receiver::from_file(file)
-        };
-        let (stdout, stderr, log) = (open("stdout")?, open("stderr")?, LogWriter::open(log)?);
-        let (finish, finished) = oneshot::channel();
-        Ok(Self { finish, task: tokio::task::spawn_local(collect(stdout, stderr, log, finished)) })
-    }
-
-    /// Collects what is left in the pipes and returns the last lines. To be called after the instance has ended.
-    pub(crate) async fn finish(self) -> Vec<String> {
-        // Fails only if the task has ended.
-        let _ = self.finish.send(());
-        self.task.await.unwrap_or_default()
-    }
-}
-
-async fn collect(
-    stdout: pipe::Receiver,
-    stderr: pipe::Receiver,
-    mut log: LogWriter,
-    mut finished: oneshot::Receiver<()>,
-) -> Vec<String> {
-    let mut chunk = vec![0; CHUNK];
-    loop {
-        let end = tokio::select! {
-            biased;
-            _ = stdout.readable() => false,
-            _ = stderr.readable() => false,
-            _ = &mut finished => true,
-        };
-        for (pipe, stream) in [(&stdout, Stream::Stdout), (&stderr, Stream::Stderr)] {
-            let mut rounds = 0;
-            while let Ok(n @ 1..) = pipe.try_read(&mut chunk) {
-                if let Err(error) = log.write(now(), stream, &chunk[..n]) {
-                    tracing::warn!(%error, "could not write a log");
-                }
-                rounds += 1;
-                // One that writes without pause must not keep the others from being heard.
-                if rounds == 16 && !end {
-                    tokio::task::yield_now().await;
-                    break;
-                }
-            }
-        }
-        if end {
-            return log.finish(now()).unwrap_or_default();
-        }
     }
 }
 
