@@ -152,23 +152,28 @@ async fn keep_connected(
     }
 }
 
+/// Hears and speaks at once: were it deaf while it speaks, and the keeper too, both would wait for ever.
 async fn converse(
     backend: &std::sync::Weak<KeeperBackend>,
     mut reader: Reader,
     mut writer: Writer,
     queue: &mut mpsc::UnboundedReceiver<InstanceAction>,
 ) -> Result<(), WireError> {
-    loop {
-        tokio::select! {
-            message = reader.next::<FromKeeper>() => {
-                let (Some(message), Some(backend)) = (message?, backend.upgrade()) else { return Ok(()) };
-                backend.take(message);
-            }
-            action = queue.recv() => {
-                let Some(action) = action else { return Ok(()) };
-                writer.send(&ToKeeper::Perform(action)).await?;
-            }
+    let hear = async {
+        while let (Some(message), Some(backend)) = (reader.next().await?, backend.upgrade()) {
+            backend.take(message);
         }
+        Ok(())
+    };
+    let speak = async {
+        while let Some(action) = queue.recv().await {
+            writer.send(&ToKeeper::Perform(action)).await?;
+        }
+        Ok(())
+    };
+    tokio::select! {
+        result = hear => result,
+        result = speak => result,
     }
 }
 
@@ -193,5 +198,37 @@ pub async fn shutdown(data: &Path) -> io::Result<()> {
             Some(FromKeeper::Down) | None => return Ok(()),
             Some(_) => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_keeper_that_speaks_first_and_hears_later_is_no_deadlock() {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("keeper.sock");
+        let listener = tokio::net::UnixListener::bind(&socket).unwrap();
+        let backend = KeeperBackend::connect(socket, Arc::new(|| {}), Arc::new(|| {}));
+        let (mut reader, mut writer) = split(listener.accept().await.unwrap().0);
+        writer.send(&FromKeeper::Snapshot(Vec::new())).await.unwrap();
+        while !backend.seen().connected {
+            tokio::task::yield_now().await;
+        }
+        // More each way than a socket holds.
+        let (id, many) = ("web-1-1".parse::<InstanceId>().unwrap(), 20_000);
+        for _ in 0..many {
+            backend.perform(InstanceAction::Forget { id: id.clone(), generation: 1 });
+        }
+        let talk = async {
+            for _ in 0..many {
+                writer.send(&FromKeeper::Changed(id.clone(), None)).await.unwrap();
+            }
+            for _ in 0..many {
+                assert!(reader.next::<ToKeeper>().await.unwrap().is_some());
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), talk).await.expect("both wait for each other");
     }
 }

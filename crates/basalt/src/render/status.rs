@@ -13,12 +13,11 @@ const BAR: usize = 20;
 
 /// Returns the status as a tree: stack, services with their instances, jobs, and what is wrong.
 pub fn status(status: &Status, style: Style) -> String {
-    let Some(stack) = &status.stack else {
-        let mut out = String::from("nothing is applied\n");
-        problems(status, style, &mut out);
-        return out;
-    };
-    let mut root = Node::new(headline(status, stack, style));
+    let mut root = Node::new(match &status.stack {
+        Some(stack) => headline(status, stack, style),
+        None if status.services.is_empty() && status.jobs.is_empty() => "nothing is applied".to_owned(),
+        None => format!("nothing is applied any more; {}", style.paint(Paint::Busy, "what was goes")),
+    });
     for job in &status.jobs {
         root.push(job_node(job, status, style));
     }
@@ -318,6 +317,12 @@ mod tests {
         let mut example: Status = serde_json::from_value(example()).unwrap();
         example.stack = None;
         example.problems.clear();
+        let leaving = status(&example, Style::PLAIN);
+        assert!(
+            leaving.starts_with("nothing is applied any more; what was goes\n") && leaving.contains("web"),
+            "{leaving}"
+        );
+        (example.services, example.jobs) = (Vec::new(), Vec::new());
         assert_eq!(status(&example, Style::PLAIN), "nothing is applied\n");
         example.keeper.connected = false;
         assert!(status(&example, Style::PLAIN).contains("the keeper is not reached"));

@@ -173,21 +173,29 @@ fn bind(path: &Path) -> io::Result<UnixListener> {
 
 type Answer = mpsc::UnboundedSender<FromKeeper>;
 
+/// Hears and speaks at once: were it deaf while it speaks, and the other side too, both would wait for ever.
 async fn converse(keeper: Shared, stream: UnixStream, down: mpsc::UnboundedSender<Answer>) {
     let (mut reader, mut writer) = split(stream);
     let (answer, mut messages) = keeper.listen();
-    loop {
-        tokio::select! {
-            received = reader.next::<ToKeeper>() => match received {
-                Ok(Some(ToKeeper::Perform(action))) => keeper.perform(action),
+    let hear = async {
+        while let Ok(Some(message)) = reader.next().await {
+            match message {
+                ToKeeper::Perform(action) => keeper.perform(action),
                 // Fails only when the keeper is ending.
-                Ok(Some(ToKeeper::Shutdown)) => drop(down.send(answer.clone())),
-                Ok(None) | Err(_) => return,
-            },
-            Some(message) = messages.recv() => if writer.send(&message).await.is_err() {
-                return;
-            },
+                ToKeeper::Shutdown => drop(down.send(answer.clone())),
+            }
         }
+    };
+    let speak = async {
+        while let Some(message) = messages.recv().await {
+            if writer.send(&message).await.is_err() {
+                return;
+            }
+        }
+    };
+    tokio::select! {
+        () = hear => {}
+        () = speak => {}
     }
 }
 
@@ -220,5 +228,41 @@ async fn reap_orphans() {
         // A task that waits for one has had all the time since the last look.
         zombies.iter().filter(|pid| before.contains(pid)).for_each(|pid| sys::reap(*pid));
         before = zombies;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use basalt_model::InstanceId;
+    use basalt_seam::InstanceAction;
+
+    #[test]
+    fn a_controller_that_speaks_first_and_hears_later_is_no_deadlock() {
+        let dir = tempfile::tempdir().unwrap();
+        let network = network(dir.path()).unwrap();
+        let keeper = Keeper::new(dir.path().into(), "basalt".into(), network.clone(), 1);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let talk = async {
+            let (here, there) = UnixStream::pair().unwrap();
+            let (down, _shutdown) = mpsc::unbounded_channel();
+            spawn_local(converse(keeper.clone(), there, down));
+            let (mut reader, mut writer) = split(here);
+            assert!(reader.next::<FromKeeper>().await.unwrap().is_some());
+            // More each way than a socket holds.
+            let (id, many) = ("web-1-1".parse::<InstanceId>().unwrap(), 20_000);
+            (0..many).for_each(|_| keeper.forget(&id));
+            for _ in 0..many {
+                let action = InstanceAction::Forget { id: id.clone(), generation: 1 };
+                writer.send(&ToKeeper::Perform(action)).await.unwrap();
+            }
+            for _ in 0..many {
+                assert!(reader.next::<FromKeeper>().await.unwrap().is_some());
+            }
+        };
+        let within = Duration::from_secs(20);
+        let done = LocalSet::new().block_on(&runtime, async { tokio::time::timeout(within, talk).await });
+        crate::network::release(&network).unwrap();
+        done.expect("both wait for each other");
     }
 }
