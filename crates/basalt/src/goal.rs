@@ -80,11 +80,11 @@ impl Goal {
         Self { after: Some(seq), services: BTreeMap::from([(name.to_owned(), aim)]), jobs: BTreeMap::new() }
     }
 
-    /// Returns the goal that nothing of what `status` shows is left.
-    pub fn of_removal(status: &Status) -> Self {
+    /// Returns the goal that nothing of what `status` shows is left, after event `seq`, if one was written.
+    pub fn of_removal(status: &Status, seq: Option<u64>) -> Self {
         let gone = |name: &String| (name.clone(), Aim::Gone);
         let services = status.services.iter().map(|s| gone(&s.name)).collect();
-        Self { after: None, services, jobs: status.jobs.iter().map(|j| gone(&j.name)).collect() }
+        Self { after: seq, services, jobs: status.jobs.iter().map(|j| gone(&j.name)).collect() }
     }
 
     /// Returns what a status shows of it.

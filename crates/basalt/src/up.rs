@@ -143,18 +143,16 @@ pub async fn down(data: &Data, out: Output) -> Result<Outcome> {
     }
     let client = start::ensure(data, &EdgeArgs::default()).await?;
     let before = asked(client.status().await)?;
-    if before.stack.is_some() {
+    let applied = before.stack.is_some();
+    if applied {
         let plan = asked(client.down().await)?;
         if !out.json() {
             out.text(&format!("{}\n", render::plan(&plan, out.style)))?;
         }
-        let goal = Goal::of_plan(&plan, before.seq);
-        if follow(&client, &goal, before.seq, out).await?.is_none() {
-            return Ok(Outcome::Interrupted);
-        }
-    } else if !before.services.is_empty() || !before.jobs.is_empty() {
-        // An earlier `down` was interrupted: what it began is followed to its end.
-        let goal = Goal::of_removal(&before);
+    }
+    if applied || !before.services.is_empty() || !before.jobs.is_empty() {
+        // Of all that is there, not of the plan: an earlier apply or `down` may still be removing what that does not name.
+        let goal = Goal::of_removal(&before, applied.then_some(before.seq));
         if follow(&client, &goal, before.seq, out).await?.is_none() {
             return Ok(Outcome::Interrupted);
         }

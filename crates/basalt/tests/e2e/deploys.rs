@@ -167,6 +167,16 @@ fn what_the_returning_release_calls_is_still_there() {
 }
 
 #[test]
+fn down_waits_for_what_an_apply_was_still_removing() {
+    let other = "service \"other\" {\n image = image.app\n stop_within = \"1s\"\n env = { IGNORE_TERM = \"1\" }\n port \"http\" { container = 8080 }\n}\n";
+    let mut basalt = Basalt::new();
+    basalt.up(&Stack::new("one", "").instances(1).stack(other).service("connects_to = [service.other]")).expect(0);
+    basalt.up(&Stack::new("two", "").instances(1).env("CRASH", "7")).expect(3);
+    assert_eq!(basalt.service("other")["removing"], true);
+    basalt.down();
+}
+
+#[test]
 fn a_saved_plan_is_refused_once_the_state_has_moved_on() {
     let mut basalt = Basalt::new();
     basalt.up(&Stack::new("one", "").instances(1)).expect(0);
