@@ -165,8 +165,10 @@ Example: basalt diff web 6 7")]
         /// The service
         service: String,
         /// The earlier release
+        #[arg(value_parser = release_number)]
         from: Option<u32>,
         /// The later release
+        #[arg(value_parser = release_number)]
         to: Option<u32>,
     },
     /// Show what was decided and what happened
@@ -178,7 +180,7 @@ Example: basalt diff web 6 7")]
         /// The service
         service: String,
         /// The release to go back to [default: the one kept warm, else the one that served before]
-        #[arg(long, value_name = "N")]
+        #[arg(long, value_name = "N", value_parser = release_number)]
         to: Option<u32>,
         /// Return at once instead of following
         #[arg(long)]
@@ -481,4 +483,22 @@ Example: basalt image pull registry.example.com/team/web:1.2")]
         #[arg(long)]
         repair: bool,
     },
+}
+/// Reads the number of a release, as it is written in all output: `7` or `#7`.
+fn release_number(text: &str) -> Result<u32, String> {
+    let number = text.strip_prefix('#').unwrap_or(text).parse().ok().filter(|number| *number > 0);
+    number.ok_or_else(|| "a release is given by its number alone, as in 7 or #7; `basalt releases` lists them".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::release_number;
+
+    #[test]
+    fn releases_are_given_by_number() {
+        assert_eq!((release_number("7"), release_number("#7")), (Ok(7), Ok(7)));
+        for text in ["web#7", "0", "-1", "", "seven"] {
+            assert!(release_number(text).unwrap_err().contains("basalt releases"), "{text}");
+        }
+    }
 }
