@@ -84,7 +84,7 @@ pub fn validate(args: &StackArgs, out: Output) -> Result<Outcome> {
 
 /// Returns lines of what a stack gives out; empty if that is nothing.
 fn outputs(outputs: &BTreeMap<String, OutputValue>) -> String {
-    let line = |(name, output): (&String, &OutputValue)| match &output.value {
+    let line = |(name, output): (&String, &OutputValue)| match &output.exact {
         None => format!("output {name} = (sensitive)\n"),
         Some(value) => format!("output {name} = {value}\n"),
     };

@@ -4,6 +4,7 @@
 //! single-line attributes in one column, and so their comments.
 
 use crate::lex::{Kind, Token, tokens};
+use crate::text::unmarked;
 
 /// Spaces a level.
 const INDENT: usize = 2;
@@ -19,7 +20,7 @@ struct Line<'t> {
 
 /// Returns an HCL text in its usual form; `None` if it is no HCL, or if that would change more than white space.
 pub fn format(text: &str) -> Option<String> {
-    let text = text.replace("\r\n", "\n");
+    let text = unmarked(text).replace("\r\n", "\n");
     hcl_edit::parser::parse_body(&text).ok()?;
     let before = tokens(&text);
     let mut lines: Vec<Line> = before.split(|token| token.kind == Kind::Newline).map(line).collect();

@@ -297,9 +297,10 @@ pub(crate) fn from_file(cx: &Context, path: &Path, given: &mut AllGiven) {
         Ok(text) => text,
         Err(why) => return cx.report(Fault::nowhere(why).help(HELP)),
     };
-    let format = crate::text::Format::of(path, &text);
-    let source = cx.add_private_source(path.display().to_string(), text.clone());
-    let Some(body) = format.parse(cx, source, &text, &crate::schema::OPEN) else { return };
+    let text = crate::text::unmarked(&text);
+    let format = crate::text::Format::of(path, text);
+    let source = cx.add_private_source(path.display().to_string(), text.to_owned());
+    let Some(body) = format.parse(cx, source, text, &crate::schema::OPEN) else { return };
     let ev = Evaluator::plain(cx, source);
     for attribute in &body.attributes {
         if let Some(value) = cx.keep(ev.expr(&attribute.value, &Scope::default())) {

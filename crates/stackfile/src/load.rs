@@ -20,7 +20,7 @@ use crate::read;
 use crate::schema;
 use crate::sealed::Sealed;
 use crate::source::{At, Context, Source};
-use crate::text::Format;
+use crate::text::{Format, unmarked};
 use crate::tree::Body;
 use crate::unit::{Request, Unit};
 
@@ -63,8 +63,11 @@ pub struct Loaded {
 /// The value of an `output` block. Its JSON form is part of `--output json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct OutputValue {
-    /// The value; `None` if it is sensitive.
+    /// The value; `None` if it is sensitive. Numbers that a 64-bit floating-point number can't hold are rounded.
     pub value: Option<serde_json::Value>,
+    /// The value as JSON with every number exact; `None` if it is sensitive.
+    #[serde(skip)]
+    pub exact: Option<String>,
     /// Whether it must not be shown.
     pub sensitive: bool,
     /// What it is for.
@@ -105,6 +108,7 @@ pub fn load_text(files: &dyn Files, text: &str, folder: &Path, inputs: &Inputs) 
     let folder = files.absolute(folder).unwrap_or_else(|_| folder.to_owned());
     let mut cx = Context::new(files, folder.clone());
     cx.now = inputs.now;
+    let text = unmarked(text);
     let source = cx.add_source(NAME.to_owned(), text.to_owned());
     let body = Format::of_text(text).parse(&cx, source, text, &schema::STACK);
     let bodies = body.map(|body| vec![(source, body)]);
@@ -115,6 +119,7 @@ pub fn load_text(files: &dyn Files, text: &str, folder: &Path, inputs: &Inputs) 
 /// Reads an HCL text and evaluates nothing: what is said about it is about its form alone.
 pub fn parse_hcl(files: &dyn Files, name: &str, text: &str) -> Loaded {
     let cx = Context::new(files, PathBuf::new());
+    let text = unmarked(text);
     let source = cx.add_source(name.to_owned(), text.to_owned());
     Format::Hcl.parse(&cx, source, text, &schema::STACK);
     let (diagnostics, sources) = cx.finish();
@@ -188,9 +193,10 @@ fn parse_all(cx: &Context, paths: &[PathBuf], folder: bool) -> Option<Vec<(u32, 
                 continue;
             }
         };
-        let format = Format::of(path, &text);
-        let source = cx.add_source(path.display().to_string(), text.clone());
-        match format.parse(cx, source, &text, &schema::STACK) {
+        let text = unmarked(&text);
+        let format = Format::of(path, text);
+        let source = cx.add_source(path.display().to_string(), text.to_owned());
+        match format.parse(cx, source, text, &schema::STACK) {
             Some(body) if folder && format != Format::Hcl && !is_stack(&body) => {}
             Some(body) => bodies.push((source, body)),
             // A file that is missing would make references to its blocks look wrong.
@@ -267,9 +273,9 @@ fn evaluate(loader: &Loader, bodies: Vec<(u32, Body)>, stem: &str, path: &Path, 
     unit.decode(cx, &mut content, &mut places);
     let outputs = unit.outputs.iter().filter_map(|(name, output)| {
         let sensitive = output.value.is_sensitive();
-        let json = |value| Some(serde_json::from_str(&cx.keep(functions::json(value))?).unwrap_or_default());
-        let value = if sensitive { None } else { Some(json(&output.value.clone().named())?) };
-        Some((name.clone(), OutputValue { value, sensitive, description: output.description.clone() }))
+        let exact = if sensitive { None } else { Some(cx.keep(functions::plain_json(&output.value.clone().named()))?) };
+        let value = exact.as_ref().map(|text| serde_json::from_str(text).unwrap_or_default());
+        Some((name.clone(), OutputValue { value, exact, sensitive, description: output.description.clone() }))
     });
     let outputs = outputs.collect();
     let decode::Content { images, services, jobs, sealed } = content;

@@ -8,6 +8,11 @@ use crate::source::{At, Context};
 use crate::tree::Body;
 use crate::{json, yaml};
 
+/// Returns the text without the byte order mark that some editors begin it with, for that says nothing.
+pub(crate) fn unmarked(text: &str) -> &str {
+    text.strip_prefix('\u{feff}').unwrap_or(text)
+}
+
 /// A kind of text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Format {

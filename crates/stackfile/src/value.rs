@@ -244,20 +244,4 @@ impl Value {
         let found = if self.is_sensitive() { self.type_name().to_owned() } else { found };
         Fault::at(self.at, format!("expected {expected}, found {found}")).label(format!("this is {}", self.type_name()))
     }
-
-    /// Returns the value of a JSON text; `None` if a number is out of range.
-    pub(crate) fn from_json(json: serde_json::Value, at: At) -> Option<Self> {
-        use serde_json::Value as Json;
-        let data = match json {
-            Json::Null => Data::Null,
-            Json::Bool(b) => Data::Bool(b),
-            Json::Number(n) => Data::Number(Number::parse(&n.to_string())?),
-            Json::String(text) => Data::Text(text),
-            Json::Array(items) => Data::List(items.into_iter().map(|i| Self::from_json(i, at)).collect::<Option<_>>()?),
-            Json::Object(map) => {
-                Data::Map(map.into_iter().map(|(k, v)| Some((k, Self::from_json(v, at)?))).collect::<Option<_>>()?)
-            }
-        };
-        Some(Self::new(data, at))
-    }
 }

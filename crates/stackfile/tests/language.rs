@@ -39,6 +39,22 @@ fn keys(value: &Value) -> Vec<&str> {
 }
 
 #[test]
+fn outputs_are_shown_with_every_digit() {
+    let check = |expression: &str, expected: &str| {
+        let loaded = load(&format!("output \"x\" {{ value = {expression} }}\n"));
+        assert_eq!(loaded.outputs["x"].exact.as_deref(), Some(expected), "{expression}");
+    };
+    check("12345678901234567890123", "12345678901234567890123");
+    check("[10 / 3, \"<a>\"]", "[3.333333333333333333,\"<a>\"]");
+}
+
+#[test]
+fn a_byte_order_mark_says_nothing() {
+    assert_eq!(load("\u{feff}output \"x\" { value = 1 }\n").outputs["x"].value, Some(json!(1)));
+    assert_eq!(basalt_stackfile::format("\u{feff}a=1\n").as_deref(), Some("a = 1\n"));
+}
+
+#[test]
 fn values() {
     let check = |expression: &str, expected: Value| {
         let loaded = load(&format!(

@@ -153,15 +153,23 @@ fn csvdecode(call: &Call) -> Eval<Data> {
 fn jsondecode(call: &Call) -> Eval<Data> {
     let text = call.text(0)?;
     call.ev.cx.spend(text.len(), call.at)?;
-    let json = serde_json::from_str(&text)
+    let value = crate::json::value(&text, call.at)
         .map_err(|error| call.wrong(0, format!("not JSON{}", call.unless_sensitive(0, format!(": {error}")))))?;
-    let value = Value::from_json(json, call.at).ok_or_else(|| call.fault("number out of range"))?;
     Ok(value.data)
 }
 
-/// Returns the value as JSON, with every number exact.
+/// Returns the value as JSON, with every number exact, and what could end an HTML script escaped.
 pub(crate) fn json(value: &Value) -> Eval<String> {
-    fn write(value: &Value, text: &mut String) -> Eval<()> {
+    json_with(value, quoted)
+}
+
+/// Returns the value as JSON for people, with every number exact.
+pub(crate) fn plain_json(value: &Value) -> Eval<String> {
+    json_with(value, |text| serde_json::Value::from(text).to_string())
+}
+
+fn json_with(value: &Value, quoted: fn(&str) -> String) -> Eval<String> {
+    fn write(value: &Value, quoted: fn(&str) -> String, text: &mut String) -> Eval<()> {
         match &value.data {
             Data::Null => text.push_str("null"),
             Data::Bool(b) => text.push_str(if *b { "true" } else { "false" }),
@@ -173,7 +181,7 @@ pub(crate) fn json(value: &Value) -> Eval<String> {
                     if i > 0 {
                         text.push(',');
                     }
-                    write(item, text)?;
+                    write(item, quoted, text)?;
                 }
                 text.push(']');
             }
@@ -185,7 +193,7 @@ pub(crate) fn json(value: &Value) -> Eval<String> {
                     }
                     text.push_str(&quoted(key));
                     text.push(':');
-                    write(value, text)?;
+                    write(value, quoted, text)?;
                 }
                 text.push('}');
             }
@@ -194,7 +202,7 @@ pub(crate) fn json(value: &Value) -> Eval<String> {
         Ok(())
     }
     let mut text = String::new();
-    write(value, &mut text)?;
+    write(value, quoted, &mut text)?;
     Ok(text)
 }
 

@@ -230,8 +230,8 @@ impl Verb {
                     None => format!("{float:e}"),
                 };
                 let power: i32 = shortest.split_once('e').and_then(|(_, power)| power.parse().ok()).unwrap_or(0);
-                // As printf's `%g`: the exponent is written when it is below -4, or not below the digits (21 if not given).
-                let most = digits.map_or(21, |digits| digits.max(1) as i32);
+                // As printf's `%g`: the exponent is written when it is below -4, or not below the digits (6 if not given).
+                let most = digits.map_or(6, |digits| digits.max(1) as i32);
                 if power < -4 || power >= most {
                     exponent(shortest)
                 } else {

@@ -22,7 +22,7 @@ use std::sync::OnceLock;
 
 use hcl_edit::expr::FuncCall;
 
-pub(crate) use encoding::json;
+pub(crate) use encoding::{json, plain_json};
 
 use crate::eval::{Evaluator, Scope};
 use crate::fault::{Eval, Fault, Faults, all};

@@ -124,8 +124,8 @@ fn formats() {
     check(r#"format("%+d % d %+.1f %05d", 1, 2, 3, -4)"#, r#""+1  2 +3.0 -0004""#);
     check(r#"format("%.2f %08.3f %f", 1.005, -3.14159, 2)"#, r#""1.01 -003.142 2.000000""#);
     check(
-        r#"format("%e %.1E %g %g %g", 1234.5, 0.00012, 1234.5, 0.00001, 2)"#,
-        r#""1.234500e+03 1.2E-04 1234.5 1e-05 2""#,
+        r#"format("%e %.1E %g %g %g %g %g", 1234.5, 0.00012, 1234.5, 0.00001, 2, 999999, 1e10)"#,
+        r#""1.234500e+03 1.2E-04 1234.5 1e-05 2 999999 1e+10""#,
     );
     check(r#"format("%b %o %x %X %#v %v", 5, 8, 255, -255, ["a"], { a = 1 })"#, r#""101 10 ff -FF [\"a\"] {\"a\":1}""#);
     check(r#"format("%[2]s %[1]s %s", "a", "b")"#, r#""b a b""#);
@@ -278,7 +278,14 @@ fn encodings() {
     check(r#"textencodebase64("é", "utf-16be")"#, r#""AOk=""#);
     check_fault(r#"base64decode("!")"#, "argument `string` of `base64decode`: not base64");
     check_fault(r#"base64decode("/w==")"#, "not UTF-8");
-    check_fault(r#"jsondecode("{")"#, "not JSON: EOF");
+    check(
+        r#"jsondecode("[12345678901234567890123456789, 1e2, \"\\ud83d\\ude00\"]")"#,
+        r#"[12345678901234567890123456789,100,"😀"]"#,
+    );
+    check(r#"jsondecode("{\"a\":1,\"a\":2}")"#, r#"{"a":2}"#);
+    check_fault(r#"jsondecode("{")"#, "not JSON: Unterminated object");
+    check_fault(r#"jsondecode("")"#, "not JSON: there is no value in it");
+    check_fault(r#"jsondecode("1e99")"#, "not JSON: number out of range");
     check_fault(r#"csvdecode("a,b\n1\n")"#, "1 fields instead of 2 in line 2");
     check_fault(r#"csvdecode("a,a\n1,2\n")"#, "`a` stands twice");
     check_fault(r#"textencodebase64("a", "EBCDIC")"#, "`EBCDIC` is not known");
