@@ -337,7 +337,11 @@ fn written(cx: Cx, stack_name: &str, images: &[Block], blocks: &[Block]) -> Impo
         if Variables::is_sensitive(variable, used) {
             block.set("type", Expr::Raw("string".to_owned()));
             block.set("sensitive", Expr::Raw("true".to_owned()));
-            let what = "its name says that it is secret: its value is not written into the stack";
+            let what = if is_secret(variable) {
+                "its name says that it is secret: its value is not written into the stack"
+            } else {
+                "the name of what it gives its value to says that it is secret: it is not written into the stack"
+            };
             cx.findings.general(&place, what, format!("give it when the stack is used: BASALT_VAR_{own}=… basalt up"));
             required.push(own);
         } else {

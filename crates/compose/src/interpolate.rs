@@ -29,6 +29,8 @@ pub(crate) struct Use {
     pub(crate) referred: bool,
     /// Whether it is given to a service as it is, and so may be missing.
     pub(crate) passed_on: bool,
+    /// Whether an environment variable whose name says that it is secret has its value.
+    pub(crate) secret: bool,
 }
 
 /// Where a value stands.
@@ -142,9 +144,19 @@ impl Variables {
         }
     }
 
-    /// Returns whether a variable is declared as sensitive: its name says so, and no place that shows it refers to it.
+    /// Remembers that what a text refers to is secret.
+    pub(crate) fn conceal(&self, text: &Text) {
+        for part in &text.0 {
+            if let Part::Variable { name, .. } = part {
+                self.update(name, |used| used.secret = true);
+            }
+        }
+    }
+
+    /// Returns whether a variable is declared as sensitive: its name or that of what has its value says so, and no place
+    /// that shows it refers to it.
     pub(crate) fn is_sensitive(name: &str, used: &Use) -> bool {
-        is_secret(name) && !used.elsewhere && used.defaults.is_empty()
+        (is_secret(name) || used.secret) && !used.elsewhere && used.defaults.is_empty()
     }
 }
 

@@ -238,10 +238,10 @@ fn environment(cx: &Cx, fields: &Fields, service: &str) -> Vec<(String, Expr)> {
     }
     if let Some(node) = fields.get("environment") {
         for (key, value) in cx.pairs(node, Where::Environment) {
-            if let Expr::Text(text) = &value
-                && text.is_literal()
-            {
-                cx.shown_in_clear(node, &key, &text.plain());
+            match &value {
+                Expr::Text(text) if text.is_literal() => cx.shown_in_clear(node, &key, &text.plain()),
+                Expr::Text(text) if is_secret(&key) => cx.variables.conceal(text),
+                _ => {}
             }
             put(key, value);
         }

@@ -84,6 +84,19 @@ fn plain(imported: &Imported) -> Vec<&str> {
 
 /// No file that is cut off or garbled makes an import panic.
 #[test]
+fn what_gives_a_secret_its_value_is_sensitive() {
+    let text = "services:\n  db:\n    image: postgres:16\n    environment:\n      POSTGRES_PASSWORD: ${PW:?none}\n      LOG: ${LEVEL}\n";
+    let imported = common::import("ghost", Some(text)).unwrap();
+    assert!(
+        imported.stack.contains("variable \"pw\" {\n  type      = string\n  sensitive = true\n}"),
+        "{}",
+        imported.stack
+    );
+    assert!(!imported.stack.contains("variable \"level\" {\n  type      = string\n  sensitive"), "{}", imported.stack);
+    assert!(imported.required.contains(&"pw".to_owned()));
+}
+
+#[test]
 fn any_prefix_is_answered() {
     for name in names() {
         let text = std::fs::read_to_string(folder(&name).join("compose.yaml")).expect(&name);
