@@ -353,6 +353,21 @@ pub enum SecretVerb {
     Set {
         /// The secret
         name: String,
+        /// What people type by mistake, and what is then refused without repeating it.
+        #[arg(hide = true)]
+        content: Option<String>,
+    },
+    /// Store a new version of a secret that is there already, read from standard input
+    #[command(after_help = "\
+Earlier versions are kept, for releases that pin them and for rollbacks.
+
+Example: openssl rand -hex 24 | basalt secret rotate db-password && basalt apply shop")]
+    Rotate {
+        /// The secret
+        name: String,
+        /// What people type by mistake, and what is then refused without repeating it.
+        #[arg(hide = true)]
+        content: Option<String>,
     },
     /// List names and versions; contents are never shown
     List,

@@ -1,6 +1,6 @@
 //! From a stack file to a desired stack: loaded, images baked or read, secrets pinned.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 use std::path::Path;
 
@@ -123,14 +123,14 @@ fn needs_secrets(stack: &Stack) -> bool {
 
 /// Returns one error for all that is missing.
 fn missing(errors: &[PinError]) -> CliError {
-    match errors {
-        [one] => CliError::invalid(one.to_string()),
-        many => {
-            let mut error = CliError::invalid("the stack needs what is not there");
-            error.causes = many.iter().map(ToString::to_string).collect();
-            error
-        }
+    // What a service needs in two places is missing once.
+    let all: BTreeSet<String> = errors.iter().map(ToString::to_string).collect();
+    if let (Some(one), 1) = (all.first(), all.len()) {
+        return CliError::invalid(one);
     }
+    let mut error = CliError::invalid("the stack needs what is not there");
+    error.causes = all.into_iter().collect();
+    error
 }
 
 /// The digests of a stack's images.

@@ -3,6 +3,7 @@
 use std::io::Read;
 
 use basalt_model::Name;
+use basalt_seam::Secrets;
 use basalt_trust::SecretStore;
 use serde_json::json;
 
@@ -22,22 +23,23 @@ pub fn secret(verb: &SecretVerb, data: &Data, out: Output) -> Result<Outcome> {
     data.make()?;
     let store = SecretStore::open(&data.secrets()).map_err(failed)?;
     match verb {
-        SecretVerb::Set { name } => {
+        SecretVerb::Set { name, content } => {
             let name = parse(name)?;
-            let mut content = Vec::new();
-            std::io::stdin()
-                .lock()
-                .take(LONGEST_SECRET + 1)
-                .read_to_end(&mut content)
-                .map_err(|error| CliError::internal("the secret can't be read from standard input").because(&error))?;
-            if content.len() as u64 > LONGEST_SECRET {
-                return Err(CliError::invalid(format!("the secret has more than {LONGEST_SECRET} bytes")));
-            }
-            if content.is_empty() {
-                return Err(CliError::invalid("the secret is empty").help("give it on standard input"));
-            }
-            let version = store.set(&name, &content).map_err(failed)?;
+            let version = store.set(&name, &read(content.is_some())?).map_err(failed)?;
             out.note(&format!("{name} has version {version}; it gets to instances with the next apply\n"));
+        }
+        SecretVerb::Rotate { name, content } => {
+            let name = parse(name)?;
+            let Some(before) = store.latest(&name).map_err(failed)? else {
+                let error = CliError::invalid(format!("there is no secret `{name}`"));
+                return Err(error.help(format!("store it first: basalt secret set {name}")));
+            };
+            let version = store.set(&name, &read(content.is_some())?).map_err(failed)?;
+            if version == before {
+                return Err(CliError::invalid(format!("this is what version {before} of `{name}` holds already")));
+            }
+            out.note(&format!("{name} has version {version}, and keeps version {before} for releases that pin it; "));
+            out.note("the next apply brings the new one to instances\n");
         }
         SecretVerb::List => {
             let secrets = store.list().map_err(failed)?;
@@ -59,6 +61,27 @@ pub fn secret(verb: &SecretVerb, data: &Data, out: Output) -> Result<Outcome> {
         }
     }
     Ok(Outcome::Done)
+}
+
+/// Reads a secret from standard input. `typed` says that something stands in the arguments, where everyone can see it.
+fn read(typed: bool) -> Result<Vec<u8>> {
+    const HELP: &str = "give it on standard input: basalt secret set NAME < FILE";
+    if typed {
+        return Err(CliError::invalid("a secret is not taken from the arguments, for others can see them").help(HELP));
+    }
+    let mut content = Vec::new();
+    std::io::stdin()
+        .lock()
+        .take(LONGEST_SECRET + 1)
+        .read_to_end(&mut content)
+        .map_err(|error| CliError::internal("the secret can't be read from standard input").because(&error))?;
+    if content.len() as u64 > LONGEST_SECRET {
+        return Err(CliError::invalid(format!("the secret has more than {LONGEST_SECRET} bytes")));
+    }
+    if content.is_empty() {
+        return Err(CliError::invalid("the secret is empty").help(HELP));
+    }
+    Ok(content)
 }
 
 fn parse(name: &str) -> Result<Name> {

@@ -15,7 +15,11 @@ fn secrets_and_configs_go_back_with_the_release() {
     basalt.up(&stack("old")).expect(0);
     assert_eq!(files(&basalt), ["old", "first"]);
 
-    basalt.run_with_input(&["secret", "set", "key"], "second").expect(0);
+    basalt.run_with_input(&["secret", "rotate", "key"], "second").expect(0);
+    assert!(basalt.run_with_input(&["secret", "rotate", "key"], "second").expect(4).err.contains("version 2"));
+    assert!(basalt.run_with_input(&["secret", "rotate", "kez"], "x").expect(4).err.contains("no secret `kez`"));
+    let typed = basalt.run(&["secret", "set", "key", "third"]).expect(4).err;
+    assert!(typed.contains("standard input") && !typed.contains("third"), "{typed}");
     basalt.up(&stack("new")).expect(0);
     assert_eq!(files(&basalt), ["new", "second"]);
 
