@@ -106,8 +106,18 @@ impl<'c> Evaluator<'c> {
     /// Returns the value of an expression of a tree.
     pub(crate) fn expr(&self, expr: &Expr, scope: &Scope) -> Eval<Value> {
         match expr {
-            Expr::Hcl(at, expr) => self.eval(expr, scope, *at),
+            Expr::Hcl(at, hcl) => self.shifted(expr).eval(hcl, scope, *at),
             Expr::Node(node) => self.node(node, scope),
+        }
+    }
+
+    /// Returns an evaluator that knows the places in an expression.
+    pub(crate) fn shifted(&self, expr: &Expr) -> Self {
+        let Expr::Hcl(at, hcl) = expr else { return *self };
+        let start = hcl_edit::Span::span(&**hcl).map_or(0, |span| span.start);
+        match (self.origin, at.start.saturating_sub(start as u32)) {
+            (Origin::Same, shift) if shift > 0 => Self { origin: Origin::From(shift), ..*self },
+            _ => *self,
         }
     }
 
@@ -422,7 +432,14 @@ fn find<'v>(value: &'v Value, key: &Value, at: At) -> Eval<Cow<'v, Value>> {
         Data::Map(map) => {
             let name = key.to_text()?;
             let found = map.get(&name).ok_or_else(|| {
-                let fault = Fault::at(key.at, format!("there is no key {} here", key.shown()));
+                let fault = Fault::at(
+                    key.at,
+                    if key.is_sensitive() {
+                        "there is no such key here".to_owned()
+                    } else {
+                        format!("there is no key {} here", key.shown())
+                    },
+                );
                 let names = map.keys().map(String::as_str);
                 if value.is_sensitive() || key.is_sensitive() {
                     fault

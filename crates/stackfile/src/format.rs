@@ -3,6 +3,8 @@
 //! The style is the one that people know from other tools of this language: two spaces a level, `=` of neighbouring
 //! single-line attributes in one column, and so their comments.
 
+use std::borrow::Cow;
+
 use crate::lex::{Kind, Token, tokens};
 use crate::text::unmarked;
 
@@ -18,9 +20,18 @@ struct Line<'t> {
     comment: Option<&'t Token<'t>>,
 }
 
+/// Returns a line with nothing but a line feed at its end, if it has one: a carriage return that stays before it would be
+/// taken for a part of it the next time.
+fn line_feed(line: &str) -> Cow<'_, str> {
+    match line.strip_suffix('\n') {
+        Some(rest) if rest.ends_with('\r') => Cow::Owned(format!("{}\n", rest.trim_end_matches('\r'))),
+        _ => Cow::Borrowed(line),
+    }
+}
+
 /// Returns an HCL text in its usual form; `None` if it is no HCL, or if that would change more than white space.
 pub fn format(text: &str) -> Option<String> {
-    let text = unmarked(text).replace("\r\n", "\n");
+    let text: String = unmarked(text).split_inclusive('\n').map(line_feed).collect();
     hcl_edit::parser::parse_body(&text).ok()?;
     let before = tokens(&text);
     let mut lines: Vec<Line> = before.split(|token| token.kind == Kind::Newline).map(line).collect();
@@ -188,6 +199,7 @@ mod tests {
         };
         check("", "");
         check("a=1", "a = 1\n");
+        check("a=1\r\r\nb=<<E\r\nx\r\r\nE\r\n", "a = 1\nb = <<E\nx\nE\n");
         check("\n\na = 1\nbcd=2 # x\ne = 3   # y\n\n", "a   = 1\nbcd = 2 # x\ne   = 3 # y\n");
         check("service \"web\"{\nimage=image.web\n}\n", "service \"web\" {\n  image = image.web\n}\n");
         check("http {   }\n", "http {}\n");

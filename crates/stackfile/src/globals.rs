@@ -206,9 +206,9 @@ fn is_null(expr: &Expr) -> bool {
 fn read_type(ev: &Evaluator, expr: &Expr) -> Eval<Type> {
     let at = expr.at();
     let text = match expr {
-        Expr::Hcl(_, expr) => match &**expr {
+        Expr::Hcl(_, hcl) => match &**hcl {
             Expression::String(text) => text.value().clone(),
-            expr => return Type::parse(ev, expr, at),
+            hcl => return Type::parse(&ev.shifted(expr), hcl, at),
         },
         Expr::Node(node) => match &node.data {
             NodeData::Text(text) => text.clone(),
@@ -303,8 +303,13 @@ pub(crate) fn from_file(cx: &Context, path: &Path, given: &mut AllGiven) {
     let Some(body) = format.parse(cx, source, text, &crate::schema::OPEN) else { return };
     let ev = Evaluator::plain(cx, source);
     for attribute in &body.attributes {
-        if let Some(value) = cx.keep(ev.expr(&attribute.value, &Scope::default())) {
-            given.insert(attribute.name.clone(), Given::Value(value));
+        match ev.expr(&attribute.value, &Scope::default()) {
+            Ok(value) => _ = given.insert(attribute.name.clone(), Given::Value(value)),
+            // Why is not said: a text without quotes may be a secret.
+            Err(_) => cx.report(
+                Fault::at(attribute.value.at(), format!("`{}` has no value that can be read", attribute.name))
+                    .help("texts stand in quotes, and names of other things mean nothing here"),
+            ),
         }
     }
     for block in &body.blocks {

@@ -55,9 +55,9 @@ pub(crate) struct Label {
 /// An expression, not yet evaluated.
 #[derive(Debug, Clone)]
 pub(crate) enum Expr {
-    /// Of an HCL file.
+    /// Of an HCL file. What it says of its own place may count from the begin of a piece of the file.
     Hcl(At, Box<Expression>),
-    /// Of a YAML or JSON file.
+    /// Of a YAML or JSON file, or a plain value of an HCL file.
     Node(Node),
 }
 
@@ -105,19 +105,21 @@ impl Body {
         self.attributes.iter().find(|attribute| attribute.name == name)
     }
 
-    /// Returns the body of a parsed HCL file.
-    pub(crate) fn from_hcl(source: u32, body: hcl_edit::structure::Body, shape: &'static Shape) -> Self {
-        Self::of_hcl(source, body, shape, None)
+    /// Adds what a parsed piece of an HCL file holds.
+    pub(crate) fn add_hcl(&mut self, piece: &Piece, body: hcl_edit::structure::Body, shape: &'static Shape) {
+        let Self { attributes, blocks } = Self::of_hcl(piece, body, shape, None);
+        self.attributes.extend(attributes);
+        self.blocks.extend(blocks);
     }
 
     /// Returns the body of a parsed HCL block; `content` is what may stand in a `content` block of it.
     fn of_hcl(
-        source: u32,
+        piece: &Piece,
         body: hcl_edit::structure::Body,
         shape: &'static Shape,
         content: Option<&'static Shape>,
     ) -> Self {
-        let place = |span: Option<Range<usize>>| At::new(source, span.unwrap_or_default());
+        let place = |span: Option<Range<usize>>| piece.place(span);
         let mut converted = Self::default();
         for structure in body {
             let block = match structure {
@@ -125,7 +127,7 @@ impl Body {
                     converted.attributes.push(Attribute {
                         name: attribute.key.as_str().to_owned(),
                         name_at: place(attribute.key.span()),
-                        value: Rc::new(Expr::Hcl(place(attribute.value.span()), Box::new(attribute.value))),
+                        value: Rc::new(piece.expr(attribute.value)),
                     });
                     continue;
                 }
@@ -151,7 +153,7 @@ impl Body {
             };
             converted.blocks.push(Block {
                 header: At { end: labels.last().map_or(ident_at.end, |label| label.at.end), ..ident_at },
-                body: Self::of_hcl(source, block.body, inner, inner_content),
+                body: Self::of_hcl(piece, block.body, inner, inner_content),
                 shape: inner,
                 scope: None,
                 ident,
@@ -160,6 +162,42 @@ impl Body {
             });
         }
         converted
+    }
+}
+
+/// A piece of an HCL file, which was parsed by itself.
+pub(crate) struct Piece<'t> {
+    pub(crate) source: u32,
+    /// Where it begins in the file.
+    pub(crate) start: usize,
+    pub(crate) text: &'t str,
+}
+
+impl Piece<'_> {
+    fn place(&self, span: Option<Range<usize>>) -> At {
+        let span = span.unwrap_or_default();
+        At::new(self.source, self.start + span.start..self.start + span.end)
+    }
+
+    /// Returns an expression, in the short form of other kinds of text if it is a plain value: most are, and the parser's
+    /// own form takes ten times the memory.
+    fn expr(&self, expr: Expression) -> Expr {
+        let at = self.place(expr.span());
+        let data = match &expr {
+            Expression::Null(_) => Some(NodeData::Null),
+            Expression::Bool(b) => Some(NodeData::Bool(*b.value())),
+            Expression::String(text) => Some(NodeData::Text(text.value().clone())),
+            // The parser rounds to a double: the text is exact. What is out of range is said where it is evaluated.
+            Expression::Number(number) => {
+                let text = number.span().and_then(|span| self.text.get(span));
+                text.and_then(Number::parse).map(NodeData::Number)
+            }
+            _ => None,
+        };
+        match data {
+            Some(data) => Expr::Node(Node { data, at }),
+            None => Expr::Hcl(at, Box::new(expr)),
+        }
     }
 }
 

@@ -100,7 +100,8 @@ impl Type {
     /// Returns the value as this type, converted where nothing is lost (`"8"` and `8`).
     pub(crate) fn convert(&self, value: Value) -> Eval<Value> {
         let (at, sensitive) = (value.at, value.sensitive);
-        let data = match (self, value.data) {
+        // A fault inside of what is sensitive must not show it either.
+        let data = match (self, if sensitive { value.marked_within() } else { value.data }) {
             (Self::Any, data) | (_, data @ Data::Null) => data,
             (Self::List(of), Data::List(items)) => Data::List(of.convert_all(items)?),
             (Self::Set(of), Data::List(items)) => Data::List(set(of.convert_all(items)?)),

@@ -78,6 +78,15 @@ impl Value {
         self
     }
 
+    /// Returns what it is with every element marked as sensitive.
+    pub(crate) fn marked_within(self) -> Data {
+        match self.data {
+            Data::List(items) => Data::List(items.into_iter().map(|item| item.marked(true)).collect()),
+            Data::Map(map) => Data::Map(map.into_iter().map(|(key, value)| (key, value.marked(true))).collect()),
+            data => data,
+        }
+    }
+
     /// Returns it with the names of blocks in the place of references to them.
     pub(crate) fn named(self) -> Self {
         let data = match self.data {

@@ -49,6 +49,65 @@ fn outputs_are_shown_with_every_digit() {
 }
 
 #[test]
+fn lines_of_a_sensitive_template_are_not_shown() {
+    let text = "variable \"t\" { sensitive = true }\noutput \"y\" {\n value = templatestring(var.t, {})\n sensitive = true\n}\n";
+    for template in ["k3y ${a.b}", "k3y ${", "k3y ${1 + \"x\"}", "k3y"] {
+        let vars = [("t".to_owned(), template.to_owned())].into();
+        let loaded = load_with(text, &Inputs { vars, ..Inputs::default() });
+        let shown = render(&loaded, false);
+        assert!(loaded.has_errors() == (template != "k3y") && !shown.contains("k3y"), "{shown}");
+    }
+}
+
+#[test]
+fn what_is_given_for_a_sensitive_variable_is_not_shown() {
+    let text = "variable \"t\" {\n type = object({ a = list(number), b = optional(bool) })\n sensitive = true\n}\n";
+    for (file, given) in [
+        ("/s/v.hcl", "t = { a = [1, \"k3y\"] }\n"),
+        ("/s/v.hcl", "t = { a = [], b = \"k3y\" }\n"),
+        ("/s/v.hcl", "t = [\"k3y\"]\n"),
+        ("/s/v.hcl", "t = k3y\n"),
+        ("/s/v.hcl", "t = \"${k3y}\"\n"),
+        ("/s/v.hcl", "t = k3y(1)\n"),
+        ("/s/v.yaml", "t: {a: [k3y]}\n"),
+        ("/s/v.json", "{\"t\": {\"a\": [\"k3y\"]}}\n"),
+    ] {
+        let files = Memory::new(&[("/s/shop.hcl", text), (file, given)]);
+        let inputs = Inputs { var_files: vec![file.into()], ..Inputs::default() };
+        let loaded = load_from(&files, Path::new("/s/shop.hcl"), &inputs);
+        let shown = render(&loaded, false);
+        assert!(loaded.has_errors() && !shown.contains("k3y"), "{given}: {shown}");
+    }
+}
+
+#[test]
+fn a_long_file_is_read_like_a_short_one() {
+    let filler = format!("locals {{\n x = \"é{}\"\n}}\n", "y".repeat(70_000));
+    let check = |text: &str, message: &str, line: usize, marked: &str| {
+        let loaded = load_with(text, &Inputs::default());
+        let found: Vec<_> = loaded.diagnostics.iter().map(ToString::to_string).collect();
+        assert!(found.iter().any(|found| found.ends_with(message)), "{found:?}");
+        let spans = loaded.diagnostics.iter().filter_map(|d| d.span.as_ref());
+        assert!(spans.into_iter().any(|span| span.line == line && text[span.start..span.end] == *marked), "{found:?}");
+    };
+    check(
+        &format!("{filler}output \"a\" {{\n value = upper(local.nope)\n}}\n"),
+        "there is no local `nope`",
+        5,
+        "local.nope",
+    );
+    check(&format!("{filler}variable \"a\" {{ type = list(strin) }}\n"), "unknown type `strin`", 4, "strin");
+    check(&format!("{filler}output \"a\" {{ value = 1 + 1e99 }}\n"), "number out of range", 4, "1e99");
+    let found = load_with(&format!("stack = \"a\"\n{filler}stack = \"b\"\n"), &Inputs::default()).diagnostics;
+    assert!(found[0].to_string().contains("redefined"), "{found:?}");
+    // What looks like the end of a block within a text.
+    let heredoc = format!("output \"a\" {{\n value = <<EOT\n{}\n}}\nz\nEOT\n}}\n", "y".repeat(70_000));
+    let loaded = load(&format!("{heredoc}output \"b\" {{ value = 1 }}\n"));
+    assert!(loaded.outputs["a"].value.as_ref().unwrap().as_str().unwrap().ends_with("y\n}\nz\n"));
+    assert_eq!(loaded.outputs["b"].value, Some(json!(1)));
+}
+
+#[test]
 fn a_byte_order_mark_says_nothing() {
     assert_eq!(load("\u{feff}output \"x\" { value = 1 }\n").outputs["x"].value, Some(json!(1)));
     assert_eq!(basalt_stackfile::format("\u{feff}a=1\n").as_deref(), Some("a = 1\n"));

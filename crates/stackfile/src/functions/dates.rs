@@ -224,6 +224,7 @@ fn formatdate(call: &Call) -> Eval<Data> {
             "ZZZZ" => zone(offset, "", "+0000"),
             "ZZZ" => zone(offset, "", "UTC"),
             "Z" => zone(offset, ":", "Z"),
+            _ if call.args[0].is_sensitive() => return Err(call.unsaid().into()),
             _ => {
                 let fault = call.wrong_fault(0, format!("`{verb}` is not known"));
                 return Err(fault.help("what is meant as it is stands in quotes: \"hh'h'\"").into());

@@ -79,12 +79,10 @@ pub(super) const TABLE: &[Function] = &[
         (r#"templatestring("Hello $${name}!", { name = "you" })"#, r#""Hello you!""#),
         |c| {
             let text = c.text(0)?;
-            // Faults show lines of what they are in.
-            let shown = if c.args[0].is_sensitive() { String::new() } else { text.clone() };
-            if shown.is_empty() && hcl_edit::parser::parse_template(&text).is_err() {
-                return Err(c.wrong(0, "not a valid template"));
-            }
-            render(c, "template".to_owned(), text)
+            // Faults show lines and names of what they are in.
+            let sensitive = c.args[0].is_sensitive();
+            let rendered = render(c, "template".to_owned(), text);
+            rendered.map_err(|faults| if sensitive { c.unsaid().into() } else { faults })
         },
     ),
 ];
@@ -135,7 +133,9 @@ fn render(call: &Call, name: String, text: String) -> Eval<Data> {
     let values = call.map(1)?;
     let mark = call.args[1].sensitive;
     let names: BTreeMap<String, Value> = values.iter().map(|(k, v)| (k.clone(), v.clone().marked(mark))).collect();
-    let source = call.ev.cx.add_source(name, text.clone());
+    let cx = call.ev.cx;
+    let sensitive = call.args[0].is_sensitive();
+    let source = if sensitive { cx.add_private_source(name, text.clone()) } else { cx.add_source(name, text.clone()) };
     let template = hcl_edit::parser::parse_template(&text).map_err(|error| {
         let start = error.location().offset().min(text.len());
         let start = (0..=start).rev().find(|i| text.is_char_boundary(*i)).unwrap_or(0);
@@ -143,7 +143,7 @@ fn render(call: &Call, name: String, text: String) -> Eval<Data> {
             .help("write `$${` and `%%{` where these signs themselves are meant")
             .place(call.at, "rendered here")
     })?;
-    let ev = Evaluator::of_template(call.ev.cx, source);
+    let ev = Evaluator::of_template(cx, source);
     let scope = Scope { parent: None, names };
     let whole = At::new(source, 0..text.len());
     let (text, _) = ev.render(&template, &scope, whole).map_err(|mut faults| {

@@ -109,6 +109,9 @@ fn verb(call: &Call, written: &str) -> Eval<(Verb, Option<usize>)> {
     /// The widest column: as wide as any table in a file is.
     const WIDEST: usize = 1000;
     let unknown = || {
+        if call.args[0].is_sensitive() {
+            return call.unsaid().into();
+        }
         let shown = written.escape_debug();
         call.wrong(0, format!("`%{shown}` is not known: use %s, %d, %f, %e, %g, %q, %t, %v, %b, %o, %x or %X"))
     };
@@ -143,6 +146,9 @@ impl Verb {
     /// Returns one value as the verb writes it.
     fn write(&self, call: &Call, written: &str, value: &Value) -> Eval<String> {
         let named = |mut faults: crate::fault::Faults| {
+            if call.args[0].is_sensitive() {
+                return faults;
+            }
             for fault in &mut faults.0 {
                 fault.message = format!("`{}`: `%{written}`: {}", call.function.name(), fault.message);
             }
@@ -188,6 +194,7 @@ impl Verb {
                 self.signed(text)
             }
             'e' | 'E' | 'g' | 'G' => self.signed(self.scientific(number()?)),
+            _ if call.args[0].is_sensitive() => return Err(call.unsaid().into()),
             letter => {
                 let known = "use %s, %d, %f, %e, %g, %q, %t, %v, %b, %o, %x or %X";
                 return Err(call.wrong(0, format!("`%{letter}` is not known: {known}")));

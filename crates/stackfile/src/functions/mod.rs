@@ -314,8 +314,13 @@ impl Call<'_> {
         if !faults.0.iter().any(quotes) {
             return faults;
         }
+        self.unsaid().into()
+    }
+
+    /// Returns a fault that says nothing of the sensitive argument that it is about.
+    fn unsaid(&self) -> Fault {
         let message = format!("`{}` has no result for this sensitive value", self.function.name());
-        Fault::at(self.at, message).help("why is not said, for that would show the value").into()
+        Fault::at(self.at, message).help("why is not said, for that would show the value")
     }
 
     /// Returns `detail` unless the `i`th argument is sensitive, for messages that would quote it.

@@ -589,6 +589,20 @@ fn sensitive_values_are_not_shown() {
 }
 
 #[test]
+fn not_even_a_part_of_a_sensitive_text_is_shown() {
+    for call in [
+        r#"templatestring(sensitive("$${s3cret}"), {})"#,
+        r#"templatestring(sensitive("$${1 +} s3cret"), {})"#,
+        r#"formatdate(sensitive("s3cret"), "2026-01-02T03:04:05Z")"#,
+        r#"format(sensitive("%zs3cret"), 1)"#,
+        r#"format(sensitive("%!s3cret"), 1)"#,
+    ] {
+        let function = call.split('(').next().unwrap();
+        assert_eq!(eval(call), Err(format!("`{function}` has no result for this sensitive value")), "{call}");
+    }
+}
+
+#[test]
 fn what_grows_without_end_is_refused() {
     check_fault("[for a in range(3000) : [for b in range(3000) : [for c in range(3000) : c]]]", "takes too much");
     check_fault(
