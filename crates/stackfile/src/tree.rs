@@ -120,7 +120,11 @@ impl Body {
         content: Option<&'static Shape>,
     ) -> Self {
         let place = |span: Option<Range<usize>>| piece.place(span);
-        let mut converted = Self::default();
+        // Blocks are many and small: what a growing list has to spare would be most of what they take.
+        let mut converted = Self {
+            attributes: Vec::with_capacity(body.attributes().count()),
+            blocks: Vec::with_capacity(body.blocks().count()),
+        };
         for structure in body {
             let block = match structure {
                 Structure::Attribute(attribute) => {
