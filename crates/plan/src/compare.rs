@@ -134,15 +134,16 @@ pub fn plan(desired: &Desired, recorded: &State) -> Result<Plan, PlanError> {
     if let Some(name) = desired.services.keys().chain(desired.jobs.keys()).find(swapped) {
         return Err(PlanError::KindChanged(name.clone()));
     }
-    let mut services: BTreeMap<_, _> = desired
-        .services
-        .iter()
-        .map(|(name, wanted)| (name.clone(), service_change(wanted, recorded.services.get(name))))
-        .collect();
+    // An id is dear, and a release that is recorded has its own: each is made once.
+    let ids = stable_ids(recorded);
+    let change = |(name, wanted): (&Name, &DesiredService)| {
+        (name.clone(), service_change(wanted, recorded.services.get(name), ids.get(name).copied()))
+    };
+    let mut services: BTreeMap<_, _> = desired.services.iter().map(change).collect();
     let mut jobs: BTreeMap<_, _> =
         desired.jobs.iter().map(|(name, wanted)| (name.clone(), job_change(wanted, recorded.jobs.get(name)))).collect();
     remove_undeclared(recorded, &mut services, &mut jobs);
-    Ok(Plan { stack: desired.stack.clone(), base: state_digest(recorded), services, jobs })
+    Ok(Plan { stack: desired.stack.clone(), base: digest_with(recorded, &ids), services, jobs })
 }
 
 /// Returns the plan that removes everything, or `None` if nothing is applied.
@@ -154,11 +155,24 @@ pub fn plan_down(recorded: &State) -> Option<Plan> {
 
 /// Returns the digest of what a plan depends on: releases, settings and targets, not the comings and goings of instances.
 pub fn state_digest(state: &State) -> Digest {
+    digest_with(state, &stable_ids(state))
+}
+
+/// Returns the ids of the releases that serve.
+fn stable_ids(state: &State) -> BTreeMap<&Name, Digest> {
+    let stable = |(name, s)| -> Option<(&Name, Digest)> {
+        let service: &Service = s;
+        Some((name, service.releases.get(&service.stable?)?.id()))
+    };
+    state.services.iter().filter_map(stable).collect()
+}
+
+fn digest_with(state: &State, ids: &BTreeMap<&Name, Digest>) -> Digest {
     let services: BTreeMap<_, _> = state
         .services
         .iter()
         .map(|(name, s)| {
-            let stable = s.stable.and_then(|n| Some((n, s.releases.get(&n)?.id())));
+            let stable = s.stable.and_then(|n| Some((n, *ids.get(name)?)));
             (name, (&s.settings, stable, s.rollout.as_ref().map(|r| (r.target, &r.phase)), s.removing))
         })
         .collect();
@@ -167,14 +181,14 @@ pub fn state_digest(state: &State) -> Digest {
     digest_of(&(&state.stack, services, jobs))
 }
 
-fn service_change(wanted: &DesiredService, recorded: Option<&Service>) -> ServiceChange {
-    let id = wanted.release.id();
+/// Returns what happens to a service; `stable` is the id of the release that serves.
+fn service_change(wanted: &DesiredService, recorded: Option<&Service>, stable: Option<Digest>) -> ServiceChange {
     let instances = wanted.settings.instances;
     let strategy = &wanted.settings.rollout.strategy;
     let Some(recorded) = recorded else {
         return ServiceChange {
             change: Change::Create,
-            release: Some(PlannedRelease { number: 1, id, kept: false }),
+            release: Some(PlannedRelease { number: 1, id: wanted.release.id(), kept: false }),
             from: None,
             fields: Vec::new(),
             strategy: None,
@@ -184,6 +198,8 @@ fn service_change(wanted: &DesiredService, recorded: Option<&Service>) -> Servic
     };
     let known = recorded.releases.iter().rev().find(|(_, r)| **r == wanted.release).map(|(number, _)| *number);
     let number = known.unwrap_or(recorded.last_release + 1);
+    let serves = known.is_some() && known == recorded.stable;
+    let id = stable.filter(|_| serves).unwrap_or_else(|| wanted.release.id());
     let heading = recorded.rollout.as_ref().filter(|r| !matches!(r.phase, Phase::Returning { .. })).map(|r| r.target);
     let current = heading.or(recorded.stable);
     let finishing = recorded.rollout.as_ref().is_some_and(|r| r.phase == Phase::Finishing);

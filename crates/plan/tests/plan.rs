@@ -138,3 +138,14 @@ fn the_base_moves_with_releases_not_with_instances() {
     scaled.services.get_mut(&name("web")).unwrap().settings.instances = 9;
     assert_ne!(state_digest(&state), state_digest(&scaled));
 }
+
+#[test]
+fn a_plan_names_releases_by_their_own_ids() {
+    let recorded = recorded(settings(1, Strategy::Recreate));
+    for log in ["info", "debug", "other"] {
+        let plan = plan(&desired(log, settings(1, Strategy::Recreate)), &recorded).unwrap();
+        let planned = plan.services[&name("web")].release.as_ref().unwrap();
+        assert_eq!(planned.id, release(log).id(), "{log}");
+        assert_eq!(plan.base, state_digest(&recorded), "{log}");
+    }
+}
