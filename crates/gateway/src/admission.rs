@@ -3,10 +3,11 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use http::header;
+use basalt_model::Sticky;
+use http::{HeaderMap, header};
 use pingora_proxy::Session;
 
-use crate::affinity;
+use crate::affinity::{self, Belongs};
 use crate::answer::Answer;
 use crate::edge::{self, Secured};
 use crate::plane::Plane;
@@ -57,12 +58,24 @@ pub(crate) fn admit(plane: &Plane, session: &Session, ctx: &mut RequestContext) 
     };
     let answer = judge(plane, &routing, found, &arrival);
     if let Some(to) = found.filter(|_| answer.is_none()) {
-        let service = &routing.services[to.service];
-        let (name, traffic) = (&service.service.name, &service.traffic);
-        ctx.attempts.belongs = affinity::belongs(traffic, name, headers, ctx.client, plane.edge.signer());
-        ctx.sticky = traffic.sticky.clone();
+        (ctx.attempts.belongs, ctx.sticky) = affinity(plane, &routing, to, headers, ctx.client);
     }
     answer
+}
+
+/// Returns the instance that a request belongs to, and how its client is kept there, by the word of the service that it is for.
+pub(crate) fn affinity(
+    plane: &Plane,
+    routing: &Routing,
+    to: Destination,
+    headers: &HeaderMap,
+    client: Option<IpAddr>,
+) -> (Option<Belongs>, Option<Sticky>) {
+    let ServiceRouting { service, traffic, .. } = &routing.services[to.service];
+    if traffic.sticky.is_none() && traffic.hash_on.is_none() {
+        return (None, None);
+    }
+    (affinity::belongs(traffic, &service.name, headers, client, plane.edge.signer()), traffic.sticky.clone())
 }
 
 /// Looks at a request whose destination is `found`. Returns the answer that the gateway itself gives, if it is not for an

@@ -100,7 +100,11 @@ impl Answer {
         matches!(self.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
     }
 
-    fn header(&self) -> Result<ResponseHeader> {
+    /// Returns its head.
+    ///
+    /// # Errors
+    /// Never: all of it was a header before.
+    pub(crate) fn header(&self) -> Result<ResponseHeader> {
         let mut header = ResponseHeader::build(self.status, Some(6))?;
         if !self.is_empty() {
             header.insert_header(header::CONTENT_TYPE, &self.content_type)?;
@@ -123,6 +127,11 @@ impl Answer {
     /// Returns how long its body is.
     pub(crate) fn length(&self) -> u64 {
         if self.is_empty() { 0 } else { self.text.len() as u64 }
+    }
+
+    /// Returns its body.
+    pub(crate) fn body(&self) -> Bytes {
+        if self.is_empty() { Bytes::new() } else { Bytes::from(self.text.clone()) }
     }
 
     /// Takes the words of a route for an error, if it has some.

@@ -3,14 +3,16 @@
 use std::fs;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream as StdStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use basalt_model::{RouteTable, ServiceRoutes};
 use basalt_wire::{Reader, WireError, Writer};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::mpsc;
-use tokio::task::JoinSet;
+use tokio::runtime::Builder;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use crate::Error;
@@ -22,6 +24,11 @@ use crate::tables::Tables;
 const SPACING: Duration = Duration::from_millis(10);
 /// Time between two reports of counters, which are for people and statistics.
 const COUNTING: Duration = Duration::from_secs(1);
+/// Routes and instances of a table that is felt: up to that, it is read and put in force within a few milliseconds.
+const LARGE: usize = 1000;
+/// How much a thread with a large table gives way (`nice`): it has a tenth of the share of a thread with requests, when there is not
+/// enough for all.
+const PATIENCE: i32 = 10;
 /// Pause after a failure to accept: descriptors may be short, and come back by themselves.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -65,31 +72,65 @@ impl Control {
 
     /// Serves clients until the task is ended; then they are left, so that they look for a successor.
     pub(crate) async fn serve(self, plane: Arc<Plane>, tables: Arc<Tables>) {
-        let mut clients = JoinSet::new();
+        // It ends with this task, and whoever listens to it then ends too.
+        let serving = watch::Sender::new(());
         loop {
-            // Those who have left are forgotten.
-            while clients.try_join_next().is_some() {}
-            match self.listener.accept().await {
-                Ok((stream, _)) => {
-                    clients.spawn(serve_client(stream, plane.clone(), tables.clone()));
-                }
-                Err(error) => {
-                    tracing::warn!("can't accept on `{}`: {error}", self.path.display());
-                    sleep(PAUSE).await;
-                }
+            let accepted = self.listener.accept().await.and_then(|(stream, _)| stream.into_std());
+            let served = accepted.and_then(|stream| {
+                let (plane, tables, serving) = (plane.clone(), tables.clone(), serving.subscribe());
+                let thread = std::thread::Builder::new().name("control".to_owned());
+                thread.spawn(move || serve_apart(stream, &plane, &tables, serving))
+            });
+            if let Err(error) = served {
+                tracing::warn!("can't serve a client at `{}`: {error}", self.path.display());
+                sleep(PAUSE).await;
             }
         }
     }
 }
 
+/// Serves one client until it leaves or `serving` ends, on a thread of its own: reading a large table holds nothing else up.
+fn serve_apart(stream: StdStream, plane: &Plane, tables: &Arc<Tables>, mut serving: watch::Receiver<()>) {
+    let served = Builder::new_current_thread().enable_all().build().and_then(|runtime| {
+        runtime.block_on(async {
+            let stream = UnixStream::from_std(stream)?;
+            tokio::select! {
+                () = serve_client(stream, plane, tables) => {}
+                // Nothing is ever sent: an error is the end.
+                _ = serving.changed() => {}
+            }
+            Ok(())
+        })
+    });
+    if let Err(error) = served {
+        tracing::warn!("can't serve a client of the control socket: {error}");
+    }
+}
+
+/// Has the current thread give way to those that serve requests.
+fn give_way() {
+    // Without it, all works as well while nothing else wants the processor.
+    if let Err(error) = rustix::process::setpriority_process(None, PATIENCE) {
+        tracing::debug!("can't lower the priority of a thread: {error}");
+    }
+}
+
+/// Whether reading a table, making it ready and letting go of the one before take long enough to be felt by requests.
+fn is_large(table: &RouteTable) -> bool {
+    let rows = |service: &ServiceRoutes| {
+        service.routes.len() + service.releases.values().map(|release| release.instances.len()).sum::<usize>()
+    };
+    table.services.values().map(rows).sum::<usize>() > LARGE
+}
+
 /// Serves one client until it leaves.
-async fn serve_client(stream: UnixStream, plane: Arc<Plane>, tables: Arc<Tables>) {
+async fn serve_client(stream: UnixStream, plane: &Plane, tables: &Arc<Tables>) {
     let (reader, writer) = basalt_wire::split(stream);
     // Few refusals are ever under way: the client is told of one before it can send much more.
     let (refuse, refused) = mpsc::channel(16);
     let result = tokio::select! {
-        result = take_tables(reader, &tables, refuse) => result,
-        result = report(writer, &plane, refused) => result,
+        result = take_tables(reader, tables, refuse) => result,
+        result = report(writer, plane, refused) => result,
     };
     if let Err(error) = result {
         tracing::warn!("lost a client of the control socket: {error}");
@@ -100,8 +141,19 @@ async fn take_tables(mut reader: Reader, tables: &Arc<Tables>, refuse: mpsc::Sen
     while let Some(Request::SetTable(table)) = reader.next().await? {
         let version = table.version;
         let tables = tables.clone();
+        let large = is_large(&table);
+        if large {
+            // For the next one: whoever has sent a large table sends another when something changes.
+            give_way();
+        }
         // It waits for the disk.
-        let taken = tokio::task::spawn_blocking(move || tables.take(table)).await;
+        let taken = tokio::task::spawn_blocking(move || {
+            if large {
+                give_way();
+            }
+            tables.take(table)
+        });
+        let taken = taken.await;
         let why = match taken {
             Ok(Ok(())) => continue,
             Ok(Err(older)) => older.to_string(),

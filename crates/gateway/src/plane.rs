@@ -21,7 +21,7 @@ use crate::ready::{self, ReadyRoute};
 use crate::receipts::Receipt;
 use crate::routing::{Builder, Destination, PortNumbers, ReleaseRouting, Routing, ServiceRouting};
 use crate::service::Service;
-use crate::{ejection, health, weights};
+use crate::{ejection, health, probe, weights};
 
 /// The table in force, with all that outlives it.
 #[derive(Debug)]
@@ -287,6 +287,13 @@ pub(crate) struct Begun {
     pub(crate) address: SocketAddrV4,
     /// The header that connections there begin with.
     pub(crate) proxy_protocol: Option<ProxyProtocol>,
+}
+
+impl Begun {
+    /// Returns where the request goes.
+    pub(crate) fn at(&self) -> probe::At {
+        probe::At { address: self.address, proxy_protocol: self.proxy_protocol }
+    }
 }
 
 impl Kept {

@@ -1,12 +1,12 @@
 //! What happens to a request, in the terms of pingora.
 
-use std::net::{IpAddr, SocketAddrV4};
+use std::net::IpAddr;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::{HeaderValue, Method, header};
+use http::{HeaderValue, header};
 use pingora_core::upstreams::peer::HttpPeer;
 use pingora_core::{Error, ErrorSource, ErrorType, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
@@ -23,11 +23,13 @@ use crate::downstream::Downstream;
 use crate::edge;
 use crate::ejection;
 use crate::forwarded::{Claimed, Forwarded, Trust};
+use crate::http1::attempt::{self, Refused};
 use crate::http1::head::is_http2;
 use crate::http1::over_http2;
 use crate::instance::{InFlight, Instance};
 use crate::limits::Limits;
 use crate::plane::{Begun, Plane};
+use crate::probe::At;
 use crate::ready::ReadyRoute;
 use crate::refusals::{Refusal, Refusals};
 use crate::session::{Aim, downstream, host, is_grpc, is_https, is_idempotent, last};
@@ -83,7 +85,7 @@ pub(crate) struct RequestContext {
     /// Bytes of its body so far, where they are limited.
     received: u64,
     in_flight: Option<InFlight>,
-    address: Option<SocketAddrV4>,
+    at: Option<At>,
     until: Option<Instant>,
     pub(crate) retries: u32,
     /// An answer of this status was not passed on: the request is sent again.
@@ -184,13 +186,13 @@ impl ProxyHttp for Proxy {
         let patience = (!session.is_upgrade_req()).then_some(self.limits.body);
         session.set_read_timeout(patience);
         session.set_write_timeout(Some(self.limits.write));
+        ctx.begun = Some(Instant::now());
+        self.look_at_client(session, ctx);
         if let Some(shared) = self.shared.upgrade()
-            && over_http2::pass_on(&shared, session).await?
+            && over_http2::pass_on(&shared, session, ctx).await?
         {
             return Ok(true);
         }
-        ctx.begun = Some(Instant::now());
-        self.look_at_client(session, ctx);
         let Some(answer) = admission::admit(&self.plane, session, ctx) else { return Ok(false) };
         let (route, secure) = (ctx.route.as_deref(), ctx.secure);
         answer.send(session, false, |header| answer::dress(header, route, secure)).await?;
@@ -220,9 +222,10 @@ impl ProxyHttp for Proxy {
 
     async fn upstream_peer(&self, session: &mut Session, ctx: &mut RequestContext) -> Result<Box<HttpPeer>> {
         ctx.rejected = false;
-        let Begun { in_flight, address, .. } = self.begin(session, ctx).await?;
+        let begun = self.begin(session, ctx).await?;
+        let (at, in_flight) = (begun.at(), begun.in_flight);
         in_flight.count_request();
-        let mut peer = HttpPeer::new(address, false, String::new());
+        let mut peer = HttpPeer::new(at.address, false, String::new());
         let idempotent = is_idempotent(session);
         peer.options.connection_timeout = Some(CONNECT);
         peer.options.idle_timeout = Some(if idempotent { IDLE } else { IDLE_UNSAFE });
@@ -243,7 +246,7 @@ impl ProxyHttp for Proxy {
         }
         ctx.sent = Some(Instant::now());
         ctx.last = Some(in_flight.instance().clone());
-        ctx.address = Some(address);
+        ctx.at = Some(at);
         ctx.in_flight = Some(in_flight);
         Ok(Box::new(peer))
     }
@@ -301,11 +304,7 @@ impl ProxyHttp for Proxy {
         if let Some(in_flight) = &ctx.in_flight {
             in_flight.count_error();
         }
-        let worth_it = match status {
-            502..=504 => is_idempotent(session),
-            500 => matches!(session.req_header().method, Method::GET | Method::HEAD),
-            _ => false,
-        };
+        let worth_it = attempt::is_worth_another(status, &session.req_header().method);
         let possible = worth_it && ctx.retries < most_retries(ctx) && !session.as_ref().retry_buffer_truncated();
         if possible && self.has_another(session, ctx) && can_afford(ctx) {
             ctx.rejected = true;
@@ -342,19 +341,17 @@ impl ProxyHttp for Proxy {
     ) -> Box<Error> {
         let another = self.has_another(session, ctx);
         if let Some(in_flight) = ctx.in_flight.take() {
-            in_flight.count_error();
-            let instance = in_flight.instance().clone();
-            // Who refuses connections is not there, even if nobody else is: then requests wait for it, or for its successor.
-            let gone = matches!(error.etype(), ErrorType::ConnectRefused | ErrorType::ConnectNoRoute);
-            // Who takes too long has a full queue, which may be shorter soon.
-            let late = *error.etype() == ErrorType::ConnectTimedout;
-            if let Some(address) = ctx.address.filter(|_| gone || another && late) {
-                instance.suspect(address.into(), error.etype().as_str());
-            }
-            ctx.attempts.failed.push(instance);
+            let why = match error.etype() {
+                ErrorType::ConnectRefused | ErrorType::ConnectNoRoute => Refused::Gone,
+                ErrorType::ConnectTimedout => Refused::Late,
+                _ => Refused::Other,
+            };
+            let again = ctx.at.is_some_and(|at| {
+                attempt::note_why_refused(&in_flight, at, &mut ctx.attempts, (why, error.etype().as_str()), another)
+            });
             // Nothing was sent, so any request may go elsewhere, and no instance works twice for it: the budget is spared.
             let patient = ctx.until.is_none_or(|until| Instant::now() < until);
-            error.set_retry(patient && (gone || late || another));
+            error.set_retry(patient && again);
         }
         error
     }

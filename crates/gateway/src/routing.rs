@@ -20,10 +20,8 @@ pub(crate) struct Routing {
     pub(crate) version: u64,
     pub(crate) services: Vec<ServiceRouting>,
     pub(crate) routes: Vec<Arc<ReadyRoute>>,
-    /// Whether a route asks for headers or parameters.
-    pub(crate) asks_for_more: bool,
-    /// Whether requests of a route may be hedged.
-    pub(crate) hedges: bool,
+    /// Whether header fields decide where a request goes: by the word of a route, or because it belongs to an instance.
+    pub(crate) asks_for_fields: bool,
     listeners: HashMap<SocketAddrV4, (Destination, Protocol)>,
     hosts: HashMap<String, Paths>,
     /// By what follows the `*` of a wildcard: `.example.com`.
@@ -83,6 +81,7 @@ pub(crate) struct Builder {
 impl Builder {
     /// Adds a service and returns its position.
     pub(crate) fn add_service(&mut self, service: ServiceRouting) -> usize {
+        self.routing.asks_for_fields |= service.traffic.sticky.is_some() || service.traffic.hash_on.is_some();
         self.routing.services.push(service);
         self.routing.services.len() - 1
     }
@@ -108,8 +107,7 @@ impl Builder {
         let precedence = ready.precedence();
         let at = same.partition_point(|other| self.routing.routes[other.route].precedence() >= precedence);
         same.insert(at, to);
-        self.routing.asks_for_more |= precedence.1 + precedence.2 > 0;
-        self.routing.hedges |= ready.rules.hedge_after.is_some();
+        self.routing.asks_for_fields |= precedence.1 > 0;
         self.routing.routes.push(Arc::new(ready));
         if let Some(first) = first.filter(|first| first.service != service) {
             let name = |at: usize| self.routing.services[at].service.name.clone();
@@ -151,14 +149,6 @@ impl Routing {
         };
         let wildcard = || if self.wildcards.is_empty() { None } else { wildcard() };
         exact.or_else(wildcard).or_else(|| self.any_host.find(asked, &self.routes))
-    }
-
-    /// Returns whether requests there go to whichever instance has the turn, and answers come back as long as they were: then
-    /// the short path can take them. It holds only if no route of the table asks for headers or parameters.
-    pub(crate) fn passes_plainly(&self, at: Destination) -> bool {
-        let traffic = &self.services[at.service].traffic;
-        let turns = traffic.sticky.is_none() && traffic.hash_on.is_none();
-        turns && !self.asks_for_more && !self.route(at).rules.compress
     }
 
     /// Returns a route of this table.

@@ -5,27 +5,24 @@ use std::io;
 use std::net::SocketAddrV4;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
+use http::Method;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
-use super::client::{Client, Stall, poll_piece};
+use super::asker::Asker;
+use super::client::{Stall, poll_piece};
 use super::exchange::Request;
 use super::pool::Upstream;
 use super::response::{self, BadResponse, Response};
-use super::rewrite;
 use crate::choice::Attempts;
 use crate::connections::Shared;
 use crate::ejection;
-use crate::instance::Instance;
+use crate::instance::{InFlight, Instance};
 use crate::plane::Begun;
 use crate::probe;
 use crate::proxy::{CONNECT, IDLE, IDLE_UNSAFE};
-
-/// How much a client may send ahead of its next request.
-const AHEAD: usize = 64 << 10;
 
 /// A request under way to one instance.
 #[derive(Debug)]
@@ -75,20 +72,56 @@ pub(crate) async fn open(begun: Begun, idempotent: bool) -> Result<Try, (Begun, 
     Ok(Try { begun, upstream, asked: Instant::now() })
 }
 
+/// Why an instance takes no connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Refused {
+    /// It is not there, even if nobody else is: then requests wait for it, or for its successor.
+    Gone,
+    /// Its queue is full, which may be shorter soon.
+    Late,
+    Other,
+}
+
+impl From<&io::Error> for Refused {
+    fn from(error: &io::Error) -> Self {
+        match error.kind() {
+            _ if is_gone(error) => Self::Gone,
+            io::ErrorKind::TimedOut => Self::Late,
+            _ => Self::Other,
+        }
+    }
+}
+
 /// Notes that an instance takes no connection. Returns whether it may be asked again, or another.
 pub(crate) fn note_refused(begun: &Begun, attempts: &mut Attempts, error: &io::Error, another: bool) -> bool {
-    let instance = begun.in_flight.instance();
-    begun.in_flight.count_error();
-    // Who refuses connections is not there, even if nobody else is: then requests wait for it, or for its successor.
-    let gone = is_gone(error);
-    // Who takes too long has a full queue, which may be shorter soon.
-    let late = error.kind() == io::ErrorKind::TimedOut;
-    if gone || another && late {
-        let at = probe::At { address: begun.address, proxy_protocol: begun.proxy_protocol };
-        instance.suspect(at, &error.to_string());
+    note_why_refused(&begun.in_flight, begun.at(), attempts, (error.into(), &error.to_string()), another)
+}
+
+/// Does the same, in the words of whoever has tried.
+pub(crate) fn note_why_refused(
+    in_flight: &InFlight,
+    at: probe::At,
+    attempts: &mut Attempts,
+    (why, text): (Refused, &str),
+    another: bool,
+) -> bool {
+    let instance = in_flight.instance();
+    in_flight.count_error();
+    if why == Refused::Gone || another && why == Refused::Late {
+        instance.suspect(at, text);
     }
     attempts.failed.push(instance.clone());
-    gone || late || another
+    another || why != Refused::Other
+}
+
+/// Whether a bad answer is worth another try, at another instance: only a request that may be sent twice is (RFC 9110 §9.2.2), and
+/// what the application itself has failed at only if it reads.
+pub(crate) fn is_worth_another(status: u16, method: &Method) -> bool {
+    match status {
+        502..=504 => method.is_idempotent(),
+        500 => matches!(*method, Method::GET | Method::HEAD),
+        _ => false,
+    }
 }
 
 async fn connect(address: SocketAddrV4) -> io::Result<Upstream> {
@@ -129,7 +162,11 @@ pub(crate) fn judge(shared: &Shared, one: &Try, asking: &Result<Response, Failur
 }
 
 /// Sends a request and reads the head of its answer; informational answers are passed on.
-pub(crate) async fn ask(client: &mut Client, upstream: &mut Upstream, request: &Request) -> Result<Response, Failure> {
+pub(crate) async fn ask(
+    client: &mut impl Asker,
+    upstream: &mut Upstream,
+    request: &Request,
+) -> Result<Response, Failure> {
     send(upstream, request).await?;
     let mut silence = Stall::default();
     loop {
@@ -140,7 +177,7 @@ pub(crate) async fn ask(client: &mut Client, upstream: &mut Upstream, request: &
             if request.timeout().is_some_and(|patience| silence.poll(cx, patience).is_ready()) {
                 return Poll::Ready(Err(Failure::Silent));
             }
-            watch(client, cx).map(|()| Err(Failure::Left))
+            client.poll_left(cx).map(|()| Err(Failure::Left))
         })
         .await?;
         if is_final(&response, request)? {
@@ -167,7 +204,7 @@ pub(crate) fn poll_head(
 ) -> Poll<Result<Response, Failure>> {
     let Upstream { stream, buffer, .. } = upstream;
     loop {
-        if let Some(response) = response::read(buffer, request.head)? {
+        if let Some(response) = response::read(buffer, request.is_head())? {
             return Poll::Ready(Ok(response));
         }
         match poll_piece(stream, cx, |piece| buffer.extend_from_slice(piece)) {
@@ -187,25 +224,15 @@ pub(crate) fn is_final(response: &Response, request: &Request) -> Result<bool, F
 }
 
 /// Passes an informational answer on.
-pub(crate) async fn inform(client: &mut Client, upstream: &mut Upstream, response: &Response) -> Result<(), Failure> {
+pub(crate) async fn inform(
+    client: &mut impl Asker,
+    upstream: &mut Upstream,
+    response: &Response,
+) -> Result<(), Failure> {
     // Nobody has asked for `100`, and old clients do not know others.
     if response.status != 100 {
-        let mut out = Vec::new();
-        rewrite::response(&mut out, &upstream.buffer, response, false, std::iter::empty());
-        client.write(&out, Duration::from_secs(1)).await.map_err(|_| Failure::Left)?;
+        client.inform(&upstream.buffer, response).await.map_err(|_| Failure::Left)?;
     }
     bytes::Buf::advance(&mut upstream.buffer, response.length);
     Ok(())
-}
-
-/// Is ready once the client has left. What it sends ahead is kept, up to a bound.
-pub(crate) fn watch(client: &mut Client, cx: &mut Context<'_>) -> Poll<()> {
-    while client.buffer.len() < AHEAD {
-        match client.poll_fill(cx) {
-            Poll::Ready(Ok(true)) => {}
-            Poll::Ready(Ok(false) | Err(_)) => return Poll::Ready(()),
-            Poll::Pending => return Poll::Pending,
-        }
-    }
-    Poll::Pending
 }

@@ -1,5 +1,7 @@
 //! Where a body ends (RFC 9112 §6, §7). Bytes are only looked at, never changed.
 
+use bytes::BytesMut;
+
 /// The most bytes of a chunk's extensions, and of all trailers: nobody sends more of either.
 const MOST_EXTRAS: usize = 8 << 10;
 
@@ -33,6 +35,27 @@ impl Body {
             Self::Chunked(chunks) => chunks.take(bytes),
             Self::UntilClose => Ok(bytes.len()),
         }
+    }
+
+    /// Does the same, and adds what is content to `content`, and the lines behind the last chunk to `trailers`.
+    ///
+    /// # Errors
+    /// If the framing is broken.
+    pub(crate) fn take_content(
+        &mut self,
+        bytes: &[u8],
+        content: &mut BytesMut,
+        trailers: &mut Vec<u8>,
+    ) -> Result<usize, Broken> {
+        if let Self::Chunked(chunks) = self {
+            return chunks.walk(bytes, |part, behind| match behind {
+                true => trailers.extend_from_slice(part),
+                false => content.extend_from_slice(part),
+            });
+        }
+        let taken = self.take(bytes)?;
+        content.extend_from_slice(&bytes[..taken]);
+        Ok(taken)
     }
 
     /// Returns how many of the bytes so far were no content: the sizes and ends of chunks.
@@ -82,20 +105,37 @@ enum State {
     Done,
 }
 
+impl State {
+    /// Whether the last chunk is over.
+    fn is_behind(self) -> bool {
+        matches!(self, Self::LineStart | Self::Trailer | Self::TrailerEnd | Self::LastLf)
+    }
+}
+
 impl Chunks {
     fn take(&mut self, bytes: &[u8]) -> Result<usize, Broken> {
+        self.walk(bytes, |_, _| {})
+    }
+
+    /// Walks on. `part` gets pieces of content, and of what is behind the last chunk.
+    fn walk(&mut self, bytes: &[u8], mut part: impl FnMut(&[u8], bool)) -> Result<usize, Broken> {
         let mut at = 0;
         while at < bytes.len() && self.state != State::Done {
             if self.state == State::Data {
                 let skipped = (bytes.len() - at).min(usize::try_from(self.size).unwrap_or(usize::MAX));
                 self.size -= skipped as u64;
+                part(&bytes[at..at + skipped], false);
                 at += skipped;
                 if self.size == 0 {
                     self.state = State::DataCr;
                 }
                 continue;
             }
+            let before = self.state;
             self.state = self.step(bytes[at])?;
+            if before.is_behind() {
+                part(&bytes[at..at + 1], true);
+            }
             self.framing += 1;
             at += 1;
         }
@@ -185,6 +225,22 @@ mod tests {
         check("10000000000000000\r\n", Err(Broken));
         check(&format!("5;{}\r\nhello\r\n0\r\n\r\n", "x".repeat(9000)), Err(Broken));
         check(&format!("0\r\n{}\r\n", "a: b\r\n".repeat(3000)), Err(Broken));
+    }
+
+    #[test]
+    fn content_is_told_from_framing() {
+        let check = |text: &str, content: &str, trailers: &str| {
+            for size in [text.len(), 1, 3] {
+                let mut body = Body::Chunked(Chunks::default());
+                let (mut got, mut behind) = (BytesMut::new(), Vec::new());
+                for piece in text.as_bytes().chunks(size) {
+                    assert_eq!(body.take_content(piece, &mut got, &mut behind), Ok(piece.len()));
+                }
+                assert_eq!((&got[..], &behind[..]), (content.as_bytes(), trailers.as_bytes()), "{text:?} by {size}");
+            }
+        };
+        check("5;a=b\r\nhello\r\n1\r\n!\r\n0\r\n\r\n", "hello!", "\r\n");
+        check("1\r\nx\r\n0\r\nA: b\r\nC: d\r\n\r\n", "x", "A: b\r\nC: d\r\n\r\n");
     }
 
     #[test]

@@ -1,22 +1,21 @@
-//! One request and its answer, passed on over HTTP/1 on both sides.
+//! One request and its answer, passed on over HTTP/1 to an instance.
 
-use std::future::poll_fn;
 use std::io;
-use std::pin::Pin;
+use std::net::IpAddr;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::Duration;
 
-use tokio::io::AsyncWrite;
+use basalt_model::Sticky;
+use http::{HeaderValue, Method};
 use tokio::time::{Instant, sleep};
 
+use super::asker::{Answered, Asker};
 use super::attempt::{self, Failure, Try};
 use super::body::Body;
-use super::client::{Client, Stall, poll_piece};
-use super::pool::Upstream;
 use super::response::Response;
 use super::{hedge, rewrite, tunnel};
-use crate::answer::{self, Answer};
+use crate::affinity::Belongs;
+use crate::answer::Answer;
 use crate::choice::Attempts;
 use crate::connections::Shared;
 use crate::instance::Instance;
@@ -37,21 +36,29 @@ pub(crate) struct Request {
     pub(crate) route: Option<Arc<ReadyRoute>>,
     /// Whether it came over TLS, to this gateway or to a trusted proxy before it.
     pub(crate) secure: bool,
-    /// Whether it may be sent twice (RFC 9110 §9.2.2).
-    pub(crate) idempotent: bool,
-    /// Whether it only reads: a `GET` or `HEAD`.
-    pub(crate) reads: bool,
-    /// Whether it is a `HEAD`, whose answer has no body.
-    pub(crate) head: bool,
+    pub(crate) method: Method,
     /// Whether the client wants another protocol.
     pub(crate) upgrade: bool,
     /// Whether that is WebSocket.
     pub(crate) websocket: bool,
     /// Whether the connection ends after it.
     pub(crate) close: bool,
+    /// The instance that it belongs to, and how its client is kept there.
+    pub(crate) belongs: Option<Belongs>,
+    pub(crate) sticky: Option<Sticky>,
 }
 
 impl Request {
+    /// Whether it may be sent twice (RFC 9110 §9.2.2).
+    pub(crate) fn is_idempotent(&self) -> bool {
+        self.method.is_idempotent()
+    }
+
+    /// Whether it is a `HEAD`, whose answer has no body.
+    pub(crate) fn is_head(&self) -> bool {
+        self.method == Method::HEAD
+    }
+
     fn retries(&self) -> u32 {
         self.route.as_ref().map_or(0, |route| route.retries())
     }
@@ -63,10 +70,11 @@ impl Request {
     }
 
     /// Returns when it is sent to a second instance. Only if it reads: a write that is still under way at the slower instance
-    /// when the client goes on could undo what comes after it.
+    /// when the client goes on could undo what comes after it. Nor if it belongs to an instance: no other would do.
     fn hedge_after(&self) -> Option<Duration> {
         let after = self.route.as_ref().and_then(|route| route.rules.hedge_after)?;
-        (self.reads && !self.upgrade).then(|| Duration::from_millis(after.0))
+        let reads = matches!(self.method, Method::GET | Method::HEAD);
+        (reads && !self.upgrade && self.belongs.is_none()).then(|| Duration::from_millis(after.0))
     }
 }
 
@@ -92,11 +100,12 @@ pub(crate) struct Progress {
 /// Passes a request on and its answer back. `find` says where it goes in a table.
 pub(crate) async fn run(
     shared: &Shared,
-    client: &mut Client,
+    client: &mut impl Asker,
     request: &Request,
     find: impl Fn(&Routing) -> Option<Destination> + Send + Sync,
 ) -> After {
-    let mut progress = Progress::default();
+    let attempts = Attempts { belongs: request.belongs.clone(), ..Attempts::default() };
+    let mut progress = Progress { attempts, ..Progress::default() };
     for _ in 0..ATTEMPTS {
         let begun = waiting::begin(&shared.plane, &find, &mut progress.attempts, &mut progress.until).await;
         let begun = match begun {
@@ -107,9 +116,9 @@ pub(crate) async fn run(
                 return fail(shared, client, request, Answer::no_instance(service.name.as_str())).await;
             }
         };
-        client.seen.instance = Some(begun.in_flight.instance().clone());
-        client.seen.retries = progress.retries;
-        let mut one = match attempt::open(begun, request.idempotent).await {
+        client.seen().instance = Some(begun.in_flight.instance().clone());
+        client.seen().retries = progress.retries;
+        let mut one = match attempt::open(begun, request.is_idempotent()).await {
             Ok(one) => one,
             Err((begun, error)) => {
                 let another = has_another(shared, &find, &progress.attempts, begun.in_flight.instance());
@@ -128,16 +137,14 @@ pub(crate) async fn run(
         let another = |progress: &Progress| has_another(shared, &find, &progress.attempts, one.instance());
         let budget = &one.instance().service.budget;
         let failure = match asking {
-            Ok(response) if response.status < 500 => return pass_on(shared, client, request, one, response).await,
+            Ok(response) if response.status < 500 => {
+                return pass_on(shared, client, request, &progress.attempts, one, response).await;
+            }
             Ok(response) => {
-                let worth_it = match response.status {
-                    502..=504 => request.idempotent,
-                    500 => request.reads,
-                    _ => false,
-                };
+                let worth_it = attempt::is_worth_another(response.status, &request.method);
                 let again = worth_it && progress.retries < request.retries() && another(&progress);
                 if !(again && budget.withdraw()) {
-                    return pass_on(shared, client, request, one, response).await;
+                    return pass_on(shared, client, request, &progress.attempts, one, response).await;
                 }
                 progress.retries += 1;
                 progress.attempts.failed.push(one.instance().clone());
@@ -152,7 +159,7 @@ pub(crate) async fn run(
             Failure::Broken | Failure::Bad => {}
         }
         let another = another(&progress);
-        let again = request.idempotent && progress.retries < request.retries() && budget.withdraw();
+        let again = request.is_idempotent() && progress.retries < request.retries() && budget.withdraw();
         if !again {
             return fail(shared, client, request, Answer::of(502)).await;
         }
@@ -189,49 +196,59 @@ fn may_connect_again(begun: &Begun, progress: &mut Progress, error: &io::Error, 
 }
 
 /// Returns who has asked for what, for people.
-fn who(client: &Client, request: &Request) -> String {
+fn who(client: IpAddr, request: &Request) -> String {
     let line = request.bytes.split(|b| *b == b'\r').next().unwrap_or_default();
     let target = String::from_utf8_lossy(line);
     let target = target.strip_suffix(" HTTP/1.1").unwrap_or(&target);
     let target = target.split('?').next().unwrap_or_default();
     let kind = if request.websocket { " websocket" } else { "" };
-    format!("{}{kind} {target}", client.ends.peer.ip())
+    format!("{client}{kind} {target}")
 }
 
 /// Passes an answer on.
-async fn pass_on(shared: &Shared, client: &mut Client, request: &Request, one: Try, mut response: Response) -> After {
+async fn pass_on(
+    shared: &Shared,
+    client: &mut impl Asker,
+    request: &Request,
+    attempts: &Attempts,
+    one: Try,
+    response: Response,
+) -> After {
     let Try { mut begun, mut upstream, .. } = one;
-    client.seen.status = response.status;
-    let until_close = response.body == Body::UntilClose;
-    let close = request.close || until_close || shared.is_finishing();
-    let mut out = Vec::with_capacity(1024);
-    let dress = request.route.iter().flat_map(|route| route.dress(request.secure));
-    rewrite::response(&mut out, &upstream.buffer, &response, close, dress);
-    let tail = &upstream.buffer[response.length..];
+    client.seen().status = response.status;
+    let peer = client.peer();
     if response.status == 101 {
+        // Only who has a connection of its own is let through with an upgrade.
+        let Some(connection) = client.connection() else { return After::Over };
+        let mut out = Vec::with_capacity(1024);
+        let dress = request.route.iter().flat_map(|route| route.dress(request.secure));
+        rewrite::response(&mut out, &upstream.buffer, &response, true, None, dress);
         let behind = out.len();
-        out.extend_from_slice(tail);
-        begun.in_flight.identify(|| who(client, request));
-        return tunnel::run(shared, client, upstream.stream, (out, behind), request.websocket, begun).await;
+        out.extend_from_slice(&upstream.buffer[response.length..]);
+        begun.in_flight.identify(|| who(peer, request));
+        return tunnel::run(shared, connection, upstream.stream, (out, behind), request.websocket, begun).await;
     }
-    let Ok(taken) = response.body.take(tail) else { return After::Over };
-    out.extend_from_slice(&tail[..taken]);
-    client.seen.sent += taken as u64;
+    let close = request.close || response.body == Body::UntilClose || shared.is_finishing();
+    let keeps = response.keeps;
+    let answered = Answered {
+        upstream: &mut upstream,
+        response,
+        request,
+        cookie: cookie(shared, request, attempts, begun.in_flight.instance()),
+        close,
+        patience: shared.limits.write,
+    };
     // Who sends more than an answer is not asked again.
-    let mut clean = taken == tail.len() && response.keeps;
-    upstream.buffer.clear();
-    let relayed = relay(shared, client, &mut upstream, &mut response.body, &out, request.timeout()).await;
-    client.seen.sent = client.seen.sent.saturating_sub(response.body.framing());
-    match relayed {
-        Ok(excess) => clean &= !excess,
+    let clean = match client.pass_on(answered).await {
+        Ok(clean) => clean && keeps,
         Err(error) => {
-            begun.in_flight.identify_if_cut(|| who(client, request));
+            begun.in_flight.identify_if_cut(|| who(peer, request));
             if error.kind() == io::ErrorKind::TimedOut {
-                shared.refusals.count(Refusal::SlowReader, client.ends.peer.ip());
+                shared.refusals.count(Refusal::SlowReader, peer);
             }
             return After::Over;
         }
-    }
+    };
     begun.in_flight.finish();
     if clean {
         begun.in_flight.instance().pool.put(upstream.stream, begun.address.port());
@@ -239,89 +256,27 @@ async fn pass_on(shared: &Shared, client: &mut Client, request: &Request, one: T
     if close { After::Close } else { After::Next }
 }
 
-/// Writes what has been read already, and then the rest of a body as it comes. Returns whether the instance sent more.
-async fn relay(
-    shared: &Shared,
-    client: &mut Client,
-    upstream: &mut Upstream,
-    body: &mut Body,
-    first: &[u8],
-    timeout: Option<Duration>,
-) -> io::Result<bool> {
-    let patience = shared.limits.write;
-    let mut silence = Stall::default();
-    // What the client has not taken yet: `first`, and then what is left of a piece.
-    let (mut first_at, mut rest, mut rest_at) = (0, Vec::new(), 0);
-    let mut stall = Stall::default();
-    let mut excess = false;
-    let mut ended = false;
-    poll_fn(|cx| {
-        loop {
-            let waiting = if first_at < first.len() { &first[first_at..] } else { &rest[rest_at..] };
-            if !waiting.is_empty() {
-                match Pin::new(&mut client.io).poll_write(cx, waiting) {
-                    Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                    Poll::Ready(Ok(written)) => {
-                        if first_at < first.len() {
-                            first_at += written;
-                        } else {
-                            rest_at += written;
-                        }
-                        stall.end();
-                        continue;
-                    }
-                    Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-                    Poll::Pending => return stall.poll(cx, patience).map(|()| Err(io::ErrorKind::TimedOut.into())),
-                }
-            }
-            if ended || body.is_done() {
-                return Pin::new(&mut client.io).poll_flush(cx).map_ok(|()| excess);
-            }
-            rest.clear();
-            rest_at = 0;
-            let piece = poll_piece(&mut upstream.stream, cx, |piece| {
-                let Ok(taken) = body.take(piece) else { return Err(io::ErrorKind::InvalidData.into()) };
-                excess |= taken < piece.len();
-                client.seen.sent += taken as u64;
-                rest.extend_from_slice(&piece[..taken]);
-                Ok::<_, io::Error>(())
-            });
-            match piece {
-                Poll::Ready(Ok(Some(Ok(())))) => silence.end(),
-                Poll::Ready(Ok(Some(Err(error))) | Err(error)) => return Poll::Ready(Err(error)),
-                Poll::Ready(Ok(None)) if *body == Body::UntilClose => ended = true,
-                Poll::Ready(Ok(None)) => return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into())),
-                Poll::Pending => {
-                    // What is written is to arrive before the next piece does.
-                    if let Poll::Ready(Err(error)) = Pin::new(&mut client.io).poll_flush(cx) {
-                        return Poll::Ready(Err(error));
-                    }
-                    // Nothing may come for long, and then no buffer is needed.
-                    rest = Vec::new();
-                    if timeout.is_some_and(|patience| silence.poll(cx, patience).is_ready()) {
-                        return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
-                    }
-                    return attempt::watch(client, cx).map(|()| Err(io::ErrorKind::BrokenPipe.into()));
-                }
-            }
-        }
-    })
-    .await
+/// Returns the cookie that keeps a client at an instance, if it does not have it yet.
+fn cookie(shared: &Shared, request: &Request, attempts: &Attempts, at: &Instance) -> Option<HeaderValue> {
+    let sticky = request.sticky.as_ref()?;
+    if matches!(&attempts.belongs, Some(Belongs::To(id)) if *id == at.id) {
+        return None;
+    }
+    HeaderValue::from_str(&shared.plane.edge.signer().cookie(sticky, &at.id, request.secure)).ok()
 }
 
 /// Answers in the gateway's own name, and in the words of the route.
-async fn fail(shared: &Shared, client: &mut Client, request: &Request, with: Answer) -> After {
+async fn fail(shared: &Shared, client: &mut impl Asker, request: &Request, with: Answer) -> After {
     answer(shared, client, request, &with.in_words_of(request.route.as_deref())).await
 }
 
 /// Answers in the gateway's own name.
-pub(crate) async fn answer(shared: &Shared, client: &mut Client, request: &Request, answer: &Answer) -> After {
+pub(crate) async fn answer(shared: &Shared, client: &mut impl Asker, request: &Request, answer: &Answer) -> After {
     let close = request.close || shared.is_finishing();
-    let dress = |header: &mut _| answer::dress(header, request.route.as_deref(), request.secure);
-    let bytes = answer.to_http1(close, request.head, dress);
-    client.seen.status = answer.status();
-    client.seen.sent = if request.head { 0 } else { answer.length() };
-    match client.write(&bytes, shared.limits.write).await {
+    let seen = client.seen();
+    seen.status = answer.status();
+    seen.sent = if request.is_head() { 0 } else { answer.length() };
+    match client.answer(answer, request, close, shared.limits.write).await {
         Ok(()) if close => After::Close,
         Ok(()) => After::Next,
         Err(_) => After::Over,

@@ -3,6 +3,7 @@
 use std::mem::MaybeUninit;
 use std::ops::Range;
 
+use http::{HeaderMap, HeaderName, HeaderValue};
 use httparse::Header;
 
 use crate::refusals::Refusal;
@@ -48,6 +49,19 @@ pub(crate) struct Head {
     pub(crate) close: bool,
     /// Whether `Connection` names fields that end here, other than the usual.
     pub(crate) nominates: bool,
+}
+
+/// Returns the fields of a head that was read from a buffer, for whoever looks for some of them. Values that could not be sent on
+/// in HTTP/2 are not there.
+pub(crate) fn fields(buffer: &[u8], head: &Head) -> HeaderMap {
+    let mut space: Space = [const { MaybeUninit::uninit() }; MOST_FIELDS];
+    let mut parsed = httparse::Request::new(&mut []);
+    // It was read before, so this succeeds.
+    let _ = parsed.parse_with_uninit_headers(&buffer[..head.length], &mut space);
+    let field = |field: &Header<'_>| {
+        Some((HeaderName::from_bytes(field.name.as_bytes()).ok()?, HeaderValue::from_bytes(field.value).ok()?))
+    };
+    parsed.headers.iter().filter_map(field).collect()
 }
 
 /// Space for header fields, on the stack.

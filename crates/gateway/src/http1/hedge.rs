@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
+use super::asker::Asker;
 use super::attempt::{self, Failure, Try};
-use super::client::{Client, Stall};
+use super::client::Stall;
 use super::exchange::{Progress, Request};
 use super::response::Response;
 use crate::connections::Shared;
@@ -55,7 +56,7 @@ impl Second<'_> {
 /// other is given up, and its instance not blamed.
 pub(crate) async fn ask(
     shared: &Shared,
-    client: &mut Client,
+    client: &mut impl Asker,
     request: &Request,
     find: impl Fn(&Routing) -> Option<Destination>,
     progress: &mut Progress,
@@ -77,7 +78,7 @@ pub(crate) async fn ask(
             if request.timeout().is_some_and(|patience| silence.poll(cx, patience).is_ready()) {
                 return Poll::Ready(Event::Over(Failure::Silent));
             }
-            attempt::watch(client, cx).map(|()| Event::Over(Failure::Left))
+            client.poll_left(cx).map(|()| Event::Over(Failure::Left))
         });
         match event.await {
             Event::Over(failure) => {
@@ -101,7 +102,7 @@ pub(crate) async fn ask(
                 // The second may still do better.
                 Second::Asked(other) if is_bad(&asked) => {
                     fail(shared, progress, &replace(one, other), &asked);
-                    client.seen.instance = Some(one.instance().clone());
+                    client.seen().instance = Some(one.instance().clone());
                 }
                 Second::Asked(other) => {
                     give_up(other);
@@ -118,7 +119,7 @@ pub(crate) async fn ask(
                     }
                     Ok(response) if !is_bad(&Ok(response.clone())) => {
                         give_up(replace(one, other));
-                        client.seen.instance = Some(one.instance().clone());
+                        client.seen().instance = Some(one.instance().clone());
                         return Ok(response);
                     }
                     asked => fail(shared, progress, &other, &asked),
@@ -132,7 +133,7 @@ pub(crate) async fn ask(
 /// may have no traffic yet, and the shares of releases are exact.
 fn begin<'r>(
     shared: &Shared,
-    client: &mut Client,
+    client: &mut impl Asker,
     request: &'r Request,
     find: &impl Fn(&Routing) -> Option<Destination>,
     progress: &Progress,
@@ -153,9 +154,9 @@ fn begin<'r>(
         begun.in_flight.give_back();
         return Second::Never;
     }
-    client.seen.hedges += 1;
+    client.seen().hedges += 1;
     Second::Opening(Box::pin(async move {
-        let mut other = attempt::open(begun, request.idempotent).await.map_err(Some)?;
+        let mut other = attempt::open(begun, request.is_idempotent()).await.map_err(Some)?;
         attempt::send(&mut other.upstream, request).await.map_err(|_| None)?;
         Ok(other)
     }))

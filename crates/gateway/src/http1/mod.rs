@@ -4,6 +4,7 @@
 //! programs could read in two ways goes no further. Common requests are passed on right here as well ([`short`]), since that
 //! takes half of what the general proxy takes; all others are handed to it ([`connection`]).
 
+pub(crate) mod asker;
 pub(crate) mod attempt;
 pub(crate) mod body;
 pub(crate) mod client;
@@ -16,5 +17,6 @@ pub(crate) mod pool;
 pub(crate) mod response;
 pub(crate) mod rewrite;
 pub(crate) mod short;
+pub(crate) mod to_client;
 pub(crate) mod tunnel;
 pub(crate) mod websocket;

@@ -2,11 +2,12 @@
 
 use std::mem::MaybeUninit;
 
-use http::{HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue, header};
 use httparse::Header;
+use pingora_http::ResponseHeader;
 
 use super::head::Head;
-use super::response::{self, Response};
+use super::response::{self, BadResponse, Response};
 use crate::forwarded::{Claimed, Forwarded};
 use crate::trace::TraceContext;
 
@@ -173,12 +174,13 @@ impl<'a> Said<'a> {
 }
 
 /// Appends an answer's head for a client. With `close`, the client is told that the connection ends after it. `dress` is what
-/// all answers of its route have, or must not have.
+/// all answers of its route have, or must not have; `cookie` keeps the client at its instance.
 pub(crate) fn response<'d>(
     out: &mut Vec<u8>,
     buffer: &[u8],
     head: &Response,
     close: bool,
+    cookie: Option<&HeaderValue>,
     dress: impl Iterator<Item = (&'d HeaderName, Option<&'d HeaderValue>)> + Clone,
 ) {
     let is_dressed = |name: &str| dress.clone().any(|(dressed, _)| dressed.as_str().eq_ignore_ascii_case(name));
@@ -201,6 +203,9 @@ pub(crate) fn response<'d>(
                 put_field(out, name.as_str(), value.as_bytes());
             }
         }
+        if let Some(cookie) = cookie {
+            put_field(out, "Set-Cookie", cookie.as_bytes());
+        }
         if status == 101 {
             out.extend_from_slice(b"Connection: Upgrade\r\n");
         } else if close && status >= 200 {
@@ -210,6 +215,63 @@ pub(crate) fn response<'d>(
         Ok(())
     });
     debug_assert!(matches!(written, Ok(Some(()))), "it was read before");
+}
+
+/// Returns an answer's head for a client that speaks HTTP/2, which has no fields about a connection (RFC 9113 §8.2.2). The rest
+/// is as for [`response`].
+///
+/// # Errors
+/// If a field is not one of HTTP.
+pub(crate) fn response_header<'d>(
+    buffer: &[u8],
+    head: &Response,
+    cookie: Option<&HeaderValue>,
+    dress: impl Iterator<Item = (&'d HeaderName, Option<&'d HeaderValue>)> + Clone,
+) -> Result<ResponseHeader, BadResponse> {
+    let header = response::with_fields(buffer, |status, _, _, fields| {
+        let mut header = ResponseHeader::build_no_case(status, Some(fields.len() + 4)).map_err(|_| BadResponse)?;
+        let mut put = |name: HeaderName, value| header.append_header(name, value).map_err(|_| BadResponse);
+        for field in fields {
+            if ends_here(field.name) || head.nominates && is_nominated(fields, field.name) {
+                continue;
+            }
+            let (name, value) = to_field(field)?;
+            if !dress.clone().any(|(dressed, _)| *dressed == name) {
+                put(name, value)?;
+            }
+        }
+        for (name, value) in dress.clone() {
+            if let Some(value) = value {
+                put(name.clone(), value.clone())?;
+            }
+        }
+        if let Some(cookie) = cookie {
+            put(header::SET_COOKIE, cookie.clone())?;
+        }
+        Ok(header)
+    });
+    header?.ok_or(BadResponse)
+}
+
+/// Returns the fields behind a chunked body (RFC 9112 §7.1.2), without those that must not stand there (RFC 9110 §6.5.1).
+///
+/// # Errors
+/// If they are none of HTTP.
+pub(crate) fn trailers(text: &[u8]) -> Result<HeaderMap, BadResponse> {
+    let mut space = [httparse::EMPTY_HEADER; 64];
+    let fields = match httparse::parse_headers(text, &mut space) {
+        Ok(httparse::Status::Complete((_, fields))) => fields,
+        Ok(httparse::Status::Partial) | Err(_) => return Err(BadResponse),
+    };
+    let frames =
+        |name: &str| ["content-length", "host", "trailer"].iter().any(|other| name.eq_ignore_ascii_case(other));
+    let stays = fields.iter().filter(|field| !ends_here(field.name) && !frames(field.name));
+    stays.map(to_field).collect()
+}
+
+fn to_field(field: &Header<'_>) -> Result<(HeaderName, HeaderValue), BadResponse> {
+    let name = HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| BadResponse)?;
+    Ok((name, HeaderValue::from_bytes(field.value).map_err(|_| BadResponse)?))
 }
 
 #[cfg(test)]
@@ -299,7 +361,7 @@ mod tests {
         let check = |answer: &str, close: bool, expected: &str| {
             let head = response::read(answer.as_bytes(), false).unwrap().unwrap();
             let mut out = Vec::new();
-            response(&mut out, answer.as_bytes(), &head, close, std::iter::empty());
+            response(&mut out, answer.as_bytes(), &head, close, None, std::iter::empty());
             assert_eq!(String::from_utf8(out).unwrap(), expected);
         };
         check(

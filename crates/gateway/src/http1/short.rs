@@ -1,29 +1,31 @@
 //! The short path: a common request is looked at, changed by the word of its route, and passed on right here.
 
 use std::net::IpAddr;
-use std::sync::Arc;
 
 use bytes::Buf;
 use http::Method;
 use tokio::time::Instant;
 
-use super::client::Client;
+use super::asker::Asker;
+use super::client::{Client, Ends};
 use super::exchange::{self, After, Request};
-use super::head::{Framing, Head};
+use super::head::{self, Framing, Head};
 use super::rewrite::{self, Changes, Said, Told};
 use crate::acme;
 use crate::admission::{self, Arrival};
 use crate::answer::Answer;
 use crate::connections::Shared;
+use crate::edge::Secured;
 use crate::forwarded::Forwarded;
-use crate::ready::{Asked, ReadyRoute};
+use crate::ready::Asked;
 use crate::refusals::Refusal;
+use crate::routing::{Destination, Routing};
 use crate::session::Aim;
 use crate::trace::TraceContext;
 use crate::watched::{Ended, Seen};
 
 /// The largest body that is read before its request is sent: it can then be sent twice, and it keeps no instance waiting.
-const SMALL: u64 = 64 << 10;
+pub(crate) const SMALL: u64 = 64 << 10;
 
 /// What becomes of a request that the short path was given.
 pub(crate) enum Passed {
@@ -37,15 +39,26 @@ pub(crate) enum Passed {
     Left,
 }
 
+/// A request that has been read to its end, in the words of HTTP/1.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Arrived<'a> {
+    /// Its head and body.
+    pub(crate) bytes: &'a [u8],
+    pub(crate) head: &'a Head,
+    pub(crate) ends: Ends,
+    pub(crate) secured: Option<&'a Secured>,
+    /// The path and query.
+    pub(crate) target: &'a str,
+    pub(crate) aim: Aim<'a>,
+}
+
 /// What a look at a request has told.
-struct Look {
-    /// Head and body for an instance.
-    bytes: Vec<u8>,
-    route: Option<Arc<ReadyRoute>>,
+#[derive(Debug)]
+pub(crate) struct Look {
+    request: Request,
     /// What the gateway itself answers.
     answer: Option<Answer>,
     client: IpAddr,
-    secure: bool,
     trace: Option<TraceContext>,
     referrer: Option<String>,
     user_agent: Option<String>,
@@ -74,7 +87,9 @@ pub(crate) async fn pass_on(mut client: Client, head: &Head, shared: &Shared) ->
     let host = part(&head.host);
     let target = if head.target.is_empty() { "/".to_owned() } else { part(&head.target) };
     let (path, query) = target.split_once('?').map_or((&*target, None), |(path, query)| (path, Some(query)));
-    let asked = Asked { query, ..Asked::bare(&host, path, &method) };
+    let fields = shared.plane.routing().asks_for_fields.then(|| head::fields(&client.buffer, head));
+    let bare = Asked::bare(&host, path, &method);
+    let asked = Asked { query, headers: fields.as_ref().unwrap_or(bare.headers), ..bare };
     let aim = Aim::new(Some(client.ends.local), asked);
     if let Some(refusal) = refused {
         let routing = shared.plane.routing();
@@ -93,60 +108,72 @@ pub(crate) async fn pass_on(mut client: Client, head: &Head, shared: &Shared) ->
         ended.write_down(&shared.plane);
         return refusal.map_or(Passed::Left, |refusal| Passed::Refused(client, refusal));
     }
-    let Some(look) = look(shared, &client, head, &aim, &target, whole) else { return Passed::NotHere(client) };
+    let arrived = Arrived {
+        bytes: &client.buffer[..whole],
+        head,
+        ends: client.ends,
+        secured: client.secured.as_deref(),
+        target: &target,
+        aim,
+    };
+    let look = {
+        let routing = shared.plane.routing();
+        let found = aim.find(&routing);
+        if fits(&routing, &aim, found, fields.is_some()) { Some(look(shared, &routing, found, &arrived)) } else { None }
+    };
+    let Some(look) = look else { return Passed::NotHere(client) };
     client.buffer.advance(whole);
     if client.buffer.is_empty() {
         // The space is given back: idle connections have none.
         client.buffer = bytes::BytesMut::new();
     }
-    let request = Request {
-        bytes: look.bytes,
-        route: look.route,
-        secure: look.secure,
-        idempotent: method.is_idempotent(),
-        reads: matches!(method, Method::GET | Method::HEAD),
-        head: method == Method::HEAD,
-        upgrade: head.upgrade,
-        websocket: head.websocket,
-        close: head.close,
-    };
     client.seen = Seen { received: body as u64, ..Seen::default() };
+    let protocol = client.protocol;
+    let after = perform(shared, &mut client, look, &aim, protocol, began).await;
+    Passed::Done(client, after)
+}
+
+/// Answers a request that was looked at, and writes down what has become of it.
+pub(crate) async fn perform(
+    shared: &Shared,
+    client: &mut impl Asker,
+    look: Look,
+    aim: &Aim<'_>,
+    protocol: &'static str,
+    began: Instant,
+) -> After {
     let after = match &look.answer {
-        Some(answer) => exchange::answer(shared, &mut client, &request, answer).await,
-        None => exchange::run(shared, &mut client, &request, |routing| aim.find(routing)).await,
+        Some(answer) => exchange::answer(shared, client, &look.request, answer).await,
+        None => exchange::run(shared, client, &look.request, |routing| aim.find(routing)).await,
     };
     let ended = Ended {
-        asked,
-        protocol: client.protocol,
+        asked: aim.asked,
+        protocol,
         client: Some(look.client),
-        route: request.route.as_ref(),
+        route: look.request.route.as_ref(),
         trace: look.trace,
         referrer: look.referrer.as_deref(),
         user_agent: look.user_agent.as_deref(),
         took: began.elapsed(),
-        seen: std::mem::take(&mut client.seen),
+        seen: std::mem::take(client.seen()),
     };
     ended.write_down(&shared.plane);
-    Passed::Done(client, after)
+    after
 }
 
-/// Looks at a request; `None` if it is not for the short path.
-fn look(shared: &Shared, client: &Client, head: &Head, aim: &Aim<'_>, target: &str, whole: usize) -> Option<Look> {
+/// Whether a request that goes to `found` is for the short path. A table that is just in force may ask for fields that were not read.
+pub(crate) fn fits(routing: &Routing, aim: &Aim<'_>, found: Option<Destination>, has_fields: bool) -> bool {
+    let challenge = aim.asked.path.starts_with(acme::CHALLENGES);
+    let compresses = found.is_some_and(|to| routing.route(to).rules.compress);
+    !challenge && !compresses && (has_fields || !routing.asks_for_fields)
+}
+
+/// Looks at a request that goes to `found`.
+pub(crate) fn look(shared: &Shared, routing: &Routing, found: Option<Destination>, arrived: &Arrived<'_>) -> Look {
+    let Arrived { bytes, head, ends, secured, target, aim } = *arrived;
     let asked = &aim.asked;
     let edge = &shared.plane.edge;
-    if asked.path.starts_with(acme::CHALLENGES) {
-        return None;
-    }
-    let routing = shared.plane.routing();
-    let found = aim.find(&routing);
-    match found {
-        Some(to) if routing.passes_plainly(to) => {}
-        // Without the headers it can't be told where it goes.
-        None if !routing.asks_for_more => {}
-        _ => return None,
-    }
     let route = found.map(|to| routing.route(to).clone());
-    let secured = client.secured.as_deref();
     let rewritten = route.as_ref().and_then(|route| route.rewritten(asked.path)).map(|path| match asked.query {
         Some(query) => format!("{path}?{query}"),
         None => path,
@@ -157,11 +184,10 @@ fn look(shared: &Shared, client: &Client, head: &Head, aim: &Aim<'_>, target: &s
         certificate: secured.and_then(|secured| secured.client.as_ref()),
         traced: edge.watches(),
     };
-    let ends = client.ends;
     let trusted = shared.trust.has(ends.peer.ip());
     let (mut from, mut secure, mut told) = (ends.peer.ip(), ends.https, None);
     let (mut referrer, mut user_agent) = (None, None);
-    let mut bytes = rewrite::request(&client.buffer, head, changes, |said: Said<'_>| {
+    let mut out = rewrite::request(bytes, head, changes, |said: Said<'_>| {
         from = shared.trust.client(from, said.claimed.for_);
         secure |= trusted && said.claimed.proto == "https";
         told = changes.traced.then(|| TraceContext::of(said.traceparent));
@@ -172,15 +198,31 @@ fn look(shared: &Shared, client: &Client, head: &Head, aim: &Aim<'_>, target: &s
         let forwarded = Forwarded::of(ends.peer, ends.https, asked.host, said.claimed, trusted);
         Told { forwarded, trace: told }
     });
-    bytes.extend_from_slice(&client.buffer[head.length..whole]);
+    let body = &bytes[head.length..];
+    out.extend_from_slice(body);
     let arrival = Arrival {
         asked: *asked,
-        inside: aim.is_inside(&routing),
+        inside: aim.is_inside(routing),
         client: Some(from),
         secure,
         secured,
-        length: Some((whole - head.length) as u64),
+        length: Some(body.len() as u64),
     };
-    let answer = admission::judge(&shared.plane, &routing, found, &arrival);
-    Some(Look { bytes, route, answer, client: from, secure, trace: told, referrer, user_agent })
+    let answer = admission::judge(&shared.plane, routing, found, &arrival);
+    let (belongs, sticky) = match found.filter(|_| answer.is_none()) {
+        Some(to) => admission::affinity(&shared.plane, routing, to, asked.headers, Some(from)),
+        None => (None, None),
+    };
+    let request = Request {
+        bytes: out,
+        route,
+        secure,
+        method: asked.method.clone(),
+        upgrade: head.upgrade,
+        websocket: head.websocket,
+        close: head.close,
+        belongs,
+        sticky,
+    };
+    Look { request, answer, client: from, trace: told, referrer, user_agent }
 }

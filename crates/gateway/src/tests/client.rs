@@ -18,6 +18,7 @@ pub(crate) struct Got {
     pub(crate) status: u16,
     pub(crate) headers: hyper::HeaderMap,
     pub(crate) body: String,
+    pub(crate) trailers: hyper::HeaderMap,
 }
 
 /// How a client speaks.
@@ -111,9 +112,10 @@ impl Client {
 
 async fn read(response: Response<Incoming>) -> Result<Got, Failure> {
     let (parts, body) = response.into_parts();
-    let body = body.collect().await?.to_bytes();
-    let body = String::from_utf8_lossy(&body).into_owned();
-    Ok(Got { status: parts.status.as_u16(), headers: parts.headers, body })
+    let body = body.collect().await?;
+    let trailers = body.trailers().cloned().unwrap_or_default();
+    let body = String::from_utf8_lossy(&body.to_bytes()).into_owned();
+    Ok(Got { status: parts.status.as_u16(), headers: parts.headers, body, trailers })
 }
 
 /// Load that goes on until it is ended.

@@ -1,8 +1,10 @@
 //! Cases of RFC 9113, frame by frame.
 
 use super::app::App;
+use super::client::{Client, Kind};
 use super::frames::{Frames, kind};
 use super::gateway::{Gateway, table};
+use super::http1;
 
 /// What must follow.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -131,4 +133,42 @@ async fn frames_and_heads_are_judged_as_the_rfc_says() {
         }
     }
     assert_eq!(wrong, []);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn answers_of_instances_come_back_without_the_framing_of_http1() {
+    let gateway = http1::gateway().await;
+    let mut client = Client::new(gateway.http, Kind::Http2);
+    // Status, body, and a trailer; or the stream is reset.
+    let rows = [
+        ("/a", Some((200, "ok", None))),
+        ("/chunked", Some((200, "abc", Some("1")))),
+        ("/until-close", Some((200, "all of it", None))),
+        ("/early", Some((200, "ok", None))),
+        ("/continue", Some((200, "ok", None))),
+        ("/none", Some((204, "", None))),
+        ("/same", Some((304, "", None))),
+        ("/refused", Some((403, "no", None))),
+        ("/short", None),
+        ("/more", Some((200, "ok", None))),
+        ("/hop", Some((200, "ok", None))),
+        ("/a", Some((200, "ok", None))),
+    ];
+    for (path, expected) in rows {
+        let got = client.get(path).await;
+        let Some((status, body, trailer)) = expected else {
+            assert!(got.is_err(), "{path}: {got:?}");
+            continue;
+        };
+        let got = got.unwrap();
+        let told = got.trailers.get("t").map(|value| value.to_str().unwrap());
+        assert_eq!((got.status, got.body.as_str(), told), (status, body, trailer), "{path}");
+        for name in ["connection", "keep-alive", "transfer-encoding", "x-hop"] {
+            assert!(!got.headers.contains_key(name), "{path}: {got:?}");
+        }
+        if path == "/hop" {
+            assert_eq!(got.headers["x-end"], "1");
+        }
+    }
+    assert_eq!(client.get("/nonsense").await.unwrap().status, 502);
 }

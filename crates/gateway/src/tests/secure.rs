@@ -110,6 +110,6 @@ impl<'a> Wants<'a> {
         };
         let (parts, body) = response.into_parts();
         let body = String::from_utf8_lossy(&body.collect().await?.to_bytes()).into_owned();
-        Ok((Got { status: parts.status.as_u16(), headers: parts.headers, body }, shown))
+        Ok((Got { status: parts.status.as_u16(), headers: parts.headers, body, trailers: Default::default() }, shown))
     }
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use basalt_model::{Millis, Sticky, Traffic};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, timeout};
@@ -53,9 +54,20 @@ async fn open(gateway: &Gateway) -> TcpStream {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn websockets_pass_and_are_told_when_their_instance_goes() {
+    pass_and_are_told(Traffic::default()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn websockets_that_belong_to_an_instance_are_told_too() {
+    let sticky = Sticky { cookie: "at".into(), lasts: Millis::ZERO };
+    pass_and_are_told(Traffic { sticky: Some(sticky), ..Traffic::default() }).await;
+}
+
+async fn pass_and_are_told(traffic: Traffic) {
     let (old, new) = (instance().await, App::start().await);
     let mut gateway = Gateway::start().await;
     let mut first = table(1, &[(1, 100, &[old])]);
+    first.services.values_mut().for_each(|service| service.traffic = traffic.clone());
     for release in first.services.values_mut().flat_map(|service| service.releases.values_mut()) {
         release.health.check = basalt_model::HealthCheck::Tcp { port: "http".parse().unwrap() };
     }
