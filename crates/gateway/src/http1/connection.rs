@@ -80,15 +80,16 @@ pub(crate) async fn serve(mut client: Client, shared: &Arc<Shared>) {
         let head = match read_head(&mut client, shared).await {
             Ok(head) => head,
             Err(End::Quiet) => return,
-            Err(End::Refused(why)) => return refuse(client, shared, why).await,
+            Err(End::Refused(why)) => return Box::pin(refuse(client, shared, why)).await,
         };
-        let after = match pass_on(client, &head, shared).await {
+        // What a request needs is there only as long as the request: connections are idle most of the time.
+        let after = match Box::pin(pass_on(client, &head, shared)).await {
             Ok((back, after)) => {
                 client = back;
                 after
             }
             Err(None) => return,
-            Err(Some((client, why))) => return refuse(client, shared, why).await,
+            Err(Some((client, why))) => return Box::pin(refuse(client, shared, why)).await,
         };
         match after {
             After::Next => {}

@@ -209,6 +209,11 @@ async fn requests_arrive_whole_and_once() {
     .await;
     assert_eq!(back.matches("HTTP/1.1 200 OK").count(), 2, "{back}");
     assert!(back.ends_with("\r\n\r\nok"), "{back}");
+    // Trailers of an upload go no further (RFC 9110 §6.5.1 lets them be dropped), and are no head of the next request.
+    let upload = "POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\nX-Late: 1\r\nContent-Length: 7\r\n\r\n";
+    let (back, _) = speak(gateway, &format!("{upload}GET / HTTP/1.1\r\nHost: a\r\n\r\n")).await;
+    assert_eq!(back.matches("HTTP/1.1 200 OK").count(), 2, "{back}");
+    assert!(back.ends_with("\r\n\r\nok") && !back.contains("X-Late"), "{back}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
