@@ -209,7 +209,8 @@ impl Connections {
             if let Ok(mut stream) = tokio::net::TcpStream::from_std(stream)
                 && stream.set_nodelay(true).is_ok()
                 && let Some((peer, _counted)) = shared.origin(&mut stream, peer).await
-                && let Ok(Ok((stream, secured, http2))) = timeout(HANDSHAKE, Box::pin(tls::accept(stream, &certificates))).await
+                && let Ok(Ok((stream, secured, http2))) =
+                    timeout(HANDSHAKE, Box::pin(tls::accept(stream, &certificates))).await
             {
                 let ends = Ends { peer, local, fd, https: true };
                 let client = Client { secured: Some(Arc::new(secured)), ..Client::new(Box::new(stream), ends) };
