@@ -103,7 +103,8 @@ pub(crate) fn reference(kind: Kind) -> impl Fn(&Value) -> Eval<Name> {
         Data::Reference(found, text) if *found == kind => name(text, value.at),
         Data::Text(text) => {
             let fault = value.wrong_type(&format!("a {kind}"));
-            Err(fault.help(format!("write `{kind}.{text}` without quotes")).into())
+            let name = text.rsplit('.').next().unwrap_or(text);
+            Err(fault.help(format!("write `{kind}.{name}` without quotes")).into())
         }
         _ => Err(value.wrong_type(&format!("a {kind}")).help(format!("write `{kind}.NAME`")).into()),
     }

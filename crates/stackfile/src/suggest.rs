@@ -1,11 +1,30 @@
 //! The name that was probably meant.
 
+/// Words of other tools, and what is meant by them here.
+const ELSEWHERE: [(&str, &str); 14] = [
+    ("replicas", "instances"),
+    ("scale", "instances"),
+    ("environment", "env"),
+    ("healthcheck", "health"),
+    ("livenessProbe", "health"),
+    ("readinessProbe", "health"),
+    ("ports", "port"),
+    ("resources", "limits"),
+    ("tmpfs", "scratch"),
+    ("working_dir", "workdir"),
+    ("stop_grace_period", "stop_within"),
+    ("entrypoint", "command"),
+    ("build", "dockerfile"),
+    ("ingress", "route"),
+];
+
 /// Returns ``did you mean `x`?`` for the nearest of `known`, or the list of all if none is near.
 pub(crate) fn did_you_mean<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<String> {
     let mut known: Vec<&str> = known.into_iter().collect();
     known.sort_unstable();
     known.dedup();
-    match nearest(word, &known) {
+    let elsewhere = ELSEWHERE.into_iter().find(|(other, here)| *other == word && known.contains(here));
+    match elsewhere.map(|(_, here)| here).or_else(|| nearest(word, &known)) {
         Some(near) => Some(format!("did you mean `{near}`?")),
         // A longer list hides more than it shows.
         None if known.is_empty() || known.len() > 24 => None,
@@ -64,6 +83,9 @@ mod tests {
         };
         check("imagee", Some("did you mean `image`?"));
         check("instanecs", Some("did you mean `instances`?"));
+        check("environment", Some("did you mean `env`?"));
+        check("replicas", Some("did you mean `instances`?"));
+        check("healthcheck", Some("known here: `env`, `image`, `instances`"));
         check("x", Some("known here: `env`, `image`, `instances`"));
         check("enf", Some("did you mean `env`?"));
         check("zzzzzz", Some("known here: `env`, `image`, `instances`"));

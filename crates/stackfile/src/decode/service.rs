@@ -43,7 +43,9 @@ pub(super) fn service(mut reader: Reader, name: &Name, places: &mut Places, seal
             format!("a service has no `{word}`: it runs until it is replaced, and is always started again"),
         );
     }
-    for word in ["autoscale", "for_each", "count", "domains", "tls", "cron"] {
+    reader.refuse("count", "a service has no `count`: write `instances = 3`, or `for_each` for services of their own");
+    reader.refuse("restart", "a service has no `restart`: an instance that ends is always replaced");
+    for word in ["autoscale", "for_each", "domains", "tls", "cron"] {
         reader.not_yet(word);
     }
     exclusive_volumes(&reader, name, &settings, places);
