@@ -12,8 +12,9 @@ use std::time::Duration;
 use crate::protocol::keeper_socket;
 use crate::sys;
 
-/// How long a keeper may take until its socket answers: it adopts all instances first.
-const KEEPER_WITHIN: Duration = Duration::from_secs(10);
+/// How long a keeper may take until its socket answers: it adopts all instances first, and on a machine that has just
+/// booted the kernel loads its modules for firewall and network. One that ends is not waited for.
+const KEEPER_WITHIN: Duration = Duration::from_secs(60);
 
 /// How often its socket is tried meanwhile.
 const KEEPER_EVERY: Duration = Duration::from_millis(10);
