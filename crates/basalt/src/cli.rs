@@ -371,10 +371,13 @@ Example: openssl rand -hex 24 | basalt secret rotate db-password && basalt apply
     },
     /// List names and versions; contents are never shown
     List,
-    /// Remove a secret with all its versions
+    /// Remove a secret with all its versions; refused while something runs with it
     Remove {
         /// The secret
         name: String,
+        /// Also while something runs with it: an instance that dies can't be replaced then
+        #[arg(long)]
+        force: bool,
     },
 }
 

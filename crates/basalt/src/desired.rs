@@ -5,7 +5,7 @@ use std::io::Read;
 use std::path::Path;
 
 use basalt_depot::Depot;
-use basalt_model::{Digest, ImageSource, Name, Stack};
+use basalt_model::{Digest, ImageSource, Name, Release, Stack};
 use basalt_plan::{Desired, PinError, pin};
 use basalt_seam::Secrets;
 use basalt_stackfile::{Disk, Inputs, Loaded, OutputValue, Sealed, load, load_text, render};
@@ -111,10 +111,7 @@ fn internal(error: impl std::error::Error) -> CliError {
 
 fn secret_names(stack: &Stack) -> impl Iterator<Item = &Name> {
     let releases = stack.services.values().map(|s| &s.release).chain(stack.jobs.values().map(|j| &j.release));
-    releases.flat_map(|release| {
-        let files = release.secrets.values().map(|file| &file.name);
-        files.chain(release.env_secrets.values().map(|secret| &secret.name))
-    })
+    releases.flat_map(Release::secret_names)
 }
 
 fn needs_secrets(stack: &Stack) -> bool {

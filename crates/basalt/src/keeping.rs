@@ -1,8 +1,9 @@
 //! The verbs on secrets.
 
+use std::collections::BTreeSet;
 use std::io::Read;
 
-use basalt_model::Name;
+use basalt_model::{InstanceId, JobState, Name, Release, State};
 use basalt_seam::Secrets;
 use basalt_trust::SecretStore;
 use serde_json::json;
@@ -11,6 +12,7 @@ use crate::cli::SecretVerb;
 use crate::error::{CliError, Kind, Outcome, Result};
 use crate::output::Output;
 use crate::paths::Data;
+use crate::recorded::recorded;
 
 /// The most that is read as a secret; certificates and keys are far below it.
 const LONGEST_SECRET: u64 = 1 << 20;
@@ -52,15 +54,34 @@ pub fn secret(verb: &SecretVerb, data: &Data, out: Output) -> Result<Outcome> {
                 }
             }
         }
-        SecretVerb::Remove { name } => {
+        SecretVerb::Remove { name, force } => {
             let name = parse(name)?;
+            let users = users(&recorded(data)?, &name);
+            if !(users.is_empty() || *force) {
+                let error = CliError::invalid(format!("`{name}` is needed by what runs: {}", users.join(", ")));
+                return Err(error.help("apply a stack that does not need it first, or add --force"));
+            }
             if !store.remove(&name).map_err(failed)? {
                 return Err(CliError::invalid(format!("there is no secret `{name}`")));
             }
-            out.note(&format!("{name} is removed; a release that needs it can't be started any more\n"));
+            out.note(&format!("{name} is removed; a kept release that needs it can't be gone back to any more\n"));
         }
     }
     Ok(Outcome::Done)
+}
+
+/// Returns the releases that run or are to run, and need a secret.
+fn users(state: &State, secret: &Name) -> Vec<String> {
+    let needs = |release: &Release| release.secret_names().any(|name| name == secret);
+    let mut users = Vec::new();
+    for (name, service) in &state.services {
+        let numbers: BTreeSet<_> = service.instances.keys().map(InstanceId::release).chain(service.stable).collect();
+        let kept = numbers.iter().filter(|number| service.releases.get(number).is_some_and(|release| needs(release)));
+        users.extend(kept.map(|number| format!("{name}#{number}")));
+    }
+    let jobs = state.jobs.iter().filter(|(_, job)| matches!(job.state, JobState::Pending | JobState::Running { .. }));
+    users.extend(jobs.filter(|(_, job)| needs(&job.release)).map(|(name, job)| format!("{name}#{}", job.number)));
+    users
 }
 
 /// Reads a secret from standard input. `typed` says that something stands in the arguments, where everyone can see it.

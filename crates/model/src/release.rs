@@ -55,6 +55,12 @@ pub struct Release {
 }
 
 impl Release {
+    /// Returns the names of the secrets that it needs; one that it needs twice stands twice.
+    pub fn secret_names(&self) -> impl Iterator<Item = &Name> {
+        let files = self.secrets.values().map(|file| &file.name);
+        files.chain(self.env_secrets.values().map(|secret| &secret.name))
+    }
+
     /// Returns the release that runs an image as it is: everything else is at its default.
     pub fn new(kind: Kind, image: Digest) -> Self {
         Self {

@@ -25,6 +25,8 @@ fn secrets_and_configs_go_back_with_the_release() {
 
     basalt.run(&["rollback", "app"]).expect(0);
     assert_eq!(files(&basalt), ["old", "first"]);
+    let kept = basalt.run(&["secret", "remove", "key"]).expect(4).err;
+    assert!(kept.contains("app#1") && kept.contains("--force"), "{kept}");
 
     for verb in
         [&["events", "--output", "json"][..], &["status", "--output", "json"], &["releases", "--output", "json"]]
