@@ -209,15 +209,12 @@ impl Connections {
             if let Ok(mut stream) = tokio::net::TcpStream::from_std(stream)
                 && stream.set_nodelay(true).is_ok()
                 && let Some((peer, _counted)) = shared.origin(&mut stream, peer).await
-                && let Ok(Ok((stream, secured, http2))) =
+                && let Ok(Ok((stream, secured))) =
                     timeout(HANDSHAKE, Box::pin(tls::accept(stream, &certificates))).await
             {
                 let ends = Ends { peer, local, fd, https: true };
                 let client = Client { secured: Some(Arc::new(secured)), ..Client::new(Box::new(stream), ends) };
-                match http2 {
-                    true => connection::serve_http2(client, &shared).await,
-                    false => connection::serve(client, &shared).await,
-                }
+                connection::serve(client, &shared).await;
             }
             drop((open, counted));
         });

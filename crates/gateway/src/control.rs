@@ -12,7 +12,7 @@ use basalt_model::{RouteTable, ServiceRoutes};
 use basalt_wire::{Reader, WireError, Writer};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::runtime::Builder;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use crate::Error;
@@ -141,18 +141,15 @@ async fn take_tables(mut reader: Reader, tables: &Arc<Tables>, refuse: mpsc::Sen
     while let Some(Request::SetTable(table)) = reader.next().await? {
         let version = table.version;
         let tables = tables.clone();
-        let large = is_large(&table);
-        if large {
-            // For the next one: whoever has sent a large table sends another when something changes.
-            give_way();
-        }
-        // It waits for the disk.
-        let taken = tokio::task::spawn_blocking(move || {
-            if large {
+        let (done, taken) = oneshot::channel();
+        // It waits for the disk; and a thread that has given way does so for good, so each table has its own.
+        std::thread::Builder::new().name("table".to_owned()).spawn(move || {
+            if is_large(&table) {
                 give_way();
             }
-            tables.take(table)
-        });
+            // Fails only if the client has left.
+            let _ = done.send(tables.take(table));
+        })?;
         let taken = taken.await;
         let why = match taken {
             Ok(Ok(())) => continue,

@@ -83,6 +83,8 @@ impl Listeners {
     /// Listens on the virtual addresses of a table that is about to be in force; connections wait until
     /// [`Listeners::accept`]. What can't be listened on is told as a problem and tried again with each call.
     pub(crate) fn prepare(&self, table: &RouteTable) {
+        // Whoever has sent the table may leave; what is listened on stays.
+        let _inside = self.plane.enter();
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         for address in wanted(table).into_iter() {
             let name = address.to_string();
@@ -101,6 +103,7 @@ impl Listeners {
 
     /// Accepts on all addresses of the table in force, and closes the others.
     pub(crate) fn accept(&self, table: &RouteTable) {
+        let _inside = self.plane.enter();
         let wanted: BTreeSet<String> = wanted(table).iter().map(ToString::to_string).collect();
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         let before = running.len();

@@ -191,7 +191,7 @@ pub(crate) async fn serve(
     } else {
         connections.finish().await;
     }
-    write_receipts(&plane, &options.data).await;
+    write_receipts(&plane, &options.data);
     // It waits for the disk; that it can't is no reason to fail at the end.
     let _ = tokio::task::spawn_blocking(move || plane.edge.log.get().map(AccessLog::flush)).await;
     Ok(())
@@ -249,8 +249,8 @@ async fn tend(tables: Arc<Tables>) {
 }
 
 /// Writes down what has become of drained instances.
-async fn write_receipts(plane: &Plane, data: &Path) {
-    let (receipts, folder) = (plane.take_receipts(), data.to_owned());
+fn write_receipts(plane: &Plane, data: &Path) {
+    let receipts = plane.take_receipts();
     for receipt in receipts.iter().filter(|receipt| receipt.cut > 0) {
         tracing::warn!(
             "`{}` has left: {} in flight were cut: {}",
@@ -259,9 +259,7 @@ async fn write_receipts(plane: &Plane, data: &Path) {
             receipt.which.join(", ")
         );
     }
-    // It waits for the disk.
-    let written = tokio::task::spawn_blocking(move || receipts::write(&folder, &receipts)).await;
-    if let Ok(Err(error)) = written {
+    if let Err(error) = receipts::write(data, &receipts) {
         tracing::warn!("receipts of drains can't be written: {error}");
     }
 }
@@ -270,8 +268,15 @@ async fn write_receipts(plane: &Plane, data: &Path) {
 async fn sweep(plane: Arc<Plane>, refusals: Arc<Refusals>, data: PathBuf) {
     loop {
         sleep(SWEEPING).await;
-        plane.sweep();
-        write_receipts(&plane, &data).await;
+        let (swept, folder) = (plane.clone(), data.clone());
+        // It waits for the disk, and for a large table that is being made ready: what accepts connections must not.
+        let work = tokio::task::spawn_blocking(move || {
+            swept.sweep();
+            write_receipts(&swept, &folder);
+        });
+        if work.await.is_err() {
+            return;
+        }
         if let Some(news) = refusals.news() {
             tracing::warn!("{news}");
         }

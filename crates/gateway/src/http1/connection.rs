@@ -116,9 +116,13 @@ async fn could_be_http2(client: &mut Client, shared: &Shared) -> bool {
     }
 }
 
-/// Serves a connection on which HTTP/2 is spoken.
-pub(crate) async fn serve_http2(client: Client, shared: &Arc<Shared>) {
-    let finishing = shared.finishing.subscribe();
+/// Serves a connection on which HTTP/2 is spoken, from its preface on.
+async fn serve_http2(client: Client, shared: &Arc<Shared>) {
+    let mut finishing = shared.finishing.subscribe();
+    if *finishing.borrow() {
+        // It began while this client was still saying hello: pingora waits for the next change only.
+        finishing.mark_changed();
+    }
     let stream = Box::new(Downstream::for_http2(client));
     pingora_core::apps::ServerApp::process_new(shared.proxy(), stream, &finishing).await;
 }

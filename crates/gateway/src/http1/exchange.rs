@@ -1,5 +1,6 @@
 //! One request and its answer, passed on over HTTP/1 to an instance.
 
+use std::future::poll_fn;
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -107,7 +108,12 @@ pub(crate) async fn run(
     let attempts = Attempts { belongs: request.belongs.clone(), ..Attempts::default() };
     let mut progress = Progress { attempts, ..Progress::default() };
     for _ in 0..ATTEMPTS {
-        let begun = waiting::begin(&shared.plane, &find, &mut progress.attempts, &mut progress.until).await;
+        // A client that leaves gives up its place: those who wait are bounded in number.
+        let begun = tokio::select! {
+            biased;
+            begun = waiting::begin(&shared.plane, &find, &mut progress.attempts, &mut progress.until) => begun,
+            () = poll_fn(|cx| client.poll_left(cx)) => return After::Over,
+        };
         let begun = match begun {
             Ok(begun) => begun,
             Err(Stranded::NoRoute) => return fail(shared, client, request, Answer::no_route()).await,
@@ -118,7 +124,12 @@ pub(crate) async fn run(
         };
         client.seen().instance = Some(begun.in_flight.instance().clone());
         client.seen().retries = progress.retries;
-        let mut one = match attempt::open(begun, request.is_idempotent()).await {
+        let opened = tokio::select! {
+            biased;
+            opened = attempt::open(begun, request.is_idempotent()) => opened,
+            () = poll_fn(|cx| client.poll_left(cx)) => return After::Over,
+        };
+        let mut one = match opened {
             Ok(one) => one,
             Err((begun, error)) => {
                 let another = has_another(shared, &find, &progress.attempts, begun.in_flight.instance());

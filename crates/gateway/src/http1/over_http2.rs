@@ -200,8 +200,11 @@ impl Asker for Stream<'_> {
                 self.session.write_body(content.split().freeze(), end).await.map_err(|error| to_io(&error))?;
             }
             if ended && trailing {
-                let trailers = rewrite::trailers(&trailers).map_err(|_| io::ErrorKind::InvalidData)?;
-                self.session.write_trailers(trailers).map_err(|error| to_io(&error))?;
+                match rewrite::trailers(&trailers) {
+                    Ok(trailers) => self.session.write_trailers(trailers).map_err(|error| to_io(&error))?,
+                    // The content is whole without them (RFC 9110 §6.5.1).
+                    Err(_) => clean = false,
+                }
             }
             if ended {
                 // Does nothing if the end was told.

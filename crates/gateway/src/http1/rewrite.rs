@@ -230,13 +230,16 @@ pub(crate) fn response_header<'d>(
 ) -> Result<ResponseHeader, BadResponse> {
     let header = response::with_fields(buffer, |status, _, _, fields| {
         let mut header = ResponseHeader::build_no_case(status, Some(fields.len() + 4)).map_err(|_| BadResponse)?;
+        let mut told = false;
         let mut put = |name: HeaderName, value| header.append_header(name, value).map_err(|_| BadResponse);
         for field in fields {
             if ends_here(field.name) || head.nominates && is_nominated(fields, field.name) {
                 continue;
             }
             let (name, value) = to_field(field)?;
-            if !dress.clone().any(|(dressed, _)| *dressed == name) {
+            // Equal lengths may stand twice in HTTP/1 (RFC 9112 §6.3); clients of HTTP/2 need not bear that, nor one of a 204.
+            let superfluous = name == header::CONTENT_LENGTH && (status == 204 || std::mem::replace(&mut told, true));
+            if !superfluous && !dress.clone().any(|(dressed, _)| *dressed == name) {
                 put(name, value)?;
             }
         }

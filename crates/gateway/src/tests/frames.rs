@@ -27,7 +27,7 @@ pub(crate) type Frame = (u8, u8, u32, Vec<u8>);
 
 /// An HTTP/2 connection, frame by frame.
 pub(crate) struct Frames {
-    stream: TcpStream,
+    pub(crate) stream: TcpStream,
 }
 
 impl Frames {

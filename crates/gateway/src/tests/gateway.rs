@@ -23,6 +23,7 @@ pub(crate) struct Gateway {
     end: Option<oneshot::Sender<End>>,
     handed_over: Option<oneshot::Receiver<()>>,
     thread: Option<std::thread::JoinHandle<()>>,
+    socket: PathBuf,
     _data: Option<tempfile::TempDir>,
 }
 
@@ -55,9 +56,10 @@ impl Gateway {
         let (end, ended) = oneshot::channel();
         let (hand_over, handed_over) = oneshot::channel();
         let thread = std::thread::spawn(move || run(options, ended, hand_over));
-        let (router, changed) = follow(data.join("run/gateway.sock"));
+        let socket = data.join("run/gateway.sock");
+        let (router, changed) = follow(socket.clone());
         let (end, handed_over, thread) = (Some(end), Some(handed_over), Some(thread));
-        let mut gateway = Self { http, router, changed, end, handed_over, thread, _data: None };
+        let mut gateway = Self { http, router, changed, end, handed_over, thread, socket, _data: None };
         let seen = gateway.until(|seen| seen.connected && seen.http.is_some()).await;
         gateway.http = seen.http.as_ref().unwrap().parse().unwrap();
         gateway
@@ -95,6 +97,11 @@ impl Gateway {
     pub(crate) async fn until_healthy(&mut self) {
         let healthy = |seen: &RouterSeen| seen.instances.values().all(|one| !one.named || one.healthy == Some(true));
         self.until(healthy).await;
+    }
+
+    /// Leaves it, and is another router from then on.
+    pub(crate) fn follow_anew(&mut self) {
+        (self.router, self.changed) = follow(self.socket.clone());
     }
 
     /// Ends as by SIGTERM and waits for it.

@@ -1,5 +1,12 @@
 //! Cases of RFC 9113, frame by frame.
 
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::{sleep, timeout};
+
 use super::app::App;
 use super::client::{Client, Kind};
 use super::frames::{Frames, kind};
@@ -171,4 +178,49 @@ async fn answers_of_instances_come_back_without_the_framing_of_http1() {
         }
     }
     assert_eq!(client.get("/nonsense").await.unwrap().status, 502);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_says_hello_while_the_gateway_ends_is_answered_and_told_to_go() {
+    let mut gateway = Gateway::start().await;
+    let app = App::start().await;
+    gateway.set(&table(1, &[(1, 100, &[app.address])])).await;
+    gateway.until_healthy().await;
+    let (http, preface) = (gateway.http, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
+    let mut stream = TcpStream::connect(http).await.unwrap();
+    stream.write_all(&preface[..10]).await.unwrap();
+    sleep(Duration::from_millis(50)).await;
+    let stopped = tokio::spawn(gateway.stop());
+    sleep(Duration::from_millis(50)).await;
+    stream.write_all(&[&preface[10..], &Frames::frame(kind::SETTINGS, 0, 0, &[])].concat()).await.unwrap();
+    let mut client = Frames { stream };
+    client.write(&client.get(1)).await.unwrap();
+    let mut kinds = Vec::new();
+    let until_closed = async {
+        while let Ok((kind, flags, _, payload)) = client.read().await {
+            kinds.push(kind);
+            if kind == kind::PING && flags == 0 {
+                client.write(&Frames::frame(kind::PING, 1, 0, &payload)).await.unwrap();
+            }
+        }
+    };
+    // Without GOAWAY, the gateway waits for the client, and the client for its next request.
+    timeout(Duration::from_secs(5), until_closed).await.expect("it is closed");
+    assert!(kinds.contains(&kind::HEADERS) && kinds.contains(&kind::GOAWAY), "{kinds:?}");
+    stopped.await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_leaves_while_nothing_is_healthy_waits_no_longer() {
+    let mut gateway = Gateway::start().await;
+    // Nobody is there.
+    gateway.set(&table(1, &[(1, 100, &[Ipv4Addr::new(127, 9, 9, 9)])])).await;
+    let mut first = Frames::connect(gateway.http).await;
+    first.write(&first.get(1)).await.unwrap();
+    let mut second = TcpStream::connect(gateway.http).await.unwrap();
+    second.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    sleep(Duration::from_millis(100)).await;
+    drop((first, second));
+    // They would wait for ten seconds, and the gateway for them.
+    timeout(Duration::from_secs(5), gateway.stop()).await.expect("nobody waits");
 }

@@ -15,14 +15,15 @@ use super::Certificates;
 use super::proofs::PROTOCOL;
 use crate::edge::Secured;
 
-/// Shakes hands. Returns the stream, what is known of it, and whether HTTP/2 was agreed on (ALPN, RFC 7301).
+/// Shakes hands. Returns the stream, and what is known of it. Which HTTP was agreed on (ALPN, RFC 7301) is told by what
+/// the client says first, as without TLS.
 ///
 /// # Errors
 /// If the client leaves, is an authority that only looks, speaks no TLS, wants an unknown host, or has no certificate where one is required.
 pub(crate) async fn accept(
     stream: TcpStream,
     certificates: &Certificates,
-) -> io::Result<(TlsStream<TcpStream>, Secured, bool)> {
+) -> io::Result<(TlsStream<TcpStream>, Secured)> {
     let start = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
     let hello = start.client_hello();
     let server_name = hello.server_name().map(str::to_ascii_lowercase);
@@ -36,9 +37,8 @@ pub(crate) async fn accept(
         return Err(io::ErrorKind::ConnectionAborted.into());
     }
     let (_, session) = stream.get_ref();
-    let http2 = session.alpn_protocol() == Some(b"h2");
     let certificate = session.peer_certificates().and_then(|chain| chain.first());
     // Base64 between colons is a header.
     let client = certificate.and_then(|first| HeaderValue::from_str(&format!(":{}:", STANDARD.encode(first))).ok());
-    Ok((stream, Secured { server_name, client }, http2))
+    Ok((stream, Secured { server_name, client }))
 }
