@@ -94,7 +94,9 @@ fn release(name: &Name, release: &PlannedRelease) -> String {
     format!("{name}#{} ({}{kept})", release.number, release.id.short())
 }
 
-fn count(n: u32, noun: &str) -> String {
+/// Returns a number with its noun.
+pub(super) fn count(n: impl Into<u64>, noun: &str) -> String {
+    let n = n.into();
     if n == 1 { format!("1 {noun}") } else { format!("{n} {noun}s") }
 }
 

@@ -6,6 +6,7 @@ use basalt_api::{
 use basalt_model::Millis;
 
 use super::event::printable;
+use super::plan::count;
 use super::{Node, Paint, Style};
 
 /// Columns of a progress bar: one for each 5 %.
@@ -172,16 +173,16 @@ fn instance_node(instance: &InstanceStatus, status: &Status, style: Style) -> No
     facts.extend(instance.address.clone());
     facts.extend(instance.started_at.map(|at| age(status.at.0.since(at.0))));
     if instance.requests > 0 {
-        facts.push(counted(instance.requests, "request"));
+        facts.push(count(instance.requests, "request"));
     }
     if instance.errors > 0 {
-        facts.push(style.paint(Paint::Bad, &counted(instance.errors, "error")));
+        facts.push(style.paint(Paint::Bad, &count(instance.errors, "error")));
     }
     if instance.in_flight > 0 {
         facts.push(format!("{} in flight", instance.in_flight));
     }
     if instance.exits > 0 {
-        facts.push(style.paint(Paint::Bad, &format!("died {}", counted(instance.exits.into(), "time"))));
+        facts.push(style.paint(Paint::Bad, &format!("died {}", count(instance.exits, "time"))));
     }
     let mut node = Node::new(format!("{} {}", instance.id, facts.join("  ")));
     if !(instance.state == InstanceState::Running && instance.healthy) {
@@ -196,10 +197,6 @@ fn instance_node(instance: &InstanceStatus, status: &Status, style: Style) -> No
         }
     }
     node
-}
-
-fn counted(n: u64, what: &str) -> String {
-    format!("{n} {what}{}", if n == 1 { "" } else { "s" })
 }
 
 fn job_node(job: &JobStatus, status: &Status, style: Style) -> Node {
