@@ -4,19 +4,15 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use basalt_model::Sticky;
-use http::{HeaderMap, header};
-use pingora_proxy::Session;
 
 use crate::affinity::{self, Belongs};
+use crate::aim::Aim;
 use crate::answer::Answer;
-use crate::edge::{self, Secured};
+use crate::edge::Secured;
 use crate::plane::Plane;
-use crate::proxy::RequestContext;
 use crate::ready::{Asked, ReadyRoute};
 use crate::routing::{Destination, Routing, ServiceRouting, bare_host};
-use crate::session::Aim;
 use crate::stats::Reason;
-use crate::trace::TraceContext;
 
 /// A request that has arrived, as far as that decides whether it goes on.
 #[derive(Debug, Clone, Copy)]
@@ -34,48 +30,19 @@ pub(crate) struct Arrival<'a> {
     pub(crate) length: Option<u64>,
 }
 
-/// Looks at a request that pingora has read. Returns the answer that the gateway itself gives, if it is not for an instance.
-pub(crate) fn admit(plane: &Plane, session: &Session, ctx: &mut RequestContext) -> Option<Answer> {
-    let aim = Aim::of(session);
-    let headers = aim.asked.headers;
-    if let Some(answer) = plane.edge.challenges.answer(aim.asked.path) {
-        return Some(Answer::page(200, "application/octet-stream", &answer));
-    }
-    if plane.edge.watches() {
-        ctx.trace = Some(TraceContext::of(headers.get("traceparent").and_then(|value| value.to_str().ok())));
-    }
-    let routing = plane.routing();
-    let found = aim.find(&routing);
-    ctx.route = found.map(|to| routing.route(to).clone());
-    let length = || headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok();
-    let arrival = Arrival {
-        asked: aim.asked,
-        inside: aim.is_inside(&routing),
-        client: ctx.client,
-        secure: ctx.secure,
-        secured: edge::secured(session),
-        length: length(),
-    };
-    let answer = judge(plane, &routing, found, &arrival);
-    if let Some(to) = found.filter(|_| answer.is_none()) {
-        (ctx.attempts.belongs, ctx.sticky) = affinity(plane, &routing, to, headers, ctx.client);
-    }
-    answer
-}
-
 /// Returns the instance that a request belongs to, and how its client is kept there, by the word of the service that it is for.
 pub(crate) fn affinity(
     plane: &Plane,
     routing: &Routing,
     to: Destination,
-    headers: &HeaderMap,
+    aim: &Aim<'_>,
     client: Option<IpAddr>,
 ) -> (Option<Belongs>, Option<Sticky>) {
     let ServiceRouting { service, traffic, .. } = &routing.services[to.service];
     if traffic.sticky.is_none() && traffic.hash_on.is_none() {
         return (None, None);
     }
-    (affinity::belongs(traffic, &service.name, headers, client, plane.edge.signer()), traffic.sticky.clone())
+    (affinity::belongs(traffic, &service.name, aim.fields(), client, plane.edge.signer()), traffic.sticky.clone())
 }
 
 /// Looks at a request whose destination is `found`. Returns the answer that the gateway itself gives, if it is not for an

@@ -1,11 +1,9 @@
 //! Answers that the gateway itself gives: short plain text, or what a route says.
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, StatusCode, header};
-use pingora_core::Result;
-use pingora_http::ResponseHeader;
-use pingora_proxy::Session;
+use http::{HeaderValue, Response, StatusCode, header};
 
+use crate::http1::rewrite;
 use crate::ready::ReadyRoute;
 
 /// An answer that the gateway itself gives.
@@ -79,16 +77,16 @@ impl Answer {
         Self::plain(status, text)
     }
 
-    /// Returns it in the words of HTTP/1; without its text if it answers a `HEAD`. `dress` adds what every answer of its route
-    /// has.
-    pub(crate) fn to_http1(&self, close: bool, to_head: bool, dress: impl FnOnce(&mut ResponseHeader)) -> Vec<u8> {
-        // All of it was a header before, so there is one.
-        let Ok(mut header) = self.header() else { return Vec::new() };
+    /// Returns it in the words of HTTP/1; without its text if it answers a `HEAD`. `connection` is what the client is told of that, if
+    /// anything; `dress` adds what every answer of its route has.
+    pub(crate) fn to_http1(&self, connection: &str, to_head: bool, dress: impl FnOnce(&mut Response<()>)) -> Vec<u8> {
+        let mut header = self.header();
         dress(&mut header);
-        let reason = self.status.canonical_reason().unwrap_or_default();
-        let mut out = format!("HTTP/1.1 {} {reason}\r\n", self.status.as_u16()).into_bytes();
-        header.header_to_h1_wire(&mut out);
-        out.extend_from_slice(if close { b"Connection: close\r\n\r\n" } else { b"\r\n" });
+        let mut out = rewrite::to_http1(&header);
+        if !connection.is_empty() {
+            out.extend_from_slice(format!("Connection: {connection}\r\n").as_bytes());
+        }
+        out.extend_from_slice(b"\r\n");
         if !to_head && !self.is_empty() {
             out.extend_from_slice(self.text.as_bytes());
         }
@@ -101,22 +99,21 @@ impl Answer {
     }
 
     /// Returns its head.
-    ///
-    /// # Errors
-    /// Never: all of it was a header before.
-    pub(crate) fn header(&self) -> Result<ResponseHeader> {
-        let mut header = ResponseHeader::build(self.status, Some(6))?;
+    pub(crate) fn header(&self) -> Response<()> {
+        let mut header = Response::new(());
+        *header.status_mut() = self.status;
+        let headers = header.headers_mut();
         if !self.is_empty() {
-            header.insert_header(header::CONTENT_TYPE, &self.content_type)?;
-            header.insert_header(header::CONTENT_LENGTH, self.text.len())?;
+            headers.insert(header::CONTENT_TYPE, self.content_type.clone());
+            headers.insert(header::CONTENT_LENGTH, self.text.len().into());
         }
         if let Some(again) = self.again {
-            header.insert_header(header::RETRY_AFTER, again)?;
+            headers.insert(header::RETRY_AFTER, again.into());
         }
         if let Some(location) = &self.location {
-            header.insert_header(header::LOCATION, location)?;
+            headers.insert(header::LOCATION, location.clone());
         }
-        Ok(header)
+        header
     }
 
     /// Returns its status.
@@ -144,30 +141,6 @@ impl Answer {
             None => self,
         }
     }
-
-    /// Sends it. With `close`, the client is told that the connection ends after it. `dress` adds what every answer of its
-    /// route has.
-    ///
-    /// # Errors
-    /// If the client has left.
-    pub(crate) async fn send(
-        self,
-        session: &mut Session,
-        close: bool,
-        dress: impl FnOnce(&mut ResponseHeader),
-    ) -> Result<()> {
-        let mut header = self.header()?;
-        dress(&mut header);
-        if close {
-            session.set_keepalive(None);
-        }
-        let bodyless = self.is_empty() || session.req_header().method == Method::HEAD;
-        session.write_response_header(Box::new(header), bodyless).await?;
-        if bodyless {
-            return Ok(());
-        }
-        session.write_response_body(Some(Bytes::from(self.text)), true).await
-    }
 }
 
 fn code(status: u16) -> StatusCode {
@@ -175,12 +148,11 @@ fn code(status: u16) -> StatusCode {
 }
 
 /// Adds what every answer of a route has.
-pub(crate) fn dress(header: &mut ResponseHeader, route: Option<&ReadyRoute>, secure: bool) {
+pub(crate) fn dress(header: &mut Response<()>, route: Option<&ReadyRoute>, secure: bool) {
     for (name, value) in route.into_iter().flat_map(|route| route.dress(secure)) {
         match value {
-            // Both were made as headers, so they can be inserted as such.
-            Some(value) => drop(header.insert_header(name.clone(), value.clone())),
-            None => drop(header.remove_header(name)),
+            Some(value) => drop(header.headers_mut().insert(name, value.clone())),
+            None => drop(header.headers_mut().remove(name)),
         }
     }
 }

@@ -1,47 +1,157 @@
-//! Compression of answers, for routes that ask for it. The coding itself is pingora's; here is decided what is worth it.
+//! Compression of answers, for routes that ask for it (RFC 9110 §8.4): what is worth it, and in which coding.
 
-use http::{HeaderMap, StatusCode, Version, header};
-use pingora_core::protocols::http::compression::{Algorithm, ResponseCompressionCtx};
-use pingora_http::{RequestHeader, ResponseHeader};
+use std::io::{self, Write};
 
-/// What is compressed, and how hard: the levels after which more time saves few bytes.
-const CODINGS: [(Algorithm, &str, u32); 3] =
-    [(Algorithm::Gzip, "gzip", 5), (Algorithm::Brotli, "br", 4), (Algorithm::Zstd, "zstd", 3)];
+use http::{HeaderValue, Response, StatusCode, header};
+
 /// Bodies below this fit in one packet in any case.
 const SMALLEST: u64 = 1024;
 
-/// Returns what compresses the answer of one attempt, with what the client takes. Each attempt has its own: one that has seen
-/// an answer already can't begin again.
-pub(crate) fn begin(request: &RequestHeader) -> ResponseCompressionCtx {
-    let mut compression = ResponseCompressionCtx::new(0, false, false);
-    // HTTP/1.0 has no chunks, and so no answer of unknown length on a connection that stays.
-    if request.version != Version::HTTP_10 {
-        for (algorithm, _, level) in CODINGS.into_iter().filter(|(_, name, _)| !is_refused(&request.headers, name)) {
-            compression.adjust_algorithm_level(algorithm, level);
+/// How an answer is compressed. The greater is better: as small in less time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Coding {
+    Gzip,
+    Brotli,
+    Zstd,
+}
+
+/// Whether the answer to a request is to be compressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wish {
+    /// Its route does not ask for it.
+    None,
+    /// Its route does, and the client takes this, or nothing of what there is.
+    For(Option<Coding>),
+}
+
+impl Coding {
+    const ALL: [Self; 3] = [Self::Gzip, Self::Brotli, Self::Zstd];
+
+    /// Returns its name.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Gzip => "gzip",
+            Self::Brotli => "br",
+            Self::Zstd => "zstd",
         }
     }
-    compression
-}
 
-/// Turns compression off again for an answer that is not worth it, or must stay as it is.
-pub(crate) fn judge(compression: &mut ResponseCompressionCtx, response: &ResponseHeader) {
-    if compression.is_enabled() && compression.is_header_phase() && !is_worth_it(response) {
-        compression.adjust_level(0);
+    /// Returns the one that a client likes best by its `Accept-Encoding` (RFC 9110 §12.5.3).
+    pub(crate) fn chosen(accepted: &[u8]) -> Option<Self> {
+        let accepted = str::from_utf8(accepted).ok()?;
+        let items: Vec<(&str, f32)> = accepted.split(',').map(weighed).collect();
+        let weight = |coding: Self| {
+            let is = |name: &str| {
+                let name = name.strip_prefix("x-").or(name.strip_prefix("X-")).unwrap_or(name);
+                name.eq_ignore_ascii_case(coding.name())
+            };
+            let named = items.iter().find(|(name, _)| is(name));
+            named.or_else(|| items.iter().find(|(name, _)| *name == "*")).map_or(0.0, |(_, weight)| *weight)
+        };
+        let taken = Self::ALL.into_iter().map(|coding| (weight(coding), coding)).filter(|(weight, _)| *weight > 0.0);
+        taken.max_by(|(a, one), (b, other)| a.total_cmp(b).then(one.cmp(other))).map(|(_, coding)| coding)
     }
 }
 
-/// Whether a client has said that it does not take a coding: `gzip;q=0` (RFC 9110 §12.5.3).
-fn is_refused(headers: &HeaderMap, coding: &str) -> bool {
-    let lists = headers.get_all(header::ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
-    lists.flat_map(|list| list.split(',')).any(|item| {
-        let (name, weight) = item.split_once(';').unwrap_or((item, ""));
-        let weight = weight.trim().strip_prefix("q=").and_then(|weight| weight.trim().parse::<f32>().ok());
-        name.trim().eq_ignore_ascii_case(coding) && weight == Some(0.0)
-    })
+/// Returns the name of a coding in a list, and how much it is liked. What can't be read is not taken.
+fn weighed(item: &str) -> (&str, f32) {
+    let (name, parameter) = item.split_once(';').unwrap_or((item, "q=1"));
+    let weight = parameter.trim().strip_prefix("q=").or(parameter.trim().strip_prefix("Q="));
+    (name.trim(), weight.and_then(|weight| weight.trim().parse().ok()).unwrap_or(0.0))
 }
 
-fn is_worth_it(response: &ResponseHeader) -> bool {
-    let field = |name: header::HeaderName| response.headers.get(name).and_then(|value| value.to_str().ok());
+impl Wish {
+    /// Changes an answer's head by it. Returns in which coding the body is to follow, if in one.
+    pub(crate) fn apply(self, answer: &mut Response<()>) -> Option<Coding> {
+        let Self::For(coding) = self else { return None };
+        if !is_worth_it(answer) {
+            return None;
+        }
+        let headers = answer.headers_mut();
+        headers.append(header::VARY, HeaderValue::from_static("accept-encoding"));
+        let coding = coding?;
+        headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static(coding.name()));
+        headers.remove(header::CONTENT_LENGTH);
+        // Parts and bytes are now others (RFC 9110 §8.8.1, §14.3).
+        headers.remove(header::ACCEPT_RANGES);
+        if let Some(tag) = headers.get_mut(header::ETAG)
+            && !tag.as_bytes().starts_with(b"W/")
+            && let Ok(weak) = HeaderValue::from_bytes(&[b"W/", tag.as_bytes()].concat())
+        {
+            *tag = weak;
+        }
+        Some(coding)
+    }
+}
+
+/// Compresses a body piece by piece. The levels are those after which more time saves few bytes.
+pub(crate) enum Encoder {
+    Gzip(flate2::write::GzEncoder<Vec<u8>>),
+    Brotli(Box<brotli::CompressorWriter<Vec<u8>>>),
+    Zstd(zstd::stream::write::Encoder<'static, Vec<u8>>),
+}
+
+impl Encoder {
+    /// Returns one that has had nothing yet.
+    ///
+    /// # Errors
+    /// If there is no memory for it.
+    pub(crate) fn new(coding: Coding) -> io::Result<Self> {
+        Ok(match coding {
+            Coding::Gzip => Self::Gzip(flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::new(5))),
+            Coding::Brotli => Self::Brotli(Box::new(brotli::CompressorWriter::new(Vec::new(), 4096, 4, 19))),
+            Coding::Zstd => Self::Zstd(zstd::stream::write::Encoder::new(Vec::new(), 3)?),
+        })
+    }
+
+    fn writer(&mut self) -> &mut dyn Write {
+        match self {
+            Self::Gzip(encoder) => encoder,
+            Self::Brotli(encoder) => encoder,
+            Self::Zstd(encoder) => encoder,
+        }
+    }
+
+    /// Takes a piece.
+    ///
+    /// # Errors
+    /// If it can't be compressed.
+    pub(crate) fn write(&mut self, piece: &[u8]) -> io::Result<()> {
+        self.writer().write_all(piece)
+    }
+
+    /// Lets all that it was given be read, at the cost of some bytes.
+    ///
+    /// # Errors
+    /// If it can't be compressed.
+    pub(crate) fn flush(&mut self) -> io::Result<()> {
+        self.writer().flush()
+    }
+
+    /// Returns what is ready.
+    pub(crate) fn take(&mut self) -> Vec<u8> {
+        std::mem::take(match self {
+            Self::Gzip(encoder) => encoder.get_mut(),
+            Self::Brotli(encoder) => encoder.get_mut(),
+            Self::Zstd(encoder) => encoder.get_mut(),
+        })
+    }
+
+    /// Returns the rest.
+    ///
+    /// # Errors
+    /// If it can't be compressed.
+    pub(crate) fn finish(self) -> io::Result<Vec<u8>> {
+        match self {
+            Self::Gzip(encoder) => encoder.finish(),
+            Self::Brotli(encoder) => Ok(encoder.into_inner()),
+            Self::Zstd(encoder) => encoder.finish(),
+        }
+    }
+}
+
+fn is_worth_it(response: &Response<()>) -> bool {
+    let field = |name: header::HeaderName| response.headers().get(name).and_then(|value| value.to_str().ok());
     let kind = field(header::CONTENT_TYPE).unwrap_or_default().split(';').next().unwrap_or_default().trim();
     let kind = kind.to_ascii_lowercase();
     let text = match kind.split_once('/') {
@@ -58,7 +168,7 @@ fn is_worth_it(response: &ResponseHeader) -> bool {
     let small = field(header::CONTENT_LENGTH).and_then(|length| length.parse::<u64>().ok());
     // RFC 9111 §5.2.2.6.
     let fixed = field(header::CACHE_CONTROL).is_some_and(|control| control.contains("no-transform"));
-    let part = response.status == StatusCode::PARTIAL_CONTENT;
+    let part = response.status() == StatusCode::PARTIAL_CONTENT;
     text && !part && !fixed && field(header::CONTENT_ENCODING).is_none() && small.is_none_or(|small| small >= SMALLEST)
 }
 
@@ -69,11 +179,11 @@ mod tests {
     #[test]
     fn only_long_texts_are_worth_it() {
         let check = |status: u16, fields: &[(&'static str, &str)], expected: bool| {
-            let mut response = ResponseHeader::build(status, None).unwrap();
+            let mut response = Response::builder().status(status);
             for (name, value) in fields {
-                response.insert_header(*name, *value).unwrap();
+                response = response.header(*name, *value);
             }
-            assert_eq!(is_worth_it(&response), expected, "{status} {fields:?}");
+            assert_eq!(is_worth_it(&response.body(()).unwrap()), expected, "{status} {fields:?}");
         };
         check(200, &[("content-type", "text/html; charset=utf-8")], true);
         check(200, &[("content-type", "application/problem+json"), ("content-length", "1024")], true);
@@ -89,9 +199,62 @@ mod tests {
     }
 
     #[test]
-    fn clients_may_refuse() {
-        let headers = |text: &str| HeaderMap::from_iter([(header::ACCEPT_ENCODING, text.parse().unwrap())]);
-        assert!(is_refused(&headers("br, gzip;q=0"), "gzip") && is_refused(&headers("GZIP ; q=0.0"), "gzip"));
-        assert!(!is_refused(&headers("br;q=0, gzip;q=0.1"), "gzip") && !is_refused(&headers("x"), "gzip"));
+    fn the_best_that_a_client_takes_is_chosen() {
+        let check =
+            |text: &str, expected: Option<Coding>| assert_eq!(Coding::chosen(text.as_bytes()), expected, "{text}");
+        check("gzip", Some(Coding::Gzip));
+        check("X-GZIP", Some(Coding::Gzip));
+        check("gzip, deflate, br, zstd", Some(Coding::Zstd));
+        check("gzip;q=1.0, br; q=0.5", Some(Coding::Gzip));
+        check("br;q=0, GZIP ; q=0.1", Some(Coding::Gzip));
+        check("*;q=0.1, zstd;q=0", Some(Coding::Brotli));
+        for none in ["", "identity", "gzip;q=0", "*;q=0", "gzip;q=0.000", "gzip;q=x", "\u{e9}"] {
+            check(none, None);
+        }
+    }
+
+    #[test]
+    fn what_is_compressed_can_be_read_again() {
+        use std::io::Read;
+        let pieces: Vec<Vec<u8>> = (0..50).map(|at| format!("piece {at} ").repeat(at * 7).into_bytes()).collect();
+        for coding in [Coding::Gzip, Coding::Brotli, Coding::Zstd] {
+            let (mut encoder, mut out) = (Encoder::new(coding).unwrap(), Vec::new());
+            for (at, piece) in pieces.iter().enumerate() {
+                encoder.write(piece).unwrap();
+                if at % 10 == 3 {
+                    encoder.flush().unwrap();
+                }
+                out.extend(encoder.take());
+            }
+            out.extend(encoder.finish().unwrap());
+            let mut back = Vec::new();
+            match coding {
+                Coding::Gzip => flate2::read::GzDecoder::new(&*out).read_to_end(&mut back).unwrap(),
+                Coding::Brotli => brotli::Decompressor::new(&*out, 4096).read_to_end(&mut back).unwrap(),
+                Coding::Zstd => zstd::Decoder::new(&*out).unwrap().read_to_end(&mut back).unwrap(),
+            };
+            assert!(back == pieces.concat() && out.len() < back.len() / 4, "{coding:?}");
+        }
+    }
+
+    #[test]
+    fn an_answer_says_what_was_done_to_it() {
+        let answer = || {
+            let answer = Response::builder().header("content-type", "text/html").header("content-length", "5000");
+            answer.header("etag", "\"a\"").header("accept-ranges", "bytes").body(()).unwrap()
+        };
+        let mut plain = answer();
+        assert_eq!(Wish::None.apply(&mut plain), None);
+        assert_eq!(plain.headers(), answer().headers());
+        assert_eq!(Wish::For(None).apply(&mut plain), None);
+        assert_eq!((plain.headers().len(), &plain.headers()["vary"]), (5, &"accept-encoding".parse().unwrap()));
+        let mut short = answer();
+        assert_eq!(Wish::For(Some(Coding::Gzip)).apply(&mut short), Some(Coding::Gzip));
+        let fields: Vec<_> =
+            short.headers().iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap())).collect();
+        assert_eq!(fields.len(), 4, "{fields:?}");
+        for field in [("content-encoding", "gzip"), ("etag", "W/\"a\""), ("vary", "accept-encoding")] {
+            assert!(fields.contains(&field), "{fields:?}");
+        }
     }
 }

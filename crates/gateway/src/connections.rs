@@ -1,15 +1,10 @@
 //! Connections from clients, each served by a task of its own.
 
 use std::net::{SocketAddr, TcpStream};
-use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
-use pingora_core::apps::{HttpServerApp, HttpServerOptions};
-use pingora_core::protocols::http::v2::server::{H2Options, default_h2_options};
-use pingora_core::server::configuration::ServerConf;
-use pingora_proxy::HttpProxy;
 use tokio::sync::{Notify, watch};
 use tokio::time::{sleep, timeout};
 
@@ -19,32 +14,18 @@ use crate::http1::client::{Client, Ends};
 use crate::http1::connection;
 use crate::limits::{Clients, Counted, Limits};
 use crate::plane::Plane;
-use crate::proxy::{ATTEMPTS, Proxy};
 use crate::proxy_header;
 use crate::refusals::{Refusal, Refusals};
 use crate::tcp;
 use crate::tls;
 use crate::workers::Workers;
 
-/// Idle connections to instances that are kept per thread: some tens each for a hundred instances.
-const POOL: usize = 4096;
 /// How long a client may take to shake hands; nginx gives 60 s, Envoy 15 s.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// At the end, time in which clients that are just sending a request on an open connection still get their answer.
-const LINGER: Duration = Duration::from_millis(250);
+pub(crate) const LINGER: Duration = Duration::from_millis(250);
 /// At the end, time for requests in flight: what load balancers and service managers commonly grant.
 pub(crate) const FINISH: Duration = Duration::from_secs(30);
-/// Streams that a client may have open on one HTTP/2 connection: what RFC 9113 §6.5.2 recommends at least.
-const STREAMS: u32 = 100;
-/// Streams that a client may have opened and reset before they were looked at (CVE-2023-44487): honest clients have few.
-const RESETS: usize = 50;
-/// The largest header list of a request over HTTP/2, as over HTTP/1.
-const LARGEST_HEAD: u32 = crate::http1::head::LARGEST_HEAD as u32;
-/// How much of one stream's body may wait here; the rest waits at the client.
-const WINDOW: u32 = 256 << 10;
-/// The same for all streams of a connection together.
-const CONNECTION_WINDOW: u32 = 1 << 20;
-
 /// Serves connections until it is told to finish.
 #[derive(Debug)]
 pub(crate) struct Connections {
@@ -61,7 +42,6 @@ pub(crate) struct Shared {
     pub(crate) finishing: watch::Sender<bool>,
     ending: AtomicBool,
     clients: Clients,
-    proxy: Arc<HttpProxy<Proxy>>,
     /// How many are open.
     open: AtomicUsize,
     /// The last has been closed.
@@ -110,11 +90,6 @@ impl Shared {
         }
         counted
     }
-
-    /// Returns the general proxy.
-    pub(crate) fn proxy(&self) -> &Arc<HttpProxy<Proxy>> {
-        &self.proxy
-    }
 }
 
 /// An open connection; it counts until it is dropped.
@@ -141,35 +116,16 @@ impl Connections {
     /// # Errors
     /// If the machine has no more threads to give.
     pub(crate) fn new(plane: Arc<Plane>, threads: usize, limits: Limits, trust: Trust) -> Result<Arc<Self>, Error> {
-        let conf =
-            ServerConf { threads, upstream_keepalive_pool_size: POOL, max_retries: ATTEMPTS, ..ServerConf::default() };
-        let refusals = Arc::new(Refusals::default());
-        let shared = Arc::new_cyclic(|shared| {
-            let inner = Proxy {
-                plane: plane.clone(),
-                limits: limits.clone(),
-                trust: trust.clone(),
-                refusals: refusals.clone(),
-                shared: shared.clone(),
-            };
-            let mut proxy = pingora_proxy::http_proxy(&Arc::new(conf), inner);
-            let mut options = HttpServerOptions::default();
-            options.h2c = true;
-            options.h2_idle_timeout = Some(limits.idle);
-            proxy.server_options = Some(options);
-            proxy.h2_options = Some(http2());
-            Shared {
-                plane,
-                refusals,
-                limits,
-                trust,
-                finishing: watch::Sender::new(false),
-                ending: AtomicBool::new(false),
-                clients: Clients::default(),
-                proxy: Arc::new(proxy),
-                open: AtomicUsize::new(0),
-                none_open: Notify::new(),
-            }
+        let shared = Arc::new(Shared {
+            plane,
+            refusals: Arc::default(),
+            limits,
+            trust,
+            finishing: watch::Sender::new(false),
+            ending: AtomicBool::new(false),
+            clients: Clients::default(),
+            open: AtomicUsize::new(0),
+            none_open: Notify::new(),
         });
         let workers = Workers::start(threads).map_err(Error::Runtime)?;
         Ok(Arc::new(Self { shared, workers }))
@@ -185,13 +141,12 @@ impl Connections {
         let Some(counted) = self.shared.count(peer) else { return };
         let (shared, open) = (self.shared.clone(), Open::new(&self.shared));
         self.workers.serve(async move {
-            let fd = stream.as_raw_fd();
             // A client that has left already is no news.
             if let Ok(mut stream) = tokio::net::TcpStream::from_std(stream)
                 && stream.set_nodelay(true).is_ok()
                 && let Some((peer, _counted)) = shared.origin(&mut stream, peer).await
             {
-                let ends = Ends { peer, local, fd, https: false };
+                let ends = Ends { peer, local, https: false };
                 connection::serve(Client::new(Box::new(stream), ends), &shared).await;
             }
             drop((open, counted));
@@ -204,7 +159,6 @@ impl Connections {
         let Some(certificates) = self.shared.plane.edge.certificates.get().cloned() else { return };
         let (shared, open) = (self.shared.clone(), Open::new(&self.shared));
         self.workers.serve(async move {
-            let fd = stream.as_raw_fd();
             // A client that leaves, or speaks something else, is no news.
             if let Ok(mut stream) = tokio::net::TcpStream::from_std(stream)
                 && stream.set_nodelay(true).is_ok()
@@ -212,7 +166,7 @@ impl Connections {
                 && let Ok(Ok((stream, secured))) =
                     timeout(HANDSHAKE, Box::pin(tls::accept(stream, &certificates))).await
             {
-                let ends = Ends { peer, local, fd, https: true };
+                let ends = Ends { peer, local, https: true };
                 let client = Client { secured: Some(Arc::new(secured)), ..Client::new(Box::new(stream), ends) };
                 connection::serve(client, &shared).await;
             }
@@ -239,7 +193,6 @@ impl Connections {
         if timeout(LINGER, self.until_none_open()).await.is_ok() {
             return;
         }
-        self.shared.proxy.http_cleanup().await;
         if timeout(FINISH, self.until_none_open()).await.is_err() {
             tracing::warn!("ending with requests in flight: they took longer than {} s", FINISH.as_secs());
         }
@@ -255,17 +208,4 @@ impl Connections {
             }
         }
     }
-}
-
-/// What clients are granted on one HTTP/2 connection. What they answer to is in `h2`: floods of CONTINUATION, SETTINGS, PING
-/// and resets end the connection there.
-fn http2() -> H2Options {
-    let mut options = default_h2_options();
-    options
-        .max_concurrent_streams(STREAMS)
-        .max_pending_accept_reset_streams(RESETS)
-        .max_header_list_size(LARGEST_HEAD)
-        .initial_window_size(WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW);
-    options
 }

@@ -3,7 +3,6 @@
 use std::sync::{Arc, OnceLock};
 
 use http::HeaderValue;
-use pingora_proxy::Session;
 
 use crate::access_log::AccessLog;
 use crate::acme::Challenges;
@@ -65,9 +64,4 @@ pub(crate) struct Secured {
     pub(crate) server_name: Option<String>,
     /// The client's certificate, verified, as RFC 9440 §2.2 writes it.
     pub(crate) client: Option<HeaderValue>,
-}
-
-/// Returns what is known of a request's connection, if it came over TLS.
-pub(crate) fn secured(session: &Session) -> Option<&Secured> {
-    session.digest()?.proxy_digest.as_ref()?.user_data.as_ref()?.downcast_ref()
 }

@@ -12,6 +12,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use crate::http1::pool::Pool;
+use crate::http2;
 use crate::probe;
 use crate::receipts::{Drain, Receipt};
 use crate::service::Service;
@@ -20,8 +21,6 @@ use crate::service::Service;
 #[derive(Debug)]
 pub(crate) struct Instance {
     pub(crate) id: InstanceId,
-    /// Differs from that of every other start of any instance in this process.
-    pub(crate) serial: u64,
     pub(crate) generation: u64,
     pub(crate) address: Ipv4Addr,
     pub(crate) health: Health,
@@ -35,6 +34,8 @@ pub(crate) struct Instance {
     pub(crate) suspected_at: Mutex<Option<probe::At>>,
     /// Connections to it that wait for their next request.
     pub(crate) pool: Pool,
+    /// The same for gRPC.
+    pub(crate) http2: http2::pool::Pool,
     /// Time that what is in flight has once the table no longer names it.
     pub(crate) drain: Duration,
     /// What becomes of what is in flight, once the table no longer names it.
@@ -91,10 +92,8 @@ impl Instance {
         service: Arc<Service>,
         dirty: watch::Sender<()>,
     ) -> Self {
-        static SERIAL: AtomicU64 = AtomicU64::new(0);
         Self {
             id,
-            serial: SERIAL.fetch_add(1, Relaxed),
             generation,
             address,
             health,
@@ -103,6 +102,7 @@ impl Instance {
             suspected: Notify::new(),
             suspected_at: Mutex::default(),
             pool: Pool::default(),
+            http2: http2::pool::Pool::default(),
             drain,
             draining: OnceLock::new(),
             leaving: Notify::new(),
@@ -228,7 +228,14 @@ impl Instance {
         self.named.store(false, SeqCst);
         // It is to be stopped, and is not to find connections open on which nothing will come.
         self.pool.close();
+        self.http2.close();
         self.leaving.notify_waiters();
+    }
+
+    /// Closes connections that have waited for too long.
+    pub(crate) fn sweep(&self, longest: Duration) {
+        self.pool.sweep(longest);
+        self.http2.sweep(longest);
     }
 
     /// Returns what became of what was in flight when it left.

@@ -15,6 +15,7 @@ use tokio::task::AbortHandle;
 
 use crate::choice::Attempts;
 use crate::edge::Edge;
+use crate::http1::attempt::IDLE;
 use crate::instance::{InFlight, Instance};
 use crate::predecessors::Predecessors;
 use crate::ready::{self, ReadyRoute};
@@ -200,7 +201,7 @@ impl Plane {
     /// Closes connections to instances that have been idle for too long.
     pub(crate) fn sweep(&self) {
         let instances: Vec<_> = self.kept().instances.values().map(|checked| checked.instance.clone()).collect();
-        instances.iter().for_each(|instance| instance.pool.sweep(crate::proxy::IDLE));
+        instances.iter().for_each(|instance| instance.sweep(IDLE));
     }
 
     /// Returns the table in force, as it was given.

@@ -7,9 +7,8 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::choice::Attempts;
-use crate::http1::attempt;
+use crate::http1::attempt::{self, ATTEMPTS, CONNECT};
 use crate::plane::{Begun, Plane};
-use crate::proxy::{ATTEMPTS, CONNECT};
 use crate::proxy_header;
 use crate::waiting;
 

@@ -5,15 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use http::{HeaderName, Version, header};
-use pingora_proxy::Session;
-
 use crate::access_log::Line;
 use crate::instance::Instance;
 use crate::plane::Plane;
-use crate::proxy::RequestContext;
 use crate::ready::{Asked, ReadyRoute};
-use crate::session::Aim;
 use crate::trace::{Span, TraceContext};
 
 /// What has become of a request.
@@ -105,36 +100,4 @@ impl Ended<'_> {
             trace: self.trace,
         }
     }
-}
-
-/// Writes down what has become of a request that pingora has passed on.
-pub(crate) fn ended(plane: &Plane, session: &Session, ctx: &mut RequestContext) {
-    let Some(begun) = ctx.begun else { return };
-    let asked = Aim::of(session).asked;
-    let text = |name: HeaderName| asked.headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()));
-    let texts = plane.edge.log.get().map(|_| [text(header::REFERER), text(header::USER_AGENT)]).unwrap_or_default();
-    let [referrer, user_agent] = texts.each_ref().map(|text| text.as_deref());
-    let ended = Ended {
-        asked,
-        protocol: match session.req_header().version {
-            Version::HTTP_10 => "HTTP/1.0",
-            Version::HTTP_2 => "HTTP/2.0",
-            _ => "HTTP/1.1",
-        },
-        client: ctx.client,
-        route: ctx.route.as_ref(),
-        trace: ctx.trace,
-        referrer,
-        user_agent,
-        took: begun.elapsed(),
-        seen: Seen {
-            instance: ctx.last.take(),
-            status: session.response_written().map_or(0, |header| header.status.as_u16()),
-            received: session.as_ref().body_bytes_read() as u64,
-            sent: session.as_ref().body_bytes_sent() as u64,
-            retries: ctx.retries,
-            hedges: 0,
-        },
-    };
-    ended.write_down(plane);
 }

@@ -116,7 +116,7 @@ fn nginx(set: &Setting) -> Option<String> {
     let text = format!(
         "daemon off; worker_processes 2; pid {at}/pid; error_log {at}/error;\nevents {{ worker_connections 1024; }}\n\
          http {{ access_log off; upstream app {{ {servers} keepalive 64; }}\n server {{ listen {plain}; listen {secure} ssl http2;\n \
-         ssl_certificate {at}/cert.pem; ssl_certificate_key {at}/key.pem; keepalive_requests 1000000;\n location / \
+         ssl_protocols TLSv1.2 TLSv1.3; ssl_certificate {at}/cert.pem; ssl_certificate_key {at}/key.pem; keepalive_requests 1000000;\n location / \
          {{ proxy_pass http://app; proxy_http_version 1.1; proxy_set_header Connection \"\"; }} }} }}\n"
     );
     set.write("config", &text);

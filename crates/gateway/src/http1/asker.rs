@@ -6,12 +6,14 @@ use std::net::IpAddr;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use http::{HeaderName, HeaderValue};
+use bytes::BytesMut;
+use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::client::Client;
 use super::exchange::Request;
 use super::pool::Upstream;
 use super::response::Response;
+use super::upload::{BadBody, Upload};
 use crate::answer::Answer;
 use crate::watched::Seen;
 
@@ -21,12 +23,14 @@ pub(crate) struct Answered<'a> {
     pub(crate) upstream: &'a mut Upstream,
     pub(crate) response: Response,
     pub(crate) request: &'a Request,
+    /// What is left of the request's body.
+    pub(crate) upload: &'a mut Upload,
     /// The cookie that keeps the client at this instance, if it is to be told.
     pub(crate) cookie: Option<HeaderValue>,
     /// Whether the client's connection ends after it.
     pub(crate) close: bool,
-    /// How long the client may take nothing of it.
-    pub(crate) patience: Duration,
+    /// How long the client may take nothing of it, and pause within the request's body.
+    pub(crate) patience: (Duration, Duration),
 }
 
 impl Answered<'_> {
@@ -37,16 +41,28 @@ impl Answered<'_> {
     }
 }
 
+/// Who sends the body of a request.
+pub(crate) trait Source: Send {
+    /// Returns what has become of the request so far.
+    fn seen(&mut self) -> &mut Seen;
+
+    /// Is ready once the client has left.
+    fn poll_left(&mut self, cx: &mut Context<'_>) -> Poll<()>;
+
+    /// Adds what comes of the body, without framing. Returns the fields behind the body at its end.
+    fn poll_body(&mut self, cx: &mut Context<'_>, into: &mut BytesMut) -> Poll<Result<Option<HeaderMap>, BadBody>>;
+}
+
 /// Who has asked.
-pub(crate) trait Asker: Send {
+pub(crate) trait Asker: Source {
     /// Returns who that is.
     fn peer(&self) -> IpAddr;
 
-    /// Returns what has become of its request so far.
-    fn seen(&mut self) -> &mut Seen;
-
-    /// Is ready once it has left.
-    fn poll_left(&mut self, cx: &mut Context<'_>) -> Poll<()>;
+    /// Says that it may send its body (RFC 9110 §15.2.1).
+    ///
+    /// # Errors
+    /// If it has left.
+    fn go_on(&mut self) -> impl Future<Output = io::Result<()>> + Send;
 
     /// Passes on an informational answer, whose head is in a buffer.
     ///

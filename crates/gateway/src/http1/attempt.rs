@@ -5,6 +5,7 @@ use std::io;
 use std::net::SocketAddrV4;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use http::Method;
 use tokio::io::AsyncWriteExt;
@@ -16,13 +17,22 @@ use super::client::{Stall, poll_piece};
 use super::exchange::Request;
 use super::pool::Upstream;
 use super::response::{self, BadResponse, Response};
+use super::upload::{BadBody, Need, Upload};
 use crate::choice::Attempts;
 use crate::connections::Shared;
 use crate::ejection;
 use crate::instance::{InFlight, Instance};
 use crate::plane::Begun;
-use crate::probe;
-use crate::proxy::{CONNECT, IDLE, IDLE_UNSAFE};
+
+/// An instance on the same machine accepts within microseconds; a second is for one whose queue is full.
+pub(crate) const CONNECT: Duration = Duration::from_secs(1);
+/// How long an idle connection may be used again: below the 5 s after which common servers (Node.js) close theirs, so
+/// that few requests meet a connection that is just being closed. Also bounds how long an instance that is to stop sees them.
+pub(crate) const IDLE: Duration = Duration::from_secs(4);
+/// The same for requests that can't be sent twice: only connections that have just been used.
+const IDLE_UNSAFE: Duration = Duration::from_secs(1);
+/// How often one request is tried at most, connections that were refused included.
+pub(crate) const ATTEMPTS: usize = 16;
 
 /// A request under way to one instance.
 #[derive(Debug)]
@@ -47,8 +57,8 @@ pub(crate) enum Failure {
     Bad,
     /// It was silent for longer than its route allows.
     Silent,
-    /// The client has left.
-    Left,
+    /// The client has left, or what it sends can't be passed on.
+    Body(BadBody),
 }
 
 impl From<BadResponse> for Failure {
@@ -74,7 +84,7 @@ pub(crate) async fn open(begun: Begun, idempotent: bool) -> Result<Try, (Begun, 
 
 /// Why an instance takes no connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Refused {
+enum Refused {
     /// It is not there, even if nobody else is: then requests wait for it, or for its successor.
     Gone,
     /// Its queue is full, which may be shorter soon.
@@ -94,21 +104,11 @@ impl From<&io::Error> for Refused {
 
 /// Notes that an instance takes no connection. Returns whether it may be asked again, or another.
 pub(crate) fn note_refused(begun: &Begun, attempts: &mut Attempts, error: &io::Error, another: bool) -> bool {
-    note_why_refused(&begun.in_flight, begun.at(), attempts, (error.into(), &error.to_string()), another)
-}
-
-/// Does the same, in the words of whoever has tried.
-pub(crate) fn note_why_refused(
-    in_flight: &InFlight,
-    at: probe::At,
-    attempts: &mut Attempts,
-    (why, text): (Refused, &str),
-    another: bool,
-) -> bool {
-    let instance = in_flight.instance();
-    in_flight.count_error();
+    let instance = begun.in_flight.instance();
+    begun.in_flight.count_error();
+    let why = Refused::from(error);
     if why == Refused::Gone || another && why == Refused::Late {
-        instance.suspect(at, text);
+        instance.suspect(begun.at(), &error.to_string());
     }
     attempts.failed.push(instance.clone());
     another || why != Refused::Other
@@ -141,12 +141,12 @@ pub(crate) fn judge(shared: &Shared, one: &Try, asking: &Result<Response, Failur
     let in_flight = &one.begun.in_flight;
     let failed = match asking {
         Ok(response) => Some(matches!(response.status, 502..=504)),
-        Err(Failure::Left) => return,
+        Err(Failure::Body(_)) => return,
         // An idle connection that was closed says nothing about its instance.
         Err(_) => (!one.upstream.reused).then_some(true),
     };
-    if failed.is_some_and(|failed| in_flight.count_outcome(failed, one.asked.elapsed())) {
-        ejection::failed(&shared.plane, in_flight.instance());
+    if let Some(failed) = failed {
+        count(shared, in_flight, failed, one.asked.elapsed());
     }
     match asking {
         Ok(response) if response.status < 500 => {}
@@ -161,29 +161,58 @@ pub(crate) fn judge(shared: &Shared, one: &Try, asking: &Result<Response, Failur
     }
 }
 
-/// Sends a request and reads the head of its answer; informational answers are passed on.
+/// Counts how long an instance took, and whether it failed.
+pub(crate) fn count(shared: &Shared, in_flight: &InFlight, failed: bool, took: Duration) {
+    if in_flight.count_outcome(failed, took) {
+        ejection::failed(&shared.plane, in_flight.instance());
+    }
+}
+
+/// Sends a request and reads the head of its answer; informational answers are passed on. The client may pause for `patience` within
+/// its body.
 pub(crate) async fn ask(
     client: &mut impl Asker,
     upstream: &mut Upstream,
     request: &Request,
+    upload: &mut Upload,
+    patience: Duration,
 ) -> Result<Response, Failure> {
     send(upstream, request).await?;
+    upload.begin();
     let mut silence = Stall::default();
     loop {
-        let response = poll_fn(|cx| {
+        let heard = poll_fn(|cx| {
             if let Poll::Ready(response) = poll_head(upstream, request, cx) {
-                return Poll::Ready(response);
+                return Poll::Ready(response.map(Ok));
+            }
+            let sent = upload.sent();
+            if let Poll::Ready(need) = upload.poll(client, &mut upstream.stream, patience, cx) {
+                return Poll::Ready(Ok(Err(need)));
+            }
+            if upload.sent() > sent {
+                silence.end();
             }
             if request.timeout().is_some_and(|patience| silence.poll(cx, patience).is_ready()) {
                 return Poll::Ready(Err(Failure::Silent));
             }
-            client.poll_left(cx).map(|()| Err(Failure::Left))
-        })
-        .await?;
+            Poll::Pending
+        });
+        let response = match heard.await? {
+            Ok(response) => response,
+            Err(Need::Bad(bad)) => return Err(Failure::Body(bad)),
+            Err(Need::GoOn) => {
+                upload.is_wanted();
+                client.go_on().await.map_err(|_| Failure::Body(BadBody::Left))?;
+                continue;
+            }
+        };
         if is_final(&response, request)? {
             return Ok(response);
         }
-        inform(client, upstream, &response).await?;
+        if response.status == 100 && upload.is_wanted() {
+            client.go_on().await.map_err(|_| Failure::Body(BadBody::Left))?;
+        }
+        inform(client, upstream, request, &response).await?;
     }
 }
 
@@ -227,11 +256,12 @@ pub(crate) fn is_final(response: &Response, request: &Request) -> Result<bool, F
 pub(crate) async fn inform(
     client: &mut impl Asker,
     upstream: &mut Upstream,
+    request: &Request,
     response: &Response,
 ) -> Result<(), Failure> {
-    // Nobody has asked for `100`, and old clients do not know others.
-    if response.status != 100 {
-        client.inform(&upstream.buffer, response).await.map_err(|_| Failure::Left)?;
+    // `100` is for whoever has asked for it, and old clients do not know others.
+    if response.status != 100 && !request.old {
+        client.inform(&upstream.buffer, response).await.map_err(|_| Failure::Body(BadBody::Left))?;
     }
     bytes::Buf::advance(&mut upstream.buffer, response.length);
     Ok(())

@@ -5,7 +5,6 @@ use std::fmt::Debug;
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::RawFd;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -15,6 +14,7 @@ use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
+use super::body::Body;
 use crate::edge::Secured;
 use crate::watched::Seen;
 
@@ -36,8 +36,6 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send + Sync + Debug> Transport for T {}
 pub(crate) struct Ends {
     pub(crate) peer: SocketAddr,
     pub(crate) local: SocketAddr,
-    /// The socket, for what pingora wants to know of it.
-    pub(crate) fd: RawFd,
     /// Whether TLS is spoken.
     pub(crate) https: bool,
 }
@@ -53,10 +51,19 @@ pub(crate) struct Client {
     pub(crate) ended: bool,
     /// What is known of it over TLS.
     pub(crate) secured: Option<Arc<Secured>>,
-    /// The version of HTTP that it speaks, for logs.
-    pub(crate) protocol: &'static str,
+    /// The body of its request, if that is passed on while it comes.
+    pub(crate) incoming: Option<Box<Incoming>>,
     /// What has become of its request so far.
     pub(crate) seen: Seen,
+}
+
+/// A body that is being read.
+#[derive(Debug)]
+pub(crate) struct Incoming {
+    /// What is left of it.
+    pub(crate) body: Body,
+    /// What has come behind it.
+    pub(crate) trailers: Vec<u8>,
 }
 
 /// Reads a piece and does something with it; `None` at the end of the stream.
@@ -75,15 +82,7 @@ pub(crate) fn poll_piece<T>(
 
 impl Client {
     pub(crate) fn new(io: Box<dyn Transport>, ends: Ends) -> Self {
-        Self {
-            io,
-            ends,
-            buffer: BytesMut::new(),
-            ended: false,
-            secured: None,
-            protocol: "HTTP/1.1",
-            seen: Seen::default(),
-        }
+        Self { io, ends, buffer: BytesMut::new(), ended: false, secured: None, incoming: None, seen: Seen::default() }
     }
 
     /// Reads more into the buffer. Returns whether there was more.

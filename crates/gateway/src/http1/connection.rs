@@ -1,27 +1,27 @@
-//! One HTTP/1 connection: request after request is read, judged, and passed on here or by the general proxy.
+//! One connection, on which HTTP/1 is spoken until it turns out to be HTTP/2: request after request is read, judged and passed on.
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::Duration;
 
-use bytes::Buf;
-use pingora_core::apps::HttpServerApp;
-use pingora_core::protocols::http::ServerSession;
-use tokio::time::{Instant, sleep, sleep_until, timeout_at};
+use bytes::{Buf, BytesMut};
+use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 
-use super::client::Client;
+use super::body::{Body, Chunks};
+use super::client::{Client, Incoming};
 use super::exchange::After;
-use super::head::{self, Head};
-use super::short::{self, Passed};
+use super::head::{self, Framing, Head};
+use super::request::{self, Arrived, SMALL, Texts};
+use super::upload::Upload;
 use crate::answer::Answer;
-use crate::connections::Shared;
-use crate::downstream::{Downstream, PREFACE};
+use crate::connections::{LINGER, Shared};
+use crate::http2;
 use crate::refusals::Refusal;
+use crate::watched::Seen;
 
-/// At the end, time in which clients that are just sending a request on an open connection still get their answer.
-const LINGER: Duration = Duration::from_millis(250);
+/// What an HTTP/2 client says first (RFC 9113 §3.4).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// Why there is no request to be read.
 enum End {
@@ -74,7 +74,7 @@ pub(crate) async fn serve(mut client: Client, shared: &Arc<Shared>) {
             }
         }
         if first && could_be_http2(&mut client, shared).await {
-            return serve_http2(client, shared).await;
+            return Box::pin(http2::connection::serve(client, shared)).await;
         }
         first = false;
         let head = match read_head(&mut client, shared).await {
@@ -83,13 +83,10 @@ pub(crate) async fn serve(mut client: Client, shared: &Arc<Shared>) {
             Err(End::Refused(why)) => return Box::pin(refuse(client, shared, why)).await,
         };
         // What a request needs is there only as long as the request: connections are idle most of the time.
-        let after = match Box::pin(pass_on(client, &head, shared)).await {
-            Ok((back, after)) => {
-                client = back;
-                after
-            }
-            Err(None) => return,
-            Err(Some((client, why))) => return Box::pin(refuse(client, shared, why)).await,
+        let after = match Box::pin(pass_on(&mut client, &head, shared)).await {
+            Ok(after) => after,
+            Err(End::Quiet) => return,
+            Err(End::Refused(why)) => return Box::pin(refuse(client, shared, why)).await,
         };
         match after {
             After::Next => {}
@@ -116,17 +113,6 @@ async fn could_be_http2(client: &mut Client, shared: &Shared) -> bool {
     }
 }
 
-/// Serves a connection on which HTTP/2 is spoken, from its preface on.
-async fn serve_http2(client: Client, shared: &Arc<Shared>) {
-    let mut finishing = shared.finishing.subscribe();
-    if *finishing.borrow() {
-        // It began while this client was still saying hello: pingora waits for the next change only.
-        finishing.mark_changed();
-    }
-    let stream = Box::new(Downstream::for_http2(client));
-    pingora_core::apps::ServerApp::process_new(shared.proxy(), stream, &finishing).await;
-}
-
 /// Reads the head of a request to the front of the buffer.
 async fn read_head(client: &mut Client, shared: &Shared) -> Result<Head, End> {
     // RFC 9112 §2.2: an empty line before a request is passed over; old clients send one behind a body.
@@ -147,34 +133,68 @@ async fn read_head(client: &mut Client, shared: &Shared) -> Result<Head, End> {
     }
 }
 
-type Next = Result<(Client, After), Option<(Client, Refusal)>>;
-
-/// Passes on the request at the front of the buffer. Returns the client for its next request, if there can be one.
-async fn pass_on(client: Client, head: &Head, shared: &Arc<Shared>) -> Next {
-    match short::pass_on(client, head, shared).await {
-        Passed::Done(client, after) => Ok((client, after)),
-        Passed::NotHere(client) => general(client, head, shared).await,
-        Passed::Refused(client, why) => Err(Some((client, why))),
-        Passed::Left => Err(None),
+/// Passes on the request at the front of the buffer.
+async fn pass_on(client: &mut Client, head: &Head, shared: &Shared) -> Result<After, End> {
+    let began = Instant::now();
+    client.seen = Seen::default();
+    let (told, most) = match head.framing {
+        Framing::Length(length) => (length, SMALL),
+        Framing::Chunked => (u64::MAX, 0),
+    };
+    let there = (client.buffer.len() - head.length) as u64;
+    // Who waits for our word would wait for ever.
+    let small = told <= there.max(most) && (told <= there || !head.expect);
+    let whole = head.length + if small { told as usize } else { 0 };
+    let read = if small { read_body(client, whole, shared).await } else { Ok(()) };
+    let bytes = split(&mut client.buffer, whole);
+    let texts = Texts::of(&bytes, head);
+    let secured = client.secured.clone();
+    let arrived =
+        Arrived { head, bytes: &bytes, ends: client.ends, secured: secured.as_deref(), protocol: "HTTP/1.1", began };
+    let aim = texts.aim(&arrived);
+    client.seen.received = (bytes.len() - head.length) as u64;
+    if let Err(end) = read {
+        let status = if let End::Refused(why) = &end { why.status().unwrap_or(0) } else { 0 };
+        request::write_down_unread(shared, (&arrived, &aim), Seen { status, ..std::mem::take(&mut client.seen) });
+        return Err(end);
     }
+    let upload = if small {
+        Upload::none()
+    } else {
+        let body = match head.framing {
+            Framing::Length(length) => Body::Length(length),
+            Framing::Chunked => Body::Chunked(Chunks::default()),
+        };
+        client.incoming = Some(Box::new(Incoming { body, trailers: Vec::new() }));
+        Upload::new(head.framing, head.expect)
+    };
+    let after = request::perform(shared, client, (&arrived, &aim), upload).await;
+    client.incoming = None;
+    Ok(after)
 }
 
-/// Has the general proxy pass on the request at the front of the buffer.
-async fn general(client: Client, head: &Head, shared: &Arc<Shared>) -> Next {
-    let finishing = shared.finishing.subscribe();
-    let mut session = ServerSession::new_http1(Box::new(Downstream::for_request(client, head)));
-    session.set_keepalive((!shared.is_finishing()).then_some(shared.limits.idle.as_secs()));
-    let reused = shared.proxy().process_new_http(session, &finishing).await.ok_or(None)?;
-    let (stream, _) = reused.consume();
-    let stream = stream.into_any().downcast::<Downstream>().map_err(|_| None)?;
-    Ok((stream.into_client().ok_or(None)?, After::Next))
+/// Reads until the buffer has a whole request.
+async fn read_body(client: &mut Client, whole: usize, shared: &Shared) -> Result<(), End> {
+    while client.buffer.len() < whole {
+        match timeout(shared.limits.body, client.fill()).await {
+            Ok(Ok(true)) => {}
+            Ok(_) => return Err(End::Quiet),
+            Err(_) => return Err(End::Refused(Refusal::SlowBody)),
+        }
+    }
+    Ok(())
+}
+
+/// Takes so much off the front of a buffer, or all. One that is empty then has no space: connections are idle most of the time.
+fn split(buffer: &mut BytesMut, at: usize) -> BytesMut {
+    if buffer.len() <= at { std::mem::take(buffer) } else { buffer.split_to(at) }
 }
 
 /// Answers what can't be passed on, and ends.
 async fn refuse(mut client: Client, shared: &Shared, why: Refusal) {
     shared.refusals.count(why, client.ends.peer.ip());
     let Some(status) = why.status() else { return };
-    if client.write(&Answer::of(status).to_http1(true, false, |_| {}), shared.limits.write).await.is_ok() {
+    if client.write(&Answer::of(status).to_http1("close", false, |_| {}), shared.limits.write).await.is_ok() {
         client.linger().await;
     }
 }

@@ -4,6 +4,7 @@ use std::future::poll_fn;
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use basalt_model::Sticky;
@@ -11,27 +12,32 @@ use http::{HeaderValue, Method};
 use tokio::time::{Instant, sleep};
 
 use super::asker::{Answered, Asker};
-use super::attempt::{self, Failure, Try};
+use super::attempt::{self, ATTEMPTS, Failure, Try};
 use super::body::Body;
 use super::response::Response;
+use super::upload::{BadBody, Upload};
 use super::{hedge, rewrite, tunnel};
 use crate::affinity::Belongs;
 use crate::answer::Answer;
 use crate::choice::Attempts;
+use crate::compression::Wish;
 use crate::connections::Shared;
 use crate::instance::Instance;
 use crate::plane::Begun;
-use crate::proxy::{ATTEMPTS, LOOK};
 use crate::ready::ReadyRoute;
 use crate::refusals::Refusal;
 use crate::routing::{Destination, Routing};
 use crate::stats::Reason;
 use crate::waiting::{self, Stranded};
 
+/// Pause before a request whose instance broke goes on while no other is healthy: its checker finds out meanwhile, and the
+/// request then waits for a successor.
+const LOOK: Duration = Duration::from_millis(250);
+
 /// A request, ready to be sent.
 #[derive(Debug)]
 pub(crate) struct Request {
-    /// Head and body as instances get them.
+    /// Head and body as instances get them; a body that still comes is an [`Upload`].
     pub(crate) bytes: Vec<u8>,
     /// Its route, if there is one.
     pub(crate) route: Option<Arc<ReadyRoute>>,
@@ -42,8 +48,12 @@ pub(crate) struct Request {
     pub(crate) upgrade: bool,
     /// Whether that is WebSocket.
     pub(crate) websocket: bool,
+    /// Whether its client speaks HTTP/1.0.
+    pub(crate) old: bool,
     /// Whether the connection ends after it.
     pub(crate) close: bool,
+    /// Whether its answer is to be compressed.
+    pub(crate) compression: Wish,
     /// The instance that it belongs to, and how its client is kept there.
     pub(crate) belongs: Option<Belongs>,
     pub(crate) sticky: Option<Sticky>,
@@ -58,10 +68,6 @@ impl Request {
     /// Whether it is a `HEAD`, whose answer has no body.
     pub(crate) fn is_head(&self) -> bool {
         self.method == Method::HEAD
-    }
-
-    fn retries(&self) -> u32 {
-        self.route.as_ref().map_or(0, |route| route.retries())
     }
 
     /// Returns how long an instance may be silent. Other protocols may be for as long as both sides like.
@@ -95,7 +101,20 @@ pub(crate) enum After {
 pub(crate) struct Progress {
     pub(crate) attempts: Attempts,
     until: Option<Instant>,
-    retries: u32,
+    pub(crate) retries: u32,
+}
+
+impl Progress {
+    /// Returns the progress of a request that was not tried yet.
+    pub(crate) fn of(request: &Request) -> Self {
+        let attempts = Attempts { belongs: request.belongs.clone(), ..Attempts::default() };
+        Self { attempts, ..Self::default() }
+    }
+
+    /// Whether a request that failed may be sent again, as far as its route says.
+    pub(crate) fn may_retry(&self, request: &Request) -> bool {
+        self.retries < request.route.as_ref().map_or(0, |route| route.retries())
+    }
 }
 
 /// Passes a request on and its answer back. `find` says where it goes in a table.
@@ -103,27 +122,16 @@ pub(crate) async fn run(
     shared: &Shared,
     client: &mut impl Asker,
     request: &Request,
+    upload: &mut Upload,
     find: impl Fn(&Routing) -> Option<Destination> + Send + Sync,
 ) -> After {
-    let attempts = Attempts { belongs: request.belongs.clone(), ..Attempts::default() };
-    let mut progress = Progress { attempts, ..Progress::default() };
+    let mut progress = Progress::of(request);
     for _ in 0..ATTEMPTS {
-        // A client that leaves gives up its place: those who wait are bounded in number.
-        let begun = tokio::select! {
-            biased;
-            begun = waiting::begin(&shared.plane, &find, &mut progress.attempts, &mut progress.until) => begun,
-            () = poll_fn(|cx| client.poll_left(cx)) => return After::Over,
-        };
-        let begun = match begun {
+        let begun = match begin(shared, client, &find, &mut progress).await {
             Ok(begun) => begun,
-            Err(Stranded::NoRoute) => return fail(shared, client, request, Answer::no_route()).await,
-            Err(Stranded::NoInstance(service)) => {
-                shared.plane.edge.refusals.count(Reason::NoInstance);
-                return fail(shared, client, request, Answer::no_instance(service.name.as_str())).await;
-            }
+            Err(None) => return After::Over,
+            Err(Some(answer)) => return fail(shared, client, request, upload, answer).await,
         };
-        client.seen().instance = Some(begun.in_flight.instance().clone());
-        client.seen().retries = progress.retries;
         let opened = tokio::select! {
             biased;
             opened = attempt::open(begun, request.is_idempotent()) => opened,
@@ -131,17 +139,13 @@ pub(crate) async fn run(
         };
         let mut one = match opened {
             Ok(one) => one,
-            Err((begun, error)) => {
-                let another = has_another(shared, &find, &progress.attempts, begun.in_flight.instance());
-                if !may_connect_again(&begun, &mut progress, &error, another) {
-                    let status = if error.kind() == io::ErrorKind::TimedOut { 504 } else { 502 };
-                    return fail(shared, client, request, Answer::of(status)).await;
-                }
-                continue;
-            }
+            Err((begun, error)) => match refused(shared, &find, &mut progress, &begun, &error) {
+                Some(answer) => return fail(shared, client, request, upload, answer).await,
+                None => continue,
+            },
         };
-        let asking = match request.hedge_after() {
-            None => attempt::ask(client, &mut one.upstream, request).await,
+        let asking = match request.hedge_after().filter(|_| upload.is_done()) {
+            None => attempt::ask(client, &mut one.upstream, request, upload, shared.limits.body).await,
             Some(after) => hedge::ask(shared, client, request, &find, &mut progress, &mut one, after).await,
         };
         attempt::judge(shared, &one, &asking);
@@ -149,13 +153,13 @@ pub(crate) async fn run(
         let budget = &one.instance().service.budget;
         let failure = match asking {
             Ok(response) if response.status < 500 => {
-                return pass_on(shared, client, request, &progress.attempts, one, response).await;
+                return pass_on(shared, client, request, upload, &progress.attempts, one, response).await;
             }
             Ok(response) => {
-                let worth_it = attempt::is_worth_another(response.status, &request.method);
-                let again = worth_it && progress.retries < request.retries() && another(&progress);
+                let worth_it = attempt::is_worth_another(response.status, &request.method) && upload.is_whole();
+                let again = worth_it && progress.may_retry(request) && another(&progress);
                 if !(again && budget.withdraw()) {
-                    return pass_on(shared, client, request, &progress.attempts, one, response).await;
+                    return pass_on(shared, client, request, upload, &progress.attempts, one, response).await;
                 }
                 progress.retries += 1;
                 progress.attempts.failed.push(one.instance().clone());
@@ -164,15 +168,15 @@ pub(crate) async fn run(
             Err(failure) => failure,
         };
         match failure {
-            Failure::Left => return After::Over,
+            Failure::Body(bad) => return refuse(shared, client, request, upload, bad).await,
             // Time that is over for one instance is over for all.
-            Failure::Silent => return fail(shared, client, request, Answer::of(504)).await,
+            Failure::Silent => return fail(shared, client, request, upload, Answer::of(504)).await,
             Failure::Broken | Failure::Bad => {}
         }
         let another = another(&progress);
-        let again = request.is_idempotent() && progress.retries < request.retries() && budget.withdraw();
+        let again = request.is_idempotent() && upload.is_whole() && progress.may_retry(request) && budget.withdraw();
         if !again {
-            return fail(shared, client, request, Answer::of(502)).await;
+            return fail(shared, client, request, upload, Answer::of(502)).await;
         }
         progress.retries += 1;
         // An idle connection that was closed says nothing about its instance. Otherwise another one is tried; without
@@ -185,7 +189,7 @@ pub(crate) async fn run(
             }
         }
     }
-    fail(shared, client, request, Answer::of(502)).await
+    fail(shared, client, request, upload, Answer::of(502)).await
 }
 
 /// Whether another healthy instance could answer instead of one.
@@ -199,15 +203,52 @@ pub(crate) fn has_another(
     find(&routing).is_some_and(|to| routing.has_another(to, attempts, but))
 }
 
-/// Says whether a request whose connection was refused goes elsewhere, and notes what that means for the instance.
-fn may_connect_again(begun: &Begun, progress: &mut Progress, error: &io::Error, another: bool) -> bool {
-    let again = attempt::note_refused(begun, &mut progress.attempts, error, another);
+/// Chooses an instance; waits while none is healthy.
+///
+/// # Errors
+/// With the answer if there is none in the end; with `None` if the client has left.
+pub(crate) async fn begin(
+    shared: &Shared,
+    client: &mut impl Asker,
+    find: impl Fn(&Routing) -> Option<Destination> + Send + Sync,
+    progress: &mut Progress,
+) -> Result<Begun, Option<Answer>> {
+    // A client that leaves gives up its place: those who wait are bounded in number.
+    let begun = tokio::select! {
+        biased;
+        begun = waiting::begin(&shared.plane, find, &mut progress.attempts, &mut progress.until) => begun,
+        () = poll_fn(|cx| client.poll_left(cx)) => return Err(None),
+    };
+    let begun = begun.map_err(|stranded| match stranded {
+        Stranded::NoRoute => Answer::no_route(),
+        Stranded::NoInstance(service) => {
+            shared.plane.edge.refusals.count(Reason::NoInstance);
+            Answer::no_instance(service.name.as_str())
+        }
+    })?;
+    client.seen().instance = Some(begun.in_flight.instance().clone());
+    client.seen().retries = progress.retries;
+    Ok(begun)
+}
+
+/// Notes that an instance has taken no connection. Returns the answer, if the request does not go elsewhere.
+pub(crate) fn refused(
+    shared: &Shared,
+    find: impl Fn(&Routing) -> Option<Destination>,
+    progress: &mut Progress,
+    begun: &Begun,
+    error: &io::Error,
+) -> Option<Answer> {
+    let another = has_another(shared, find, &progress.attempts, begun.in_flight.instance());
     // Nothing was sent, so any request may go elsewhere, and no instance works twice for it: the budget is spared.
-    again && progress.until.is_none_or(|until| Instant::now() < until)
+    let again = attempt::note_refused(begun, &mut progress.attempts, error, another)
+        && progress.until.is_none_or(|until| Instant::now() < until);
+    let status = if error.kind() == io::ErrorKind::TimedOut { 504 } else { 502 };
+    (!again).then(|| Answer::of(status))
 }
 
 /// Returns who has asked for what, for people.
-fn who(client: IpAddr, request: &Request) -> String {
+pub(crate) fn who(client: IpAddr, request: &Request) -> String {
     let line = request.bytes.split(|b| *b == b'\r').next().unwrap_or_default();
     let target = String::from_utf8_lossy(line);
     let target = target.strip_suffix(" HTTP/1.1").unwrap_or(&target);
@@ -221,6 +262,7 @@ async fn pass_on(
     shared: &Shared,
     client: &mut impl Asker,
     request: &Request,
+    upload: &mut Upload,
     attempts: &Attempts,
     one: Try,
     response: Response,
@@ -233,21 +275,25 @@ async fn pass_on(
         let Some(connection) = client.connection() else { return After::Over };
         let mut out = Vec::with_capacity(1024);
         let dress = request.route.iter().flat_map(|route| route.dress(request.secure));
-        rewrite::response(&mut out, &upstream.buffer, &response, true, None, dress);
+        rewrite::response(&mut out, &upstream.buffer, &response, "Upgrade", None, dress);
         let behind = out.len();
         out.extend_from_slice(&upstream.buffer[response.length..]);
         begun.in_flight.identify(|| who(peer, request));
         return tunnel::run(shared, connection, upstream.stream, (out, behind), request.websocket, begun).await;
     }
-    let close = request.close || response.body == Body::UntilClose || shared.is_finishing();
+    upload.is_answered();
+    let endless = response.body == Body::UntilClose || request.old && !matches!(response.body, Body::Length(_));
+    // Who is still sending when its answer begins may go on for as long as that takes, and no longer.
+    let close = request.close || endless || !upload.has_ended() || shared.is_finishing();
     let keeps = response.keeps;
     let answered = Answered {
         upstream: &mut upstream,
         response,
         request,
+        upload,
         cookie: cookie(shared, request, attempts, begun.in_flight.instance()),
         close,
-        patience: shared.limits.write,
+        patience: (shared.limits.write, shared.limits.body),
     };
     // Who sends more than an answer is not asked again.
     let clean = match client.pass_on(answered).await {
@@ -261,14 +307,14 @@ async fn pass_on(
         }
     };
     begun.in_flight.finish();
-    if clean {
+    if clean && upload.is_done() {
         begun.in_flight.instance().pool.put(upstream.stream, begun.address.port());
     }
     if close { After::Close } else { After::Next }
 }
 
 /// Returns the cookie that keeps a client at an instance, if it does not have it yet.
-fn cookie(shared: &Shared, request: &Request, attempts: &Attempts, at: &Instance) -> Option<HeaderValue> {
+pub(crate) fn cookie(shared: &Shared, request: &Request, attempts: &Attempts, at: &Instance) -> Option<HeaderValue> {
     let sticky = request.sticky.as_ref()?;
     if matches!(&attempts.belongs, Some(Belongs::To(id)) if *id == at.id) {
         return None;
@@ -277,13 +323,52 @@ fn cookie(shared: &Shared, request: &Request, attempts: &Attempts, at: &Instance
 }
 
 /// Answers in the gateway's own name, and in the words of the route.
-async fn fail(shared: &Shared, client: &mut impl Asker, request: &Request, with: Answer) -> After {
-    answer(shared, client, request, &with.in_words_of(request.route.as_deref())).await
+pub(crate) async fn fail(
+    shared: &Shared,
+    client: &mut impl Asker,
+    request: &Request,
+    upload: &mut Upload,
+    with: Answer,
+) -> After {
+    answer(shared, client, request, &with.in_words_of(request.route.as_deref()), upload).await
+}
+
+/// Answers a request whose body can't be passed on.
+async fn refuse(
+    shared: &Shared,
+    client: &mut impl Asker,
+    request: &Request,
+    upload: &mut Upload,
+    bad: BadBody,
+) -> After {
+    let status = match bad {
+        BadBody::Left => return After::Over,
+        BadBody::Refused(why) => {
+            shared.refusals.count(why, client.peer());
+            why.status().unwrap_or(400)
+        }
+        BadBody::TooLarge => {
+            shared.plane.edge.refusals.count(Reason::TooLarge);
+            413
+        }
+    };
+    fail(shared, client, request, upload, Answer::of(status)).await
 }
 
 /// Answers in the gateway's own name.
-pub(crate) async fn answer(shared: &Shared, client: &mut impl Asker, request: &Request, answer: &Answer) -> After {
-    let close = request.close || shared.is_finishing();
+pub(crate) async fn answer(
+    shared: &Shared,
+    client: &mut impl Asker,
+    request: &Request,
+    answer: &Answer,
+    upload: &mut Upload,
+) -> After {
+    poll_fn(|cx| {
+        upload.take_what_is_there(client, cx);
+        Poll::Ready(())
+    })
+    .await;
+    let close = request.close || !upload.has_ended() || shared.is_finishing();
     let seen = client.seen();
     seen.status = answer.status();
     seen.sent = if request.is_head() { 0 } else { answer.length() };

@@ -14,6 +14,7 @@ use super::attempt::{self, Failure, Try};
 use super::client::Stall;
 use super::exchange::{Progress, Request};
 use super::response::Response;
+use super::upload::BadBody;
 use crate::connections::Shared;
 use crate::plane::Begun;
 use crate::routing::{Destination, Routing};
@@ -78,7 +79,7 @@ pub(crate) async fn ask(
             if request.timeout().is_some_and(|patience| silence.poll(cx, patience).is_ready()) {
                 return Poll::Ready(Event::Over(Failure::Silent));
             }
-            client.poll_left(cx).map(|()| Event::Over(Failure::Left))
+            client.poll_left(cx).map(|()| Event::Over(Failure::Body(BadBody::Left)))
         });
         match event.await {
             Event::Over(failure) => {
@@ -96,7 +97,7 @@ pub(crate) async fn ask(
                 second = Second::Never;
             }
             Event::First(Ok(response)) if !attempt::is_final(&response, request)? => {
-                attempt::inform(client, &mut one.upstream, &response).await?;
+                attempt::inform(client, &mut one.upstream, request, &response).await?;
             }
             Event::First(asked) => match replace(&mut second, Second::Never) {
                 // The second may still do better.
@@ -114,7 +115,7 @@ pub(crate) async fn ask(
                 let Second::Asked(mut other) = replace(&mut second, Second::Never) else { continue };
                 match asked {
                     Ok(response) if attempt::is_final(&response, request) == Ok(false) => {
-                        attempt::inform(client, &mut other.upstream, &response).await?;
+                        attempt::inform(client, &mut other.upstream, request, &response).await?;
                         second = Second::Asked(other);
                     }
                     Ok(response) if !is_bad(&Ok(response.clone())) => {

@@ -4,15 +4,14 @@ use std::mem::MaybeUninit;
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use httparse::Header;
-use pingora_http::ResponseHeader;
 
-use super::head::Head;
+use super::head::{Framing, Head};
 use super::response::{self, BadResponse, Response};
 use crate::forwarded::{Claimed, Forwarded};
 use crate::trace::TraceContext;
 
 /// Fields that end here, whoever sends them.
-fn ends_here(name: &str) -> bool {
+pub(crate) fn ends_here(name: &str) -> bool {
     let is = |other: &str| name.eq_ignore_ascii_case(other);
     match name.len() {
         2 => is("te"),
@@ -68,6 +67,8 @@ pub(crate) struct Changes<'a> {
     pub(crate) certificate: Option<&'a HeaderValue>,
     /// Whether it gets a new place in its trace.
     pub(crate) traced: bool,
+    /// Whether the client waits for the instance's word before it sends its body.
+    pub(crate) expects: bool,
 }
 
 /// What a request says that others than its instance want to know. Of lines with the same name, the last tells of the client:
@@ -76,6 +77,8 @@ pub(crate) struct Changes<'a> {
 pub(crate) struct Said<'a> {
     pub(crate) claimed: Claimed<'a>,
     pub(crate) traceparent: Option<&'a str>,
+    /// The content codings that the client takes.
+    pub(crate) accepts: Option<&'a [u8]>,
     pub(crate) referrer: Option<&'a [u8]>,
     pub(crate) user_agent: Option<&'a [u8]>,
 }
@@ -143,6 +146,12 @@ pub(crate) fn request(
             put_field(&mut out, name.as_str(), value.as_bytes());
         }
     }
+    if head.framing == Framing::Chunked {
+        out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
+    }
+    if changes.expects {
+        out.extend_from_slice(b"Expect: 100-continue\r\n");
+    }
     if let Some(upgrade) = upgrade.filter(|_| head.upgrade) {
         out.extend_from_slice(b"Connection: Upgrade\r\n");
         put_field(&mut out, "Upgrade", upgrade);
@@ -164,6 +173,7 @@ impl<'a> Said<'a> {
                 self.traceparent = self.traceparent.or_else(|| Some(text()));
                 return true;
             }
+            15 if is("accept-encoding") => self.accepts = Some(field.value),
             15 if is("x-forwarded-for") => self.claimed.for_ = text(),
             16 if is("x-forwarded-host") => self.claimed.host = text(),
             17 if is("x-forwarded-proto") => self.claimed.proto = text(),
@@ -173,13 +183,13 @@ impl<'a> Said<'a> {
     }
 }
 
-/// Appends an answer's head for a client. With `close`, the client is told that the connection ends after it. `dress` is what
-/// all answers of its route have, or must not have; `cookie` keeps the client at its instance.
+/// Appends an answer's head for a client. `connection` is what that is told of its connection, if anything. `dress` is what all
+/// answers of its route have, or must not have; `cookie` keeps the client at its instance.
 pub(crate) fn response<'d>(
     out: &mut Vec<u8>,
     buffer: &[u8],
     head: &Response,
-    close: bool,
+    connection: &str,
     cookie: Option<&HeaderValue>,
     dress: impl Iterator<Item = (&'d HeaderName, Option<&'d HeaderValue>)> + Clone,
 ) {
@@ -206,10 +216,8 @@ pub(crate) fn response<'d>(
         if let Some(cookie) = cookie {
             put_field(out, "Set-Cookie", cookie.as_bytes());
         }
-        if status == 101 {
-            out.extend_from_slice(b"Connection: Upgrade\r\n");
-        } else if close && status >= 200 {
-            out.extend_from_slice(b"Connection: close\r\n");
+        if !connection.is_empty() {
+            put_field(out, "Connection", connection.as_bytes());
         }
         out.extend_from_slice(b"\r\n");
         Ok(())
@@ -217,8 +225,8 @@ pub(crate) fn response<'d>(
     debug_assert!(matches!(written, Ok(Some(()))), "it was read before");
 }
 
-/// Returns an answer's head for a client that speaks HTTP/2, which has no fields about a connection (RFC 9113 §8.2.2). The rest
-/// is as for [`response`].
+/// Returns an answer's head without what is about a connection and its framing; HTTP/2 has no such fields (RFC 9113 §8.2.2). The
+/// rest is as for [`response`].
 ///
 /// # Errors
 /// If a field is not one of HTTP.
@@ -227,49 +235,80 @@ pub(crate) fn response_header<'d>(
     head: &Response,
     cookie: Option<&HeaderValue>,
     dress: impl Iterator<Item = (&'d HeaderName, Option<&'d HeaderValue>)> + Clone,
-) -> Result<ResponseHeader, BadResponse> {
+) -> Result<http::Response<()>, BadResponse> {
     let header = response::with_fields(buffer, |status, _, _, fields| {
-        let mut header = ResponseHeader::build_no_case(status, Some(fields.len() + 4)).map_err(|_| BadResponse)?;
-        let mut told = false;
-        let mut put = |name: HeaderName, value| header.append_header(name, value).map_err(|_| BadResponse);
+        let mut header = http::Response::new(());
+        *header.status_mut() = http::StatusCode::from_u16(status).map_err(|_| BadResponse)?;
+        let headers = header.headers_mut();
+        headers.reserve(fields.len() + 4);
         for field in fields {
             if ends_here(field.name) || head.nominates && is_nominated(fields, field.name) {
                 continue;
             }
             let (name, value) = to_field(field)?;
             // Equal lengths may stand twice in HTTP/1 (RFC 9112 §6.3); clients of HTTP/2 need not bear that, nor one of a 204.
-            let superfluous = name == header::CONTENT_LENGTH && (status == 204 || std::mem::replace(&mut told, true));
+            let superfluous = name == header::CONTENT_LENGTH && (status == 204 || headers.contains_key(&name));
             if !superfluous && !dress.clone().any(|(dressed, _)| *dressed == name) {
-                put(name, value)?;
+                headers.append(name, value);
             }
         }
         for (name, value) in dress.clone() {
             if let Some(value) = value {
-                put(name.clone(), value.clone())?;
+                headers.append(name.clone(), value.clone());
             }
         }
         if let Some(cookie) = cookie {
-            put(header::SET_COOKIE, cookie.clone())?;
+            headers.append(header::SET_COOKIE, cookie.clone());
         }
         Ok(header)
     });
     header?.ok_or(BadResponse)
 }
 
-/// Returns the fields behind a chunked body (RFC 9112 §7.1.2), without those that must not stand there (RFC 9110 §6.5.1).
+/// Returns a head in the words of HTTP/1, without the empty line behind it. Names are written as people are used to see them.
+pub(crate) fn to_http1(header: &http::Response<()>) -> Vec<u8> {
+    let status = header.status();
+    let reason = status.canonical_reason().unwrap_or_default();
+    let mut out = format!("HTTP/1.1 {} {reason}\r\n", status.as_u16()).into_bytes();
+    for (name, value) in header.headers() {
+        let start = out.len();
+        put_field(&mut out, name.as_str(), value.as_bytes());
+        let mut first = true;
+        for byte in &mut out[start..start + name.as_str().len()] {
+            if std::mem::replace(&mut first, *byte == b'-') {
+                byte.make_ascii_uppercase();
+            }
+        }
+    }
+    out
+}
+
+/// Returns the fields behind a chunked body (RFC 9112 §7.1.2).
 ///
 /// # Errors
 /// If they are none of HTTP.
 pub(crate) fn trailers(text: &[u8]) -> Result<HeaderMap, BadResponse> {
     let mut space = [httparse::EMPTY_HEADER; 64];
-    let fields = match httparse::parse_headers(text, &mut space) {
-        Ok(httparse::Status::Complete((_, fields))) => fields,
-        Ok(httparse::Status::Partial) | Err(_) => return Err(BadResponse),
+    match httparse::parse_headers(text, &mut space) {
+        Ok(httparse::Status::Complete((_, fields))) => fields.iter().map(to_field).collect::<Result<_, _>>(),
+        Ok(httparse::Status::Partial) | Err(_) => Err(BadResponse),
+    }
+    .map(without_framing)
+}
+
+/// Returns the fields behind a body without those that must not stand there (RFC 9110 §6.5.1).
+pub(crate) fn without_framing(trailers: HeaderMap) -> HeaderMap {
+    let stays = |name: &HeaderName| {
+        let frames = [header::CONTENT_LENGTH, header::HOST, header::TRAILER].contains(name);
+        !(frames || ends_here(name.as_str()) || tells_of_client(name.as_str()))
     };
-    let frames =
-        |name: &str| ["content-length", "host", "trailer"].iter().any(|other| name.eq_ignore_ascii_case(other));
-    let stays = fields.iter().filter(|field| !ends_here(field.name) && !frames(field.name));
-    stays.map(to_field).collect()
+    let mut last = None;
+    let named = trailers.into_iter().filter_map(|(name, value)| {
+        // A field that stands there again has no name.
+        last = name.or(last.take());
+        Some((last.clone()?, value))
+    });
+    named.filter(|(name, _)| stays(name)).collect()
 }
 
 fn to_field(field: &Header<'_>) -> Result<(HeaderName, HeaderValue), BadResponse> {
@@ -291,7 +330,7 @@ mod tests {
             forwarded: Forwarded::of("192.0.2.1:5".parse().unwrap(), false, "a.example", said.claimed, false),
             trace: traced.then(|| TraceContext::of(said.traceparent)),
         };
-        let changes = Changes { target, headers, certificate: None, traced };
+        let changes = Changes { target, headers, certificate: None, traced, expects: head.expect };
         String::from_utf8(request(text.as_bytes(), &head, changes, tell)).unwrap()
     }
 
@@ -361,26 +400,26 @@ mod tests {
 
     #[test]
     fn answers_are_passed_on_without_what_ends_here() {
-        let check = |answer: &str, close: bool, expected: &str| {
+        let check = |answer: &str, connection: &str, expected: &str| {
             let head = response::read(answer.as_bytes(), false).unwrap().unwrap();
             let mut out = Vec::new();
-            response(&mut out, answer.as_bytes(), &head, close, None, std::iter::empty());
+            response(&mut out, answer.as_bytes(), &head, connection, None, std::iter::empty());
             assert_eq!(String::from_utf8(out).unwrap(), expected);
         };
         check(
             "HTTP/1.1 200 Fine\r\nConnection: keep-alive, x-a\r\nX-A: 1\r\nContent-Length: 2\r\n\r\nok",
-            false,
+            "",
             "HTTP/1.1 200 Fine\r\nContent-Length: 2\r\n\r\n",
         );
         check(
             // Framing stays, whoever names it.
             "HTTP/1.1 404 Not Found\r\nConnection: Transfer-Encoding\r\nTransfer-Encoding: chunked\r\n\r\n",
-            true,
+            "close",
             "HTTP/1.1 404 Not Found\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n",
         );
         check(
             "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\r\n",
-            true,
+            "Upgrade",
             "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n",
         );
     }

@@ -1,4 +1,4 @@
-//! Answers to clients that speak HTTP/1: heads are rewritten, bodies passed on byte by byte with their framing.
+//! Answers to clients that speak HTTP/1: heads are rewritten, and bodies mostly passed on byte by byte with their framing.
 
 use std::future::poll_fn;
 use std::io;
@@ -7,26 +7,37 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bytes::{Buf, Bytes, BytesMut};
+use http::{HeaderMap, HeaderValue, Response as Header, StatusCode, header};
 use tokio::io::AsyncWrite;
 
-use super::asker::{Answered, Asker};
+use super::asker::{Answered, Asker, Source};
 use super::body::Body;
-use super::client::{Client, Stall, poll_piece};
+use super::client::{Client, Incoming, Stall, poll_piece};
+use super::content::{self, Content};
 use super::exchange::Request;
-use super::pool::Upstream;
 use super::response::Response;
 use super::rewrite;
+use super::upload::{BadBody, put_chunk, put_last_chunk};
 use crate::answer::{self, Answer};
+use crate::compression::Wish;
+use crate::refusals::Refusal;
 use crate::watched::Seen;
 
 /// How much a client may send ahead of its next request.
 const AHEAD: usize = 64 << 10;
 
-impl Asker for Client {
-    fn peer(&self) -> IpAddr {
-        self.ends.peer.ip()
+/// Returns what a client is told of its connection.
+fn connection(request: &Request, close: bool) -> &'static str {
+    match close {
+        true => "close",
+        // Clients of HTTP/1.0 would else not know (RFC 9112 §9.3).
+        false if request.old => "keep-alive",
+        false => "",
     }
+}
 
+impl Source for Client {
     fn seen(&mut self) -> &mut Seen {
         &mut self.seen
     }
@@ -43,31 +54,76 @@ impl Asker for Client {
         Poll::Pending
     }
 
+    fn poll_body(&mut self, cx: &mut Context<'_>, into: &mut BytesMut) -> Poll<Result<Option<HeaderMap>, BadBody>> {
+        let Self { io, buffer, incoming: Some(incoming), ended, .. } = self else {
+            return Poll::Ready(Err(BadBody::Left));
+        };
+        let Incoming { body, trailers } = &mut **incoming;
+        let taken = if buffer.is_empty() {
+            let piece = poll_piece(io, cx, |piece| {
+                let taken = body.take_content(piece, into, trailers)?;
+                // The next request.
+                buffer.extend_from_slice(&piece[taken..]);
+                Ok(())
+            });
+            match piece {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Ok(Some(taken))) => taken,
+                Poll::Ready(Ok(None) | Err(_)) => {
+                    *ended = true;
+                    return Poll::Ready(Err(BadBody::Left));
+                }
+            }
+        } else {
+            body.take_content(buffer, into, trailers).map(|taken| buffer.advance(taken))
+        };
+        if taken.is_err() {
+            return Poll::Ready(Err(BadBody::Refused(Refusal::BadFraming)));
+        }
+        Poll::Ready(Ok(body.is_done().then(|| rewrite::trailers(&std::mem::take(trailers)).unwrap_or_default())))
+    }
+}
+
+impl Asker for Client {
+    fn peer(&self) -> IpAddr {
+        self.ends.peer.ip()
+    }
+
+    async fn go_on(&mut self) -> io::Result<()> {
+        self.write(b"HTTP/1.1 100 Continue\r\n\r\n", Duration::from_secs(1)).await
+    }
+
     async fn inform(&mut self, buffer: &[u8], response: &Response) -> io::Result<()> {
         let mut out = Vec::new();
-        rewrite::response(&mut out, buffer, response, false, None, std::iter::empty());
+        rewrite::response(&mut out, buffer, response, "", None, std::iter::empty());
         self.write(&out, Duration::from_secs(1)).await
     }
 
     async fn answer(&mut self, answer: &Answer, request: &Request, close: bool, patience: Duration) -> io::Result<()> {
         let dress = |header: &mut _| answer::dress(header, request.route.as_deref(), request.secure);
-        let bytes = answer.to_http1(close, request.is_head(), dress);
+        let bytes = answer.to_http1(connection(request, close), request.is_head(), dress);
         self.write(&bytes, patience).await
     }
 
     async fn pass_on(&mut self, mut answered: Answered<'_>) -> io::Result<bool> {
+        let Answered { upstream, response, request, cookie, close, .. } = &answered;
+        // Clients of HTTP/1.0 know no chunks.
+        if request.compression != Wish::None || request.old && !matches!(response.body, Body::Length(_)) {
+            let framing = Framing::Length;
+            return content::pass_on(&mut Framed { client: self, head: Vec::new(), framing }, answered).await;
+        }
         let mut out = Vec::with_capacity(1024);
-        let Answered { upstream, response, cookie, close, .. } = &answered;
-        rewrite::response(&mut out, &upstream.buffer, response, *close, cookie.as_ref(), answered.dress());
-        let Answered { upstream, response, request, patience, .. } = &mut answered;
+        let connection = connection(request, *close);
+        rewrite::response(&mut out, &upstream.buffer, response, connection, cookie.as_ref(), answered.dress());
+        let Answered { upstream, response, .. } = &mut answered;
         let tail = &upstream.buffer[response.length..];
         let taken = response.body.take(tail).map_err(|_| io::ErrorKind::InvalidData)?;
         out.extend_from_slice(&tail[..taken]);
         self.seen.sent += taken as u64;
         let clean = taken == tail.len();
         upstream.buffer.clear();
-        let relayed = relay(self, upstream, &mut response.body, &out, *patience, request.timeout()).await;
-        self.seen.sent = self.seen.sent.saturating_sub(response.body.framing());
+        let relayed = relay(self, &mut answered, &out).await;
+        self.seen.sent = self.seen.sent.saturating_sub(answered.response.body.framing());
         Ok(!relayed? && clean)
     }
 
@@ -77,14 +133,9 @@ impl Asker for Client {
 }
 
 /// Writes what has been read already, and then the rest of a body as it comes. Returns whether the instance sent more.
-async fn relay(
-    client: &mut Client,
-    upstream: &mut Upstream,
-    body: &mut Body,
-    first: &[u8],
-    patience: Duration,
-    timeout: Option<Duration>,
-) -> io::Result<bool> {
+async fn relay(client: &mut Client, answered: &mut Answered<'_>, first: &[u8]) -> io::Result<bool> {
+    let Answered { upstream, response, request, upload, patience: (patience, pause), .. } = answered;
+    let (body, timeout) = (&mut response.body, request.timeout());
     let mut silence = Stall::default();
     // What the client has not taken yet: `first`, and then what is left of a piece.
     let (mut first_at, mut rest, mut rest_at) = (0, Vec::new(), 0);
@@ -107,7 +158,7 @@ async fn relay(
                         continue;
                     }
                     Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-                    Poll::Pending => return stall.poll(cx, patience).map(|()| Err(io::ErrorKind::TimedOut.into())),
+                    Poll::Pending => return stall.poll(cx, *patience).map(|()| Err(io::ErrorKind::TimedOut.into())),
                 }
             }
             if ended || body.is_done() {
@@ -137,10 +188,89 @@ async fn relay(
                     if timeout.is_some_and(|patience| silence.poll(cx, patience).is_ready()) {
                         return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
                     }
-                    return client.poll_left(cx).map(|()| Err(io::ErrorKind::BrokenPipe.into()));
+                    return content::poll_rest(client, upload, &mut upstream.stream, *pause, cx);
                 }
             }
         }
     })
     .await
+}
+
+/// How the client is told where the content ends.
+#[derive(Debug, PartialEq, Eq)]
+enum Framing {
+    /// It was told before, or there is none.
+    Length,
+    Chunked,
+    /// The connection is closed.
+    Close,
+}
+
+/// A client that gets content in a framing of its own.
+#[derive(Debug)]
+struct Framed<'c> {
+    client: &'c mut Client,
+    /// Goes with the first content.
+    head: Vec<u8>,
+    framing: Framing,
+}
+
+impl Content for Framed<'_> {
+    fn begin(&mut self, mut header: Header<()>, request: &Request, close: bool, bare: bool) -> io::Result<()> {
+        let told = header.headers().contains_key(header::CONTENT_LENGTH);
+        self.framing = match (told || bare, request.old) {
+            (true, _) => Framing::Length,
+            (false, true) => Framing::Close,
+            (false, false) => Framing::Chunked,
+        };
+        let empty = matches!(header.status(), StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) || request.is_head();
+        let headers = header.headers_mut();
+        if self.framing == Framing::Chunked {
+            headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+        } else if bare && !told && !empty {
+            headers.insert(header::CONTENT_LENGTH, 0.into());
+        }
+        self.head = rewrite::to_http1(&header);
+        let connection = connection(request, close);
+        if !connection.is_empty() {
+            self.head.extend_from_slice(format!("Connection: {connection}\r\n").as_bytes());
+        }
+        self.head.extend_from_slice(b"\r\n");
+        Ok(())
+    }
+
+    async fn content(&mut self, content: Bytes, last: bool, patience: Duration) -> io::Result<()> {
+        let mut out = BytesMut::from(&*std::mem::take(&mut self.head));
+        if self.framing == Framing::Chunked {
+            put_chunk(&mut out, &content);
+            if last {
+                put_last_chunk(&mut out, &HeaderMap::new());
+            }
+        } else {
+            out.extend_from_slice(&content);
+        }
+        self.client.write(&out, patience).await
+    }
+
+    async fn end(&mut self, trailers: HeaderMap, patience: Duration) -> io::Result<()> {
+        let mut out = BytesMut::from(&*std::mem::take(&mut self.head));
+        if self.framing == Framing::Chunked {
+            put_last_chunk(&mut out, &trailers);
+        }
+        self.client.write(&out, patience).await
+    }
+}
+
+impl Source for Framed<'_> {
+    fn seen(&mut self) -> &mut Seen {
+        self.client.seen()
+    }
+
+    fn poll_left(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.client.poll_left(cx)
+    }
+
+    fn poll_body(&mut self, cx: &mut Context<'_>, into: &mut BytesMut) -> Poll<Result<Option<HeaderMap>, BadBody>> {
+        self.client.poll_body(cx, into)
+    }
 }

@@ -229,3 +229,33 @@ async fn floods_of_frames_that_want_an_answer_cost_no_memory() {
         .await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn streams_that_are_reset_once_they_have_reached_an_instance_end_the_connection_too() {
+    let (gateway, app) = impatient().await;
+    app.behaviour.delay.store(10_000, std::sync::atomic::Ordering::SeqCst);
+    let mut client = Frames::connect(gateway.http).await;
+    let wasted = async {
+        for stream in (1..4000).step_by(2) {
+            let before = app.requests();
+            if client.write(&client.get(stream)).await.is_err() {
+                break;
+            }
+            // Each is given the time to cause work.
+            for _ in 0..50 {
+                if app.requests() > before {
+                    break;
+                }
+                sleep(Duration::from_millis(1)).await;
+            }
+            if client.write(&Frames::frame(kind::RST_STREAM, 0, stream, &8u32.to_be_bytes())).await.is_err() {
+                break;
+            }
+        }
+        client.until_closed().await
+    };
+    let seen = timeout(Duration::from_secs(30), wasted).await.expect("the connection is ended");
+    let goaway = seen.iter().find(|(kind, ..)| *kind == kind::GOAWAY).map(|(.., payload)| payload[4..8].to_vec());
+    assert_eq!(goaway, Some(11u32.to_be_bytes().to_vec()), "ENHANCE_YOUR_CALM: {seen:?}");
+    assert!(app.requests() < 200, "{} requests have reached the instance", app.requests());
+}

@@ -178,6 +178,17 @@ async fn answers_of_instances_come_back_without_the_framing_of_http1() {
         }
     }
     assert_eq!(client.get("/nonsense").await.unwrap().status, 502);
+
+    // `:method: GET`, `:path: /early`, `:scheme: http`, `:authority: a`.
+    let mut client = Frames::connect(gateway.http).await;
+    let head = [&[0x82, 0x04, 0x06][..], b"/early", &[0x86, 0x41, 0x01, b'a']].concat();
+    client.write(&Frames::frame(kind::HEADERS, 0x5, 1, &head)).await.unwrap();
+    let (_, flags, _, hints) = client.answer(1).await;
+    // `:status` in three letters, and not the end of the stream.
+    assert!(hints.starts_with(&[0x48, 0x03]) || hints.starts_with(&[0x48, 0x82]), "103: {hints:x?}");
+    assert_eq!(flags & 1, 0);
+    let (_, _, _, answer) = client.answer(1).await;
+    assert_eq!(answer[0], 0x88, "200: {answer:x?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

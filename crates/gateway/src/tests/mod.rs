@@ -6,6 +6,7 @@ mod client;
 mod deploys;
 mod frames;
 pub(crate) mod gateway;
+mod grpc;
 mod hedges;
 mod hostile;
 mod http1;

@@ -11,6 +11,7 @@ use hyper::{Method, Request};
 use super::app::App;
 use super::client::{Client, Got, Kind};
 use super::gateway::{Gateway, name, table};
+use super::http1::speak;
 
 /// Gives the service `web` these routes.
 fn with_routes(mut table: RouteTable, routes: Vec<(&str, Rules)>) -> RouteTable {
@@ -106,6 +107,15 @@ async fn texts_are_compressed_where_asked_for() {
             assert_eq!(header(&got, "vary").contains("accept-encoding"), path == "/text", "{path} {accepted}");
         }
     }
+    // Who speaks HTTP/1.0 knows no chunks, and `HEAD` is answered as if nothing was done.
+    let (back, _) = speak(&gateway, "GET /text HTTP/1.0\r\nAccept-Encoding: gzip\r\n\r\n").await;
+    assert!(
+        back.contains("Content-Length: 22000\r\n") || back.contains("content-length: 22000\r\n"),
+        "{}",
+        &back[..300]
+    );
+    let (back, ended) = speak(&gateway, "HEAD /text HTTP/1.1\r\nHost: a\r\nAccept-Encoding: gzip\r\n\r\n").await;
+    assert!(back.starts_with("HTTP/1.1 200") && back.ends_with("\r\n\r\n") && !ended, "{back}");
     // One answers badly: what is sent again is compressed anew.
     let bad = App::start().await;
     bad.behaviour.status.store(503, SeqCst);
@@ -144,6 +154,10 @@ async fn what_is_too_much_is_refused() {
     let (mut gateway, mut client) = serving(&table).await;
     assert_eq!(client.send(Method::POST, "/small", "0123456789".into()).await.unwrap().status, 200);
     assert_eq!(client.send(Method::POST, "/small", "0123456789x".into()).await.unwrap().status, 413);
+    let chunked =
+        "POST /small HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n6\r\n012345\r\n6\r\n678901\r\n0\r\n\r\n";
+    let (back, _) = speak(&gateway, chunked).await;
+    assert!(back.starts_with("HTTP/1.1 413") && back.matches("HTTP/1.1").count() == 1, "{back}");
     for at in 0..5 {
         let got = client.get("/rare").await.unwrap();
         assert_eq!(got.status, if at < 3 { 200 } else { 429 });

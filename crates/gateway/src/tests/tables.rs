@@ -200,3 +200,26 @@ async fn an_address_that_is_taken_is_told_and_tried_again() {
     gateway.router.set(Arc::new(first));
     gateway.until(|seen| seen.version == 2 && seen.problems.is_empty()).await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_waits_is_routed_by_the_table_that_ends_the_wait() {
+    let mut gateway = Gateway::start().await;
+    // Nobody is there, and no route asks for a field.
+    let mut table = table(1, &[(1, 100, &[std::net::Ipv4Addr::new(127, 9, 9, 9)])]);
+    gateway.set(&table).await;
+    let http = gateway.http;
+    let waiting = [Kind::KeepAlive, Kind::Http2].map(|kind| {
+        let request = http::Request::builder().uri("/").header("x-tenant", "a");
+        tokio::spawn(async move { Client::new(http, kind).request(request, "".into()).await.unwrap().status })
+    });
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let app = App::start().await;
+    let mut new = super::gateway::table(2, &[(1, 100, &[app.address])]);
+    let route = &mut new.services.get_mut(&name("web")).unwrap().routes[0];
+    route.rules.headers = [("x-tenant".to_owned(), "a".to_owned())].into();
+    table = new;
+    gateway.set(&table).await;
+    for waiting in waiting {
+        assert_eq!(tokio::time::timeout(PATIENCE, waiting).await.expect("it is answered").unwrap(), 200);
+    }
+}

@@ -11,6 +11,7 @@ use tokio::time::timeout;
 use super::app::{PORT, fresh_address};
 use super::frames::{Frames, kind};
 use super::gateway::{Gateway, table};
+use super::http1::speak;
 
 /// How long an instance waits for what might come after the end of a body.
 const MOMENT: Duration = Duration::from_millis(200);
@@ -78,4 +79,150 @@ async fn no_instance_is_asked_to_change_to_http2() {
         client.read_exact(&mut answer).await.unwrap();
         assert_eq!(&answer, b"HTTP/1.1 200");
     }
+}
+
+/// Starts a server that speaks by a script: it waits for one text after the other, and says what belongs to each. Then it closes.
+async fn scripted(address: Ipv4Addr, script: &'static [(&'static str, &'static str)]) -> mpsc::Receiver<String> {
+    let listener = TcpListener::bind(SocketAddrV4::new(address, PORT)).await.unwrap();
+    let (tell, told) = mpsc::channel(8);
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut seen = Vec::new();
+            for (wanted, said) in script {
+                while !String::from_utf8_lossy(&seen).contains(wanted) {
+                    if !matches!(stream.read_buf(&mut seen).await, Ok(1..)) {
+                        break;
+                    }
+                }
+                let _ = stream.write_all(said.as_bytes()).await;
+            }
+            // Checks of health say nothing.
+            if !seen.is_empty() {
+                tell.send(String::from_utf8_lossy(&seen).into_owned()).await.unwrap();
+            }
+        }
+    });
+    told
+}
+
+/// Returns a gateway with such a server.
+async fn with_script(script: &'static [(&'static str, &'static str)]) -> (Gateway, mpsc::Receiver<String>) {
+    let mut gateway = Gateway::start().await;
+    let address = fresh_address();
+    let told = scripted(address, script).await;
+    let mut table = table(1, &[(1, 100, &[address])]);
+    for release in table.services.values_mut().flat_map(|service| service.releases.values_mut()) {
+        release.health.check = basalt_model::HealthCheck::Running;
+        release.instances.values_mut().for_each(|instance| instance.healthy = Some(true));
+    }
+    gateway.set(&table).await;
+    gateway.until_healthy().await;
+    (gateway, told)
+}
+
+/// Reads until a text has come.
+async fn until(client: &mut TcpStream, wanted: &str) -> String {
+    let mut back = Vec::new();
+    let read = async {
+        while !String::from_utf8_lossy(&back).contains(wanted) {
+            assert!(client.read_buf(&mut back).await.unwrap() > 0, "{}", String::from_utf8_lossy(&back));
+        }
+    };
+    if timeout(Duration::from_secs(5), read).await.is_err() {
+        panic!("no {wanted:?} in {:?}", String::from_utf8_lossy(&back));
+    }
+    String::from_utf8_lossy(&back).into_owned()
+}
+
+const DONE: &str = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
+const EXPECTING: &str = "POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_instance_may_refuse_a_body_before_it_comes() {
+    const REFUSAL: &str = "HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno";
+    let script = &[("Expect: 100-continue", REFUSAL)];
+    let (gateway, mut told) = with_script(script).await;
+    // The next request must not be taken for the body that the client was never asked for.
+    let (back, ended) = speak(&gateway, EXPECTING).await;
+    assert!(back.starts_with("HTTP/1.1 403") && back.ends_with("Connection: close\r\n\r\nno") && ended, "{back}");
+    assert!(told.recv().await.unwrap().ends_with("\r\n\r\n"), "no body");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_expects_to_be_told_is_told_in_any_case() {
+    let (gateway, mut told) = with_script(&[("hello", DONE)]).await;
+    let mut client = TcpStream::connect(gateway.http).await.unwrap();
+    client.write_all(EXPECTING.as_bytes()).await.unwrap();
+    // The instance says nothing of it.
+    assert_eq!(until(&mut client, "\r\n\r\n").await, "HTTP/1.1 100 Continue\r\n\r\n");
+    client.write_all(b"hello").await.unwrap();
+    until(&mut client, "HTTP/1.1 200").await;
+    assert!(told.recv().await.unwrap().ends_with("\r\n\r\nhello"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn both_sides_may_speak_at_once() {
+    const HEAD: &str = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nA\r\n";
+    let script: &'static [_] = &[("1\r\na\r\n", HEAD), ("1\r\nb\r\n", "1\r\nB\r\n"), ("0\r\n\r\n", "0\r\n\r\n")];
+    let (gateway, _told) = with_script(script).await;
+    let mut client = TcpStream::connect(gateway.http).await.unwrap();
+    client.write_all(b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n").await.unwrap();
+    until(&mut client, "A\r\n").await;
+    client.write_all(b"1\r\nb\r\n").await.unwrap();
+    until(&mut client, "B\r\n").await;
+    client.write_all(b"0\r\n\r\n").await.unwrap();
+    until(&mut client, "0\r\n\r\n").await;
+
+    let mut client = Frames::connect(gateway.http).await;
+    let data = |text: &[u8], flags: u8| Frames::frame(kind::DATA, flags, 1, text);
+    client.write(&Frames::frame(kind::HEADERS, 0x4, 1, &[0x83, 0x84, 0x86, 0x41, 0x01, b'a'])).await.unwrap();
+    for (said, flags, wanted) in [("a", 0, "A"), ("b", 0, "B"), ("", 1, "")] {
+        client.write(&data(said.as_bytes(), flags)).await.unwrap();
+        let got = loop {
+            let (kind, _, stream, payload) = client.read().await.unwrap();
+            if kind == kind::DATA && stream == 1 {
+                break payload;
+            }
+        };
+        assert_eq!(got, wanted.as_bytes());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_has_come_of_an_upload_is_sent_again() {
+    let mut gateway = Gateway::start().await;
+    let (first, second) = (fresh_address(), fresh_address());
+    // It reads a part, and breaks.
+    let mut broken = scripted(first, &[("ab", "")]).await;
+    let mut whole = scripted(second, &[("2\r\nab\r\n2\r\ncd\r\n0\r\n\r\n", DONE)]).await;
+    let mut table = table(1, &[(1, 100, &[first]), (2, 0, &[second])]);
+    for release in table.services.values_mut().flat_map(|service| service.releases.values_mut()) {
+        release.health.check = basalt_model::HealthCheck::Running;
+        release.instances.values_mut().for_each(|instance| instance.healthy = Some(true));
+    }
+    gateway.set(&table).await;
+    gateway.until_healthy().await;
+    let mut client = TcpStream::connect(gateway.http).await.unwrap();
+    client.write_all(b"PUT / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n").await.unwrap();
+    assert!(broken.recv().await.unwrap().contains("ab"));
+    client.write_all(b"2\r\ncd\r\n0\r\n\r\n").await.unwrap();
+    until(&mut client, "HTTP/1.1 200").await;
+    assert_eq!(whole.recv().await.unwrap().matches("ab").count(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_early_answer_ends_the_connection_of_who_still_sends() {
+    const EARLY: &str = "HTTP/1.1 413 Content Too Large\r\nContent-Length: 2\r\n\r\nno";
+    let (gateway, _told) = with_script(&[("POST", EARLY)]).await;
+    let part = format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n{}", "x".repeat(1000));
+    let (back, ended) = speak(&gateway, &part).await;
+    assert!(back.starts_with("HTTP/1.1 413") && back.contains("Connection: close") && ended, "{back}");
+    // A request behind a body that is there already is still answered, even if nobody wants that body.
+    let unknown = "POST /x HTTP/1.1\r\nHost: b\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n";
+    let mut gateway = Gateway::start().await;
+    let mut table = table(1, &[]);
+    table.services.clear();
+    gateway.set(&table).await;
+    let (back, ended) = speak(&gateway, &format!("{unknown}{unknown}")).await;
+    assert!(back.matches("HTTP/1.1 404").count() == 2 && !ended, "{back}");
 }

@@ -1,0 +1,155 @@
+//! Answers whose content is taken out of its framing: for clients that have another one, and to be compressed.
+
+use std::future::{Future, poll_fn};
+use std::io;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, Response};
+use tokio::net::TcpStream;
+
+use super::asker::{Answered, Source};
+use super::body::Body;
+use super::client::{Stall, poll_piece};
+use super::exchange::Request;
+use super::rewrite;
+use super::upload::{Need, Upload};
+use crate::compression::Encoder;
+
+/// Where the content of an answer goes.
+pub(crate) trait Content: Source {
+    /// Begins the answer to a request, which may be all of it.
+    ///
+    /// # Errors
+    /// If the client has left.
+    fn begin(&mut self, header: Response<()>, request: &Request, close: bool, bare: bool) -> io::Result<()>;
+
+    /// Goes on with it.
+    ///
+    /// # Errors
+    /// If the client has left; `TimedOut` if it takes nothing for as long as `patience`.
+    fn content(
+        &mut self,
+        content: Bytes,
+        last: bool,
+        patience: Duration,
+    ) -> impl Future<Output = io::Result<()>> + Send;
+
+    /// Ends it with fields behind it. Not called if the last content was.
+    ///
+    /// # Errors
+    /// If the client has left; `TimedOut` if it takes nothing for as long as `patience`.
+    fn end(&mut self, trailers: HeaderMap, patience: Duration) -> impl Future<Output = io::Result<()>> + Send;
+}
+
+/// What comes next from an instance.
+enum Next {
+    /// A piece; whether it all belonged to the answer.
+    Piece(bool),
+    /// The connection has ended.
+    Closed,
+    /// Nothing for now, while the encoder holds back what it was given.
+    Paused,
+}
+
+/// Passes on an answer as it comes. Returns whether the instance has sent that and no more.
+///
+/// # Errors
+/// If either side breaks off; `TimedOut` if the client takes nothing.
+pub(crate) async fn pass_on(client: &mut impl Content, mut answered: Answered<'_>) -> io::Result<bool> {
+    let Answered { upstream, response, request, cookie, close, .. } = &answered;
+    let header = rewrite::response_header(&upstream.buffer, response, cookie.as_ref(), answered.dress());
+    let mut header = header.map_err(|_| io::ErrorKind::InvalidData)?;
+    // Of what answers a `HEAD`, there is nothing to be compressed.
+    let coding = if request.is_head() { None } else { request.compression.apply(&mut header) };
+    let mut encoder = coding.map(Encoder::new).transpose()?;
+    let (request, close) = (*request, *close);
+    let Answered { upstream, response, upload, patience: (patience, pause), .. } = &mut answered;
+    let body = &mut response.body;
+    let tail = &upstream.buffer[response.length..];
+    let (mut content, mut trailers) = (BytesMut::new(), Vec::new());
+    let taken = body.take_content(tail, &mut content, &mut trailers).map_err(|_| io::ErrorKind::InvalidData)?;
+    let mut clean = taken == tail.len();
+    upstream.buffer.clear();
+    let mut ended = body.is_done();
+    let bare = ended && content.is_empty() && trailers.len() <= 2 && encoder.is_none();
+    client.begin(header, request, close, bare)?;
+    if bare {
+        return client.content(Bytes::new(), true, *patience).await.map(|()| clean);
+    }
+    // Whether the encoder holds something back.
+    let mut holds = false;
+    loop {
+        // More than the empty line that ends all chunks.
+        let trailing = trailers.len() > 2;
+        let mut ready = content.split().freeze();
+        if let Some(encoder) = &mut encoder {
+            holds |= !ready.is_empty();
+            encoder.write(&ready)?;
+            ready = encoder.take().into();
+        }
+        if ended && let Some(encoder) = encoder.take() {
+            ready = [&ready, &encoder.finish()?[..]].concat().into();
+        }
+        let last = ended && !trailing;
+        if !ready.is_empty() || last {
+            client.seen().sent += ready.len() as u64;
+            client.content(ready, last, *patience).await?;
+        }
+        if ended && trailing {
+            let fields = rewrite::trailers(&trailers);
+            // The content is whole without them (RFC 9110 §6.5.1).
+            clean &= fields.is_ok();
+            client.end(fields.unwrap_or_default(), *patience).await?;
+        }
+        if ended {
+            return Ok(clean);
+        }
+        let timeout = request.timeout();
+        let mut silence = Stall::default();
+        let next = poll_fn(|cx| {
+            let piece = poll_piece(&mut upstream.stream, cx, |piece| {
+                let taken = body.take_content(piece, &mut content, &mut trailers);
+                taken.map(|taken| taken == piece.len())
+            });
+            match piece {
+                Poll::Ready(Ok(Some(Ok(all)))) => Poll::Ready(Ok(Next::Piece(all))),
+                Poll::Ready(Ok(Some(Err(_)))) => Poll::Ready(Err(io::ErrorKind::InvalidData.into())),
+                Poll::Ready(Ok(None)) => Poll::Ready(Ok(Next::Closed)),
+                Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+                Poll::Pending if holds => Poll::Ready(Ok(Next::Paused)),
+                Poll::Pending if timeout.is_some_and(|patience| silence.poll(cx, patience).is_ready()) => {
+                    Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()))
+                }
+                Poll::Pending => poll_rest(client, upload, &mut upstream.stream, *pause, cx),
+            }
+        });
+        match next.await? {
+            Next::Piece(all) => clean &= all,
+            Next::Closed if *body == Body::UntilClose => ended = true,
+            Next::Closed => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Next::Paused => {
+                if let Some(encoder) = &mut encoder {
+                    encoder.flush()?;
+                }
+                holds = false;
+            }
+        }
+        ended |= body.is_done();
+    }
+}
+
+/// Passes on what still comes of the request while its answer is under way. Is ready, with an error, if the client has left.
+pub(crate) fn poll_rest<T>(
+    client: &mut impl Source,
+    upload: &mut Upload,
+    to: &mut TcpStream,
+    pause: Duration,
+    cx: &mut Context<'_>,
+) -> Poll<io::Result<T>> {
+    match upload.poll(client, to, pause, cx) {
+        Poll::Pending | Poll::Ready(Need::GoOn) => Poll::Pending,
+        Poll::Ready(Need::Bad(_)) => Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
+    }
+}

@@ -1,0 +1,207 @@
+//! A client's connection on which HTTP/2 is spoken: its streams are served by tasks of their own.
+
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::{Buf, Bytes, BytesMut};
+use h2::Reason;
+use h2::server::Builder;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Instant, sleep, timeout};
+
+use super::{CONNECTION_WINDOW, LARGEST_HEAD, WINDOW, stream};
+use crate::connections::{LINGER, Shared};
+use crate::edge::Secured;
+use crate::http1::client::{Client, Ends, Transport};
+use crate::refusals::Refusal;
+
+/// Streams that a client may have open on one connection: what RFC 9113 §6.5.2 recommends at least.
+const STREAMS: u32 = 100;
+/// Streams that a client may have opened and reset before they were looked at (CVE-2023-44487): honest clients have few.
+const RESETS: usize = 50;
+/// Streams that a client may have reset before they were answered, if it has not waited for as many answers: what one page of a
+/// browser may have under way when its user goes elsewhere.
+const UNANSWERED: u32 = 100;
+/// How long a client may take to see that its connection ends.
+const FAREWELL: Duration = Duration::from_secs(5);
+
+/// Where the streams of a connection come from.
+#[derive(Debug)]
+pub(crate) struct Origin {
+    pub(crate) ends: Ends,
+    pub(crate) secured: Option<Arc<Secured>>,
+    /// Streams that were answered, and ones that the client has reset before.
+    answered: AtomicU32,
+    reset: AtomicU32,
+    /// When the last stream ended.
+    quiet_since: Mutex<Instant>,
+}
+
+impl Origin {
+    /// Notes how a stream has ended.
+    pub(crate) fn ended(&self, answered: bool) {
+        if answered { &self.answered } else { &self.reset }.fetch_add(1, Relaxed);
+        *self.quiet_since.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    }
+
+    fn quiet_since(&self) -> Instant {
+        *self.quiet_since.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the client lets us work for nothing.
+    fn wastes(&self) -> bool {
+        let reset = self.reset.load(Relaxed);
+        reset > UNANSWERED && reset > self.answered.load(Relaxed)
+    }
+}
+
+/// What happens on a connection.
+enum Event {
+    /// A request has come.
+    Request,
+    Broken(h2::Error),
+    /// It has ended.
+    Over,
+    /// The gateway is about to end.
+    Finish,
+    /// It is time to look whether anything goes on.
+    Look,
+}
+
+/// Serves a connection from its preface on, which is in the client's buffer.
+pub(crate) async fn serve(client: Client, shared: &Arc<Shared>) {
+    let Client { io, ends, buffer, secured, .. } = client;
+    let mut builder = Builder::new();
+    // Floods of CONTINUATION, SETTINGS, PING and of empty frames are bounded by `h2` itself.
+    builder
+        .max_concurrent_streams(STREAMS)
+        .max_pending_accept_reset_streams(RESETS)
+        .max_header_list_size(LARGEST_HEAD)
+        .initial_window_size(WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW);
+    let hello = timeout(shared.limits.head, builder.handshake::<_, Bytes>(Begun { first: buffer, io }));
+    let Ok(Ok(mut connection)) = hello.await else { return };
+    let quiet_since = Mutex::new(Instant::now());
+    let origin = Arc::new(Origin { ends, secured, answered: AtomicU32::new(0), reset: AtomicU32::new(0), quiet_since });
+    let mut finishing = shared.finishing.subscribe();
+    let mut ending = pin!(async move {
+        // An error means that nobody is left to begin the end, which is its end.
+        let _ = finishing.wait_for(|finishing| *finishing).await;
+        sleep(LINGER).await;
+    });
+    let mut look = pin!(sleep(shared.limits.idle));
+    // Whether the client was told that the connection ends, and whether nothing more is owed to it.
+    let (mut leaving, mut cut) = (false, false);
+    let mut arrived = None;
+    loop {
+        let event = poll_fn(|cx| {
+            match connection.poll_accept(cx) {
+                Poll::Ready(Some(Ok(request))) => {
+                    arrived = Some(request);
+                    return Poll::Ready(Event::Request);
+                }
+                Poll::Ready(Some(Err(error))) => return Poll::Ready(Event::Broken(error)),
+                Poll::Ready(None) => return Poll::Ready(Event::Over),
+                Poll::Pending => {}
+            }
+            if !leaving && ending.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Event::Finish);
+            }
+            look.as_mut().poll(cx).map(|()| Event::Look)
+        });
+        match event.await {
+            Event::Request if cut => arrived = None,
+            Event::Request if origin.wastes() => {
+                arrived = None;
+                shared.refusals.count(Refusal::BadHttp2, ends.peer.ip());
+                connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
+                (leaving, cut) = (true, true);
+                look.as_mut().reset(Instant::now() + FAREWELL);
+            }
+            Event::Request => {
+                let Some((request, respond)) = arrived.take() else { continue };
+                tokio::spawn(stream::serve(shared.clone(), origin.clone(), request, respond));
+            }
+            Event::Broken(error) => {
+                if error.is_library() && (error.is_go_away() || error.is_reset()) {
+                    shared.refusals.count(Refusal::BadHttp2, ends.peer.ip());
+                }
+                return;
+            }
+            Event::Over => return,
+            Event::Finish => {
+                connection.graceful_shutdown();
+                leaving = true;
+                look.as_mut().reset(Instant::now() + FAREWELL);
+            }
+            Event::Look if cut => return,
+            Event::Look if leaving => {
+                if !connection.has_streams() {
+                    return;
+                }
+                look.as_mut().reset(Instant::now() + FAREWELL);
+            }
+            Event::Look => {
+                let since = if connection.has_streams() { Instant::now() } else { origin.quiet_since() };
+                let deadline = since + shared.limits.idle;
+                if Instant::now() < deadline {
+                    look.as_mut().reset(deadline);
+                } else {
+                    connection.graceful_shutdown();
+                    leaving = true;
+                    look.as_mut().reset(Instant::now() + FAREWELL);
+                }
+            }
+        }
+    }
+}
+
+/// A connection of which something was read already.
+#[derive(Debug)]
+struct Begun {
+    first: BytesMut,
+    io: Box<dyn Transport>,
+}
+
+impl AsyncRead for Begun {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.first.is_empty() {
+            return Pin::new(&mut self.io).poll_read(cx, buf);
+        }
+        let given = self.first.len().min(buf.remaining());
+        buf.put_slice(&self.first[..given]);
+        self.first.advance(given);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Begun {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+}

@@ -1,0 +1,333 @@
+//! gRPC: a call goes to an instance over HTTP/2, and both sides may speak at once.
+
+use std::future::poll_fn;
+use std::io;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use h2::client::ResponseFuture;
+use h2::{Reason, RecvStream, SendStream};
+use http::{HeaderMap, HeaderName, HeaderValue, header};
+use tokio::time::Instant;
+
+use super::poll_send;
+use super::stream::Stream;
+use crate::answer::{self, Answer};
+use crate::connections::Shared;
+use crate::http1::asker::{Asker, Source};
+use crate::http1::attempt::{self, ATTEMPTS};
+use crate::http1::client::Stall;
+use crate::http1::exchange::{self, After, Progress, Request};
+use crate::http1::request::SMALL;
+use crate::http1::rewrite;
+use crate::http1::upload::Upload;
+use crate::instance::InFlight;
+use crate::refusals::Refusal;
+use crate::routing::{Destination, Routing};
+
+/// How a call has ended that did not end well.
+enum Failure {
+    /// The client has left.
+    Left,
+    /// It takes nothing of its answer.
+    SlowReader,
+    /// The instance was silent for longer than its route allows.
+    Silent,
+    /// The instance broke off.
+    Broken(h2::Error),
+}
+
+/// The body of a call. What has come first is kept, so that it can be sent again.
+#[derive(Debug)]
+struct Body {
+    kept: Vec<Bytes>,
+    /// How many of these were taken for this attempt.
+    at: usize,
+    size: u64,
+    /// What is behind its end, once that has come.
+    end: Option<HeaderMap>,
+}
+
+impl Body {
+    /// Whether all that has come was kept.
+    fn is_whole(&self) -> bool {
+        self.size <= SMALL
+    }
+
+    /// Returns its next piece, and how much of the client's window that takes; `None` at its end.
+    fn poll(&mut self, client: &mut Stream, cx: &mut Context<'_>) -> Poll<Result<Option<(Bytes, usize)>, Failure>> {
+        if let Some(piece) = self.kept.get(self.at) {
+            self.at += 1;
+            return Poll::Ready(Ok(Some((piece.clone(), 0))));
+        }
+        if self.end.is_some() {
+            return Poll::Ready(Ok(None));
+        }
+        match ready!(client.body.poll_data(cx)) {
+            Some(Ok(piece)) => {
+                self.size += piece.len() as u64;
+                client.seen().received += piece.len() as u64;
+                if self.is_whole() {
+                    self.kept.push(piece.clone());
+                    self.at += 1;
+                }
+                let taken = piece.len();
+                Poll::Ready(Ok(Some((piece, taken))))
+            }
+            Some(Err(_)) => Poll::Ready(Err(Failure::Left)),
+            None => {
+                let trailers = ready!(client.body.poll_trailers(cx)).map_err(|_| Failure::Left)?;
+                self.end = Some(trailers.unwrap_or_default());
+                Poll::Ready(Ok(None))
+            }
+        }
+    }
+}
+
+/// Passes a call on, and its answer back. `find` says where it goes in a table.
+pub(crate) async fn run(
+    shared: &Shared,
+    client: &mut Stream,
+    request: &Request,
+    find: impl Fn(&Routing) -> Option<Destination> + Send + Sync,
+) -> After {
+    let mut progress = Progress::of(request);
+    let mut body = Body { kept: Vec::new(), at: 0, size: 0, end: None };
+    let Some(head) = to_http2(request) else { return fail(shared, client, request, Answer::of(400)).await };
+    for _ in 0..ATTEMPTS {
+        let mut begun = match exchange::begin(shared, client, &find, &mut progress).await {
+            Ok(begun) => begun,
+            Err(None) => return After::Over,
+            Err(Some(answer)) => return fail(shared, client, request, answer).await,
+        };
+        begun.in_flight.count_request();
+        let opened = tokio::select! {
+            biased;
+            opened = begun.in_flight.instance().http2.take(begun.address) => opened,
+            () = poll_fn(|cx| client.poll_left(cx)) => return After::Over,
+        };
+        let mut upstream = match opened {
+            Ok(upstream) => upstream,
+            Err(error) => match exchange::refused(shared, &find, &mut progress, &begun, &error) {
+                Some(answer) => return fail(shared, client, request, answer).await,
+                None => continue,
+            },
+        };
+        // An error says that the connection was closed just now, before anything was sent.
+        let Ok((response, sending)) = upstream.sender.send_request(head.clone(), false) else { continue };
+        body.at = 0;
+        let asked = Instant::now();
+        let call = Call {
+            client,
+            request,
+            body: &mut body,
+            up: Up { sending, piece: Bytes::new(), owed: 0, done: false },
+            down: Down { response: Some(response), receiving: None, piece: Bytes::new(), owed: 0 },
+            asked,
+            cookie: exchange::cookie(shared, request, &progress.attempts, begun.in_flight.instance()),
+        };
+        let reused = upstream.reused;
+        let failure = match call.run(shared, &begun.in_flight).await {
+            Ok(()) => {
+                begun.in_flight.finish();
+                return After::Next;
+            }
+            Err(failure) => failure,
+        };
+        let answered = client.seen().status > 0;
+        if answered {
+            let peer = client.peer();
+            begun.in_flight.identify_if_cut(|| exchange::who(peer, request));
+        }
+        let error = match failure {
+            Failure::Left => return After::Over,
+            Failure::SlowReader => {
+                shared.refusals.count(Refusal::SlowReader, client.peer());
+                return After::Over;
+            }
+            Failure::Silent if answered => return After::Over,
+            Failure::Silent => {
+                attempt::count(shared, &begun.in_flight, true, asked.elapsed());
+                return fail(shared, client, request, Answer::of(504)).await;
+            }
+            Failure::Broken(error) if answered => {
+                client.reset(error.reason().unwrap_or(Reason::INTERNAL_ERROR));
+                return After::Over;
+            }
+            Failure::Broken(error) => error,
+        };
+        // The instance says that it has not looked at it (RFC 9113 §8.7).
+        let untouched = error.reason() == Some(Reason::REFUSED_STREAM)
+            || error.is_go_away() && error.is_remote() && error.reason() == Some(Reason::NO_ERROR);
+        let instance = begun.in_flight.instance().clone();
+        // An idle connection that was closed says nothing about its instance, nor does one that is about to be.
+        if !(untouched || reused && error.is_io()) {
+            attempt::count(shared, &begun.in_flight, true, asked.elapsed());
+            begun.in_flight.count_error();
+        }
+        instance.suspected.notify_one();
+        let again = untouched && body.is_whole() && progress.may_retry(request) && instance.service.budget.withdraw();
+        if !again {
+            return fail(shared, client, request, Answer::of(502)).await;
+        }
+        progress.retries += 1;
+        if !error.is_go_away() {
+            progress.attempts.failed.push(instance);
+        }
+    }
+    fail(shared, client, request, Answer::of(502)).await
+}
+
+/// Answers in the gateway's own name, and in the words of the route.
+async fn fail(shared: &Shared, client: &mut Stream, request: &Request, with: Answer) -> After {
+    exchange::fail(shared, client, request, &mut Upload::none(), with).await
+}
+
+/// A call under way to an instance.
+struct Call<'c> {
+    client: &'c mut Stream,
+    request: &'c Request,
+    body: &'c mut Body,
+    up: Up,
+    down: Down,
+    asked: Instant,
+    /// Keeps the client at the instance.
+    cookie: Option<HeaderValue>,
+}
+
+/// What goes to the instance.
+struct Up {
+    sending: SendStream<Bytes>,
+    piece: Bytes,
+    /// How much of the client's window it takes.
+    owed: usize,
+    done: bool,
+}
+
+/// What comes back.
+struct Down {
+    response: Option<ResponseFuture>,
+    receiving: Option<RecvStream>,
+    piece: Bytes,
+    owed: usize,
+}
+
+impl Call<'_> {
+    async fn run(mut self, shared: &Shared, in_flight: &InFlight) -> Result<(), Failure> {
+        let (mut silence, mut stall) = (Stall::default(), Stall::default());
+        let (mut moved, mut taken) = (0, 0);
+        poll_fn(|cx| {
+            if let Poll::Ready(Err(failure)) = self.poll_up(cx) {
+                return Poll::Ready(Err(failure));
+            }
+            if let Poll::Ready(ended) = self.poll_down(shared, in_flight, cx) {
+                return Poll::Ready(ended);
+            }
+            if self.client.poll_left(cx).is_ready() {
+                return Poll::Ready(Err(Failure::Left));
+            }
+            let seen = self.client.seen();
+            let (both, sent) = (seen.received + seen.sent, seen.sent);
+            if std::mem::replace(&mut moved, both) != both {
+                silence.end();
+            }
+            // Only what waits for the client shows that it takes nothing.
+            if std::mem::replace(&mut taken, sent) != sent || self.down.piece.is_empty() {
+                stall.end();
+            }
+            if !self.down.piece.is_empty() && stall.poll(cx, shared.limits.write).is_ready() {
+                return Poll::Ready(Err(Failure::SlowReader));
+            }
+            let late = self.request.timeout().is_some_and(|patience| silence.poll(cx, patience).is_ready());
+            if late { Poll::Ready(Err(Failure::Silent)) } else { Poll::Pending }
+        })
+        .await
+    }
+
+    fn poll_up(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
+        let Up { sending, piece, owed, done } = &mut self.up;
+        while !*done {
+            // An instance may answer before it has read everything, and take no more: its answer counts.
+            *done = ready!(poll_send(sending, piece, false, cx)).is_err();
+            // If this fails the client has left.
+            let _ = self.client.body.flow_control().release_capacity(std::mem::take(owed));
+            match ready!(self.body.poll(self.client, cx))? {
+                Some(next) => (*piece, *owed) = next,
+                None => {
+                    *done = true;
+                    let _ = match &self.body.end {
+                        Some(trailers) if !trailers.is_empty() => sending.send_trailers(trailers.clone()),
+                        _ => sending.send_data(Bytes::new(), true),
+                    };
+                }
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_down(&mut self, shared: &Shared, in_flight: &InFlight, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
+        if let Some(response) = &mut self.down.response {
+            let response = ready!(std::pin::Pin::new(response).poll(cx)).map_err(Failure::Broken)?;
+            self.down.response = None;
+            let (parts, receiving) = response.into_parts();
+            let status = parts.status.as_u16();
+            attempt::count(shared, in_flight, matches!(status, 502..=504), self.asked.elapsed());
+            if status >= 500 {
+                in_flight.count_error();
+            }
+            let mut header = http::Response::from_parts(parts, ());
+            answer::dress(&mut header, self.request.route.as_deref(), self.request.secure);
+            if let Some(cookie) = self.cookie.take() {
+                header.headers_mut().append(header::SET_COOKIE, cookie);
+            }
+            let bare = receiving.is_end_stream();
+            self.client.respond(header, bare).map_err(|_| Failure::Left)?;
+            if bare {
+                return Poll::Ready(Ok(()));
+            }
+            self.down.receiving = Some(receiving);
+        }
+        let Some(receiving) = &mut self.down.receiving else { return Poll::Ready(Ok(())) };
+        loop {
+            let before = self.down.piece.len();
+            let sent = self.client.poll_send(&mut self.down.piece, cx);
+            self.client.seen().sent += (before - self.down.piece.len()) as u64;
+            ready!(sent).map_err(|_| Failure::Left)?;
+            // If this fails the instance has broken off, as the next call says.
+            let _ = receiving.flow_control().release_capacity(std::mem::take(&mut self.down.owed));
+            match ready!(receiving.poll_data(cx)) {
+                Some(Ok(piece)) => (self.down.owed, self.down.piece) = (piece.len(), piece),
+                Some(Err(error)) => return Poll::Ready(Err(Failure::Broken(error))),
+                None => {
+                    let trailers = ready!(receiving.poll_trailers(cx)).map_err(Failure::Broken)?;
+                    let ended = self.client.finish(trailers.unwrap_or_default());
+                    return Poll::Ready(ended.map_err(|_: io::Error| Failure::Left));
+                }
+            }
+        }
+    }
+}
+
+/// Returns a request's head in the words of HTTP/2; `None` if those have no place for it.
+fn to_http2(request: &Request) -> Option<http::Request<()>> {
+    let mut space = [httparse::EMPTY_HEADER; 128];
+    let mut parsed = httparse::Request::new(&mut space);
+    parsed.parse(&request.bytes).ok()?;
+    let mut head = http::Request::new(());
+    *head.method_mut() = request.method.clone();
+    *head.version_mut() = http::Version::HTTP_2;
+    let (mut host, mut headers) = (&b""[..], HeaderMap::with_capacity(parsed.headers.len() + 1));
+    for field in parsed.headers.iter() {
+        if field.name.eq_ignore_ascii_case("host") {
+            host = field.value;
+        } else if !rewrite::ends_here(field.name) {
+            let name = HeaderName::from_bytes(field.name.as_bytes()).ok()?;
+            headers.append(name, HeaderValue::from_bytes(field.value).ok()?);
+        }
+    }
+    // Servers take its absence for a proxy that drops trailers.
+    headers.insert(header::TE, HeaderValue::from_static("trailers"));
+    *head.headers_mut() = headers;
+    *head.uri_mut() = http::Uri::builder().scheme("http").authority(host).path_and_query(parsed.path?).build().ok()?;
+    Some(head)
+}

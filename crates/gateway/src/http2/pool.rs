@@ -1,0 +1,111 @@
+//! Connections to one start of an instance on which HTTP/2 is spoken. Each carries many requests at once.
+
+use std::io;
+use std::net::SocketAddrV4;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use h2::client::SendRequest;
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout};
+
+use super::{CONNECTION_WINDOW, LARGEST_HEAD, WINDOW};
+use crate::http1::attempt::CONNECT;
+
+/// Streams on one connection: what servers commonly allow.
+const STREAMS: usize = 100;
+
+/// A connection to an instance, for one request.
+#[derive(Debug)]
+pub(crate) struct Upstream {
+    pub(crate) sender: SendRequest<Bytes>,
+    /// Whether it has served a request before.
+    pub(crate) reused: bool,
+    _stream: Arc<()>,
+}
+
+#[derive(Debug)]
+struct Connection {
+    sender: SendRequest<Bytes>,
+    port: u16,
+    /// One more than the requests that are under way.
+    streams: Arc<()>,
+    used: Instant,
+}
+
+/// Connections to one start of an instance.
+#[derive(Debug, Default)]
+pub(crate) struct Pool(Mutex<Open>);
+
+#[derive(Debug, Default)]
+struct Open {
+    connections: Vec<Connection>,
+    closed: bool,
+}
+
+impl Pool {
+    fn open(&self) -> MutexGuard<'_, Open> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns a connection that has room for another request, or a new one.
+    ///
+    /// # Errors
+    /// If the instance takes none.
+    pub(crate) async fn take(&self, address: SocketAddrV4) -> io::Result<Upstream> {
+        while let Some((sender, stream)) = self.take_open(address.port()) {
+            match sender.ready().await {
+                Ok(ready) => return Ok(Upstream { sender: ready, reused: true, _stream: stream }),
+                // It was closed meanwhile.
+                Err(_) => self.forget(&stream),
+            }
+        }
+        let stream = timeout(CONNECT, TcpStream::connect(address)).await??;
+        stream.set_nodelay(true)?;
+        let mut builder = h2::client::Builder::new();
+        builder
+            .enable_push(false)
+            .max_header_list_size(LARGEST_HEAD)
+            .initial_window_size(WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW);
+        let (sender, connection) = builder.handshake(stream).await.map_err(io::Error::other)?;
+        // It ends once nobody sends on it any more, or the instance closes it; the requests on it then hear of that.
+        tokio::spawn(async move { drop(connection.await) });
+        let streams = Arc::new(());
+        let upstream = Upstream { sender: sender.clone(), reused: false, _stream: streams.clone() };
+        let mut open = self.open();
+        if !open.closed {
+            open.connections.push(Connection { sender, port: address.port(), streams, used: Instant::now() });
+        }
+        Ok(upstream)
+    }
+
+    fn take_open(&self, port: u16) -> Option<(SendRequest<Bytes>, Arc<()>)> {
+        let mut open = self.open();
+        let room = |one: &&mut Connection| {
+            let most = STREAMS.min(one.sender.current_max_send_streams());
+            one.port == port && Arc::strong_count(&one.streams) <= most
+        };
+        let one = open.connections.iter_mut().find(room)?;
+        one.used = Instant::now();
+        Some((one.sender.clone(), one.streams.clone()))
+    }
+
+    fn forget(&self, streams: &Arc<()>) {
+        self.open().connections.retain(|one| !Arc::ptr_eq(&one.streams, streams));
+    }
+
+    /// Closes what has been idle for too long.
+    pub(crate) fn sweep(&self, longest: Duration) {
+        let idle = |one: &Connection| Arc::strong_count(&one.streams) == 1 && one.used.elapsed() >= longest;
+        self.open().connections.retain(|one| !idle(one));
+    }
+
+    /// Closes all once what is under way on them has ended, now and from now on: the instance is about to be stopped.
+    pub(crate) fn close(&self) {
+        let mut open = self.open();
+        open.closed = true;
+        open.connections.clear();
+    }
+}

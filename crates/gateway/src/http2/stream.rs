@@ -1,0 +1,326 @@
+//! One request over HTTP/2: it is told in the words of HTTP/1, which instances speak, and answered on its stream.
+
+use std::future::poll_fn;
+use std::io;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use h2::server::SendResponse;
+use h2::{Reason, RecvStream, SendStream};
+use http::{HeaderMap, Method, Response as Header, header, request::Parts};
+use tokio::time::{Instant, timeout};
+
+use super::connection::Origin;
+use super::grpc;
+use crate::answer::{self, Answer};
+use crate::connections::Shared;
+use crate::http1::asker::{Answered, Asker, Source};
+use crate::http1::client::{Client, Stall};
+use crate::http1::content::{self, Content};
+use crate::http1::exchange::{self, After, Request};
+use crate::http1::head::{self, Framing};
+use crate::http1::request::{self, Arrived, SMALL, Texts};
+use crate::http1::response::Response;
+use crate::http1::rewrite;
+use crate::http1::upload::{BadBody, Upload};
+use crate::refusals::Refusal;
+use crate::watched::Seen;
+
+/// Who has asked on a stream.
+pub(crate) struct Stream {
+    respond: SendResponse<Bytes>,
+    /// Its body.
+    pub(crate) body: RecvStream,
+    /// The answer, once it has begun.
+    sending: Option<SendStream<Bytes>>,
+    /// Whether the answer has been ended.
+    ended: bool,
+    peer: IpAddr,
+    seen: Seen,
+}
+
+/// Serves a stream.
+pub(crate) async fn serve(
+    shared: Arc<Shared>,
+    origin: Arc<Origin>,
+    request: http::Request<RecvStream>,
+    respond: SendResponse<Bytes>,
+) {
+    let (parts, body) = request.into_parts();
+    let peer = origin.ends.peer.ip();
+    let mut stream = Stream { respond, body, sending: None, ended: false, peer, seen: Seen::default() };
+    let after = answer(&shared, &origin, &mut stream, &parts).await;
+    origin.ended(stream.sending.is_some());
+    if after == After::Over && !stream.ended {
+        stream.reset(Reason::INTERNAL_ERROR);
+    }
+}
+
+async fn answer(shared: &Shared, origin: &Origin, stream: &mut Stream, parts: &Parts) -> After {
+    let began = Instant::now();
+    let mut text = match to_http1(parts, stream.body.is_end_stream()) {
+        Ok(text) => text,
+        Err(why) => return stream.refuse(shared, why).await,
+    };
+    let head = match head::read(&text) {
+        Ok(Some(head)) => head,
+        // It has its end, and so it is too large.
+        Ok(None) => return stream.refuse(shared, Refusal::LargeHead).await,
+        Err(why) => return stream.refuse(shared, why).await,
+    };
+    let grpc = is_grpc(parts);
+    let small = matches!(head.framing, Framing::Length(length) if length <= SMALL) && !head.expect && !grpc;
+    let read = if small { stream.read_body(&mut text, shared.limits.body).await } else { Ok(()) };
+    stream.seen.received = (text.len() - head.length) as u64;
+    let secured = origin.secured.as_deref();
+    let arrived = Arrived { head: &head, bytes: &text, ends: origin.ends, secured, protocol: "HTTP/2.0", began };
+    let texts = Texts::of(&text, &head);
+    let aim = texts.aim(&arrived);
+    if let Err(bad) = read {
+        let why = if let BadBody::Refused(why) = bad { Some(why) } else { None };
+        let status = why.and_then(Refusal::status).unwrap_or(0);
+        request::write_down_unread(shared, (&arrived, &aim), Seen { status, ..std::mem::take(&mut stream.seen) });
+        return match why {
+            Some(why) => stream.refuse(shared, why).await,
+            None => After::Over,
+        };
+    }
+    if !grpc {
+        let upload = if small { Upload::none() } else { Upload::new(head.framing, head.expect) };
+        return request::perform(shared, stream, (&arrived, &aim), upload).await;
+    }
+    let look = request::look(shared, &arrived, &aim);
+    let after = match &look.answer {
+        Some(answer) => exchange::answer(shared, stream, &look.request, answer, &mut Upload::none()).await,
+        None => grpc::run(shared, stream, &look.request, |routing| aim.find(routing)).await,
+    };
+    look.write_down(shared, (&arrived, &aim), std::mem::take(&mut stream.seen));
+    after
+}
+
+/// Whether a request is gRPC, which instances take over HTTP/2 only.
+fn is_grpc(request: &Parts) -> bool {
+    let kind = request.headers.get(header::CONTENT_TYPE);
+    kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
+}
+
+/// Returns a request's head in the words of HTTP/1.
+///
+/// # Errors
+/// If those have no place for it.
+fn to_http1(request: &Parts, bodyless: bool) -> Result<Vec<u8>, Refusal> {
+    if request.method == Method::CONNECT {
+        return Err(Refusal::Connect);
+    }
+    let target = request.uri.path_and_query().map_or("/", |target| target.as_str());
+    let named = request.headers.get(header::HOST).map(|host| host.as_bytes());
+    let host = match (request.uri.authority().map(|authority| authority.as_str().as_bytes()), named) {
+        // RFC 9113 §8.3.1.
+        (Some(authority), Some(host)) if !authority.eq_ignore_ascii_case(host) => return Err(Refusal::BadHead),
+        (Some(host), _) | (None, Some(host)) => host,
+        (None, None) => b"",
+    };
+    let mut out = Vec::with_capacity(512);
+    let put = |out: &mut Vec<u8>, parts: &[&[u8]]| parts.iter().for_each(|part| out.extend_from_slice(part));
+    put(
+        &mut out,
+        &[request.method.as_str().as_bytes(), b" ", target.as_bytes(), b" HTTP/1.1\r\nhost: ", host, b"\r\n"],
+    );
+    let mut cookies = None;
+    for (name, value) in &request.headers {
+        match name {
+            &header::HOST => {}
+            // HTTP/2 may split what is one line in HTTP/1 (RFC 9113 §8.2.3).
+            &header::COOKIE => {
+                let line = cookies.get_or_insert_with(Vec::new);
+                put(line, if line.is_empty() { &[b"cookie: "] } else { &[b"; "] });
+                put(line, &[value.as_bytes()]);
+            }
+            name => put(&mut out, &[name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"]),
+        }
+    }
+    if let Some(line) = cookies {
+        put(&mut out, &[&line, b"\r\n"]);
+    }
+    if !bodyless && !request.headers.contains_key(header::CONTENT_LENGTH) {
+        put(&mut out, &[b"transfer-encoding: chunked\r\n"]);
+    }
+    put(&mut out, &[b"\r\n"]);
+    Ok(out)
+}
+
+impl Stream {
+    /// Ends it without an answer, or with a part of one.
+    pub(crate) fn reset(&mut self, why: Reason) {
+        self.ended = true;
+        match &mut self.sending {
+            Some(sending) => sending.send_reset(why),
+            None => self.respond.send_reset(why),
+        }
+    }
+
+    /// Begins the answer, which may be all of it. Returns where its content goes.
+    ///
+    /// # Errors
+    /// If the client has left.
+    pub(crate) fn respond(&mut self, header: Header<()>, bare: bool) -> io::Result<&mut SendStream<Bytes>> {
+        self.seen.status = header.status().as_u16();
+        let sending = self.respond.send_response(header, bare).map_err(to_io)?;
+        self.ended = bare;
+        Ok(self.sending.insert(sending))
+    }
+
+    /// Goes on with the answer, as much as the client has room for.
+    pub(crate) fn poll_send(&mut self, content: &mut Bytes, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Some(sending) = &mut self.sending else { return Poll::Ready(Ok(())) };
+        super::poll_send(sending, content, false, cx).map_err(to_io)
+    }
+
+    /// Ends the answer with fields behind it, if there are some.
+    ///
+    /// # Errors
+    /// If the client has left.
+    pub(crate) fn finish(&mut self, trailers: HeaderMap) -> io::Result<()> {
+        let Some(sending) = &mut self.sending else { return Ok(()) };
+        self.ended = true;
+        let ended = match trailers.is_empty() {
+            true => sending.send_data(Bytes::new(), true),
+            false => sending.send_trailers(trailers),
+        };
+        ended.map_err(to_io)
+    }
+
+    /// Reads its body to the end.
+    ///
+    /// # Errors
+    /// If the client leaves, or pauses for longer than `patience`.
+    async fn read_body(&mut self, into: &mut Vec<u8>, patience: Duration) -> Result<(), BadBody> {
+        let mut content = BytesMut::new();
+        let mut end = self.body.is_end_stream();
+        while !end {
+            let more = timeout(patience, poll_fn(|cx| self.poll_body(cx, &mut content)));
+            end = more.await.map_err(|_| BadBody::Refused(Refusal::SlowBody))??.is_some();
+        }
+        into.extend_from_slice(&content);
+        Ok(())
+    }
+
+    /// Answers what can't be passed on.
+    async fn refuse(&mut self, shared: &Shared, why: Refusal) -> After {
+        shared.refusals.count(why, self.peer);
+        let Some(status) = why.status() else { return After::Over };
+        let answer = Answer::of(status);
+        match self.send(answer.header(), answer.body(), shared.limits.write).await {
+            Ok(()) => After::Next,
+            Err(_) => After::Over,
+        }
+    }
+
+    /// Sends a whole answer.
+    async fn send(&mut self, header: Header<()>, body: Bytes, patience: Duration) -> io::Result<()> {
+        self.respond(header, body.is_empty())?;
+        self.content(body, true, patience).await
+    }
+}
+
+impl Source for Stream {
+    fn seen(&mut self) -> &mut Seen {
+        &mut self.seen
+    }
+
+    fn poll_left(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match &mut self.sending {
+            Some(sending) => sending.poll_reset(cx).map(drop),
+            None => self.respond.poll_reset(cx).map(drop),
+        }
+    }
+
+    fn poll_body(&mut self, cx: &mut Context<'_>, into: &mut BytesMut) -> Poll<Result<Option<HeaderMap>, BadBody>> {
+        let end = match ready!(self.body.poll_data(cx)) {
+            Some(Ok(data)) => {
+                into.extend_from_slice(&data);
+                // If this fails the stream is gone, as the next call will say.
+                let _ = self.body.flow_control().release_capacity(data.len());
+                self.body.is_end_stream().then(HeaderMap::new)
+            }
+            Some(Err(_)) => return Poll::Ready(Err(BadBody::Left)),
+            None => match ready!(self.body.poll_trailers(cx)) {
+                Ok(trailers) => Some(trailers.map(rewrite::without_framing).unwrap_or_default()),
+                Err(_) => return Poll::Ready(Err(BadBody::Left)),
+            },
+        };
+        Poll::Ready(Ok(end))
+    }
+}
+
+impl Asker for Stream {
+    fn peer(&self) -> IpAddr {
+        self.peer
+    }
+
+    async fn go_on(&mut self) -> io::Result<()> {
+        let mut header = Header::new(());
+        *header.status_mut() = http::StatusCode::CONTINUE;
+        self.respond.send_informational(header).map_err(to_io)
+    }
+
+    async fn inform(&mut self, buffer: &[u8], response: &Response) -> io::Result<()> {
+        let header = rewrite::response_header(buffer, response, None, std::iter::empty());
+        self.respond.send_informational(header.map_err(|_| io::ErrorKind::InvalidData)?).map_err(to_io)
+    }
+
+    async fn answer(&mut self, answer: &Answer, request: &Request, _: bool, patience: Duration) -> io::Result<()> {
+        let mut header = answer.header();
+        answer::dress(&mut header, request.route.as_deref(), request.secure);
+        let body = if request.is_head() { Bytes::new() } else { answer.body() };
+        self.send(header, body, patience).await
+    }
+
+    async fn pass_on(&mut self, answered: Answered<'_>) -> io::Result<bool> {
+        content::pass_on(self, answered).await
+    }
+
+    fn connection(&mut self) -> Option<&mut Client> {
+        None
+    }
+}
+
+impl Content for Stream {
+    fn begin(&mut self, header: Header<()>, _: &Request, _: bool, bare: bool) -> io::Result<()> {
+        self.respond(header, bare).map(drop)
+    }
+
+    async fn content(&mut self, mut content: Bytes, last: bool, patience: Duration) -> io::Result<()> {
+        let Self { sending: Some(sending), ended, .. } = self else { return Ok(()) };
+        if *ended {
+            return Ok(());
+        }
+        *ended = last;
+        if content.is_empty() {
+            return if last { sending.send_data(content, true).map_err(to_io) } else { Ok(()) };
+        }
+        let (mut stall, mut left) = (Stall::default(), content.len());
+        poll_fn(|cx| {
+            let sent = super::poll_send(sending, &mut content, last, cx);
+            if std::mem::replace(&mut left, content.len()) > content.len() {
+                stall.end();
+            }
+            match sent {
+                Poll::Ready(sent) => Poll::Ready(sent.map_err(to_io)),
+                Poll::Pending => stall.poll(cx, patience).map(|()| Err(io::ErrorKind::TimedOut.into())),
+            }
+        })
+        .await
+    }
+
+    async fn end(&mut self, trailers: HeaderMap, _: Duration) -> io::Result<()> {
+        self.finish(trailers)
+    }
+}
+
+fn to_io(error: h2::Error) -> io::Error {
+    io::Error::new(io::ErrorKind::BrokenPipe, error)
+}

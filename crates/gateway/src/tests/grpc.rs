@@ -1,0 +1,152 @@
+//! gRPC: calls to instances over HTTP/2, with both sides speaking.
+
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::time::Duration;
+
+use bytes::Bytes;
+use h2::{Reason, RecvStream, SendStream};
+use http::{HeaderMap, Request, Response};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+
+use super::app::{PORT, fresh_address};
+use super::gateway::{Gateway, table};
+
+/// What an instance has done.
+#[derive(Debug, Default)]
+struct Done {
+    calls: AtomicU64,
+    /// So many first calls are refused before they are looked at.
+    refuses: AtomicU64,
+}
+
+/// Starts an instance that gives each piece of a call back at once, and says why calls were given up. Its answers end with trailers.
+async fn listen(address: Ipv4Addr) -> (Arc<Done>, mpsc::Receiver<Option<Reason>>) {
+    let listener = TcpListener::bind((address, PORT)).await.unwrap();
+    let (done, (given_up, why)) = (Arc::new(Done::default()), mpsc::channel(8));
+    let told = done.clone();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let (done, given_up) = (told.clone(), given_up.clone());
+            tokio::spawn(async move {
+                let Ok(mut connection) = h2::server::handshake(stream).await else { return };
+                while let Some(Ok((request, mut respond))) = connection.accept().await {
+                    if done.refuses.load(SeqCst) > 0 {
+                        done.refuses.fetch_sub(1, SeqCst);
+                        respond.send_reset(Reason::REFUSED_STREAM);
+                        continue;
+                    }
+                    done.calls.fetch_add(1, SeqCst);
+                    let te = request.headers().get("te").cloned();
+                    let answer = Response::builder().header("content-type", "application/grpc");
+                    let answer = answer.header("x-te", te.unwrap_or_else(|| "none".parse().unwrap()));
+                    let sending = respond.send_response(answer.body(()).unwrap(), false).unwrap();
+                    tokio::spawn(echo(request.into_body(), sending, given_up.clone()));
+                }
+            });
+        }
+    });
+    (done, why)
+}
+
+async fn echo(mut body: RecvStream, mut sending: SendStream<Bytes>, given_up: mpsc::Sender<Option<Reason>>) {
+    while let Some(piece) = body.data().await {
+        match piece {
+            Ok(piece) => {
+                body.flow_control().release_capacity(piece.len()).unwrap();
+                sending.send_data(piece, false).unwrap();
+            }
+            Err(error) => return given_up.send(error.reason()).await.unwrap(),
+        }
+    }
+    let mut trailers = body.trailers().await.unwrap().unwrap_or_default();
+    trailers.insert("grpc-status", 0.into());
+    sending.send_trailers(trailers).unwrap();
+}
+
+async fn gateway(instances: &[Ipv4Addr]) -> Gateway {
+    let mut gateway = Gateway::start().await;
+    let mut table = table(1, &[(1, 100, instances)]);
+    for release in table.services.values_mut().flat_map(|service| service.releases.values_mut()) {
+        release.health.check = basalt_model::HealthCheck::Running;
+        release.instances.values_mut().for_each(|instance| instance.healthy = Some(true));
+    }
+    gateway.set(&table).await;
+    gateway.until_healthy().await;
+    gateway
+}
+
+/// Begins a call.
+async fn call(gateway: &Gateway) -> (h2::client::ResponseFuture, SendStream<Bytes>) {
+    let stream = TcpStream::connect(gateway.http).await.unwrap();
+    let (mut client, connection) = h2::client::handshake(stream).await.unwrap();
+    tokio::spawn(connection);
+    let request = Request::post("http://a.example/a.B/C").header("content-type", "application/grpc");
+    client.send_request(request.body(()).unwrap(), false).unwrap()
+}
+
+async fn next(body: &mut RecvStream) -> Bytes {
+    let piece = timeout(Duration::from_secs(5), body.data()).await.expect("it comes").unwrap().unwrap();
+    body.flow_control().release_capacity(piece.len()).unwrap();
+    piece
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn both_sides_of_a_call_speak_and_trailers_pass() {
+    let address = fresh_address();
+    let (_done, _why) = listen(address).await;
+    let gateway = gateway(&[address]).await;
+    let (answer, mut sending) = call(&gateway).await;
+    // The answer is there before anything was said.
+    let answer = timeout(Duration::from_secs(5), answer).await.expect("it answers").unwrap();
+    assert_eq!(answer.headers()["x-te"], "trailers");
+    let mut body = answer.into_body();
+    for piece in ["one", "two"] {
+        sending.send_data(piece.into(), false).unwrap();
+        assert_eq!(next(&mut body).await, piece);
+    }
+    // More than fits into the windows on the way.
+    let large = Bytes::from(vec![b'x'; 3 << 20]);
+    sending.send_data(large.clone(), false).unwrap();
+    let mut back = 0;
+    while back < large.len() {
+        back += next(&mut body).await.len();
+    }
+    let mut trailers = HeaderMap::new();
+    trailers.insert("x-last", "1".parse().unwrap());
+    sending.send_trailers(trailers).unwrap();
+    assert!(body.data().await.is_none());
+    let trailers = body.trailers().await.unwrap().unwrap();
+    assert_eq!((&trailers["grpc-status"], &trailers["x-last"]), (&"0".parse().unwrap(), &"1".parse().unwrap()));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_gives_a_call_up_is_heard_by_the_instance() {
+    let address = fresh_address();
+    let (_done, mut why) = listen(address).await;
+    let gateway = gateway(&[address]).await;
+    let (answer, mut sending) = call(&gateway).await;
+    sending.send_data("one".into(), false).unwrap();
+    let mut body = answer.await.unwrap().into_body();
+    assert_eq!(next(&mut body).await, "one");
+    sending.send_reset(Reason::CANCEL);
+    assert_eq!(timeout(Duration::from_secs(5), why.recv()).await.expect("it hears"), Some(Some(Reason::CANCEL)));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_that_was_not_looked_at_is_sent_again() {
+    let (first, second) = (fresh_address(), fresh_address());
+    let ((one, _), (other, _)) = (listen(first).await, listen(second).await);
+    one.refuses.store(1, SeqCst);
+    other.refuses.store(1, SeqCst);
+    let gateway = gateway(&[first, second]).await;
+    let (answer, mut sending) = call(&gateway).await;
+    sending.send_data("hello".into(), true).unwrap();
+    let answer = timeout(Duration::from_secs(5), answer).await.expect("it answers").unwrap();
+    assert_eq!(answer.status(), 200);
+    assert_eq!(next(&mut answer.into_body()).await, "hello");
+    assert_eq!(one.calls.load(SeqCst) + other.calls.load(SeqCst), 1);
+}
