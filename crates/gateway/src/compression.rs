@@ -61,6 +61,11 @@ fn weighed(item: &str) -> (&str, f32) {
 }
 
 impl Wish {
+    /// Returns the wish for an answer that has no content.
+    pub(crate) fn without_coding(self) -> Self {
+        if self == Self::None { self } else { Self::For(None) }
+    }
+
     /// Changes an answer's head by it. Returns in which coding the body is to follow, if in one.
     pub(crate) fn apply(self, answer: &mut Response<()>) -> Option<Coding> {
         let Self::For(coding) = self else { return None };

@@ -61,9 +61,6 @@ pub(crate) async fn pass_on(client: &mut impl Content, mut answered: Answered<'_
     let Answered { upstream, response, request, cookie, close, .. } = &answered;
     let header = rewrite::response_header(&upstream.buffer, response, cookie.as_ref(), answered.dress());
     let mut header = header.map_err(|_| io::ErrorKind::InvalidData)?;
-    // Of what answers a `HEAD`, there is nothing to be compressed.
-    let coding = if request.is_head() { None } else { request.compression.apply(&mut header) };
-    let mut encoder = coding.map(Encoder::new).transpose()?;
     let (request, close) = (*request, *close);
     let Answered { upstream, response, upload, patience: (patience, pause), .. } = &mut answered;
     let body = &mut response.body;
@@ -73,6 +70,9 @@ pub(crate) async fn pass_on(client: &mut impl Content, mut answered: Answered<'_
     let mut clean = taken == tail.len();
     upstream.buffer.clear();
     let mut ended = body.is_done();
+    // Where there is no content, as after a `HEAD` or with 304, none must come of it.
+    let wish = if ended && content.is_empty() { request.compression.without_coding() } else { request.compression };
+    let mut encoder = wish.apply(&mut header).map(Encoder::new).transpose()?;
     let bare = ended && content.is_empty() && trailers.len() <= 2 && encoder.is_none();
     client.begin(header, request, close, bare)?;
     if bare {

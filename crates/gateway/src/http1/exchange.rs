@@ -271,8 +271,8 @@ async fn pass_on(
     client.seen().status = response.status;
     let peer = client.peer();
     if response.status == 101 {
-        // Only who has a connection of its own is let through with an upgrade.
-        let Some(connection) = client.connection() else { return After::Over };
+        // Only who has a connection of its own, and has said all of its request on it, is let through with an upgrade.
+        let Some(connection) = client.connection().filter(|_| upload.is_done()) else { return After::Over };
         let mut out = Vec::with_capacity(1024);
         let dress = request.route.iter().flat_map(|route| route.dress(request.secure));
         rewrite::response(&mut out, &upstream.buffer, &response, "Upgrade", None, dress);

@@ -117,7 +117,8 @@ pub(crate) fn read(buffer: &[u8]) -> Result<Option<Head>, Refusal> {
         framing,
         upgrade: fields.upgrade && fields.connection_upgrade && !old,
         websocket: fields.websocket,
-        expect: fields.expect,
+        // RFC 9110 §10.1.1.
+        expect: fields.expect && !old,
         close: fields.close || old && !fields.keep_alive,
         nominates: fields.nominates,
     }))

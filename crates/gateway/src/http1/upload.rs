@@ -145,7 +145,7 @@ impl Upload {
                     }
                     // An instance may answer before it has read everything, and then close: its answer counts.
                     Poll::Ready(_) => self.refused = true,
-                    Poll::Pending => return Poll::Pending,
+                    Poll::Pending => return client.poll_left(cx).map(|()| Need::Bad(BadBody::Left)),
                 }
             }
             if self.ended || self.refused {

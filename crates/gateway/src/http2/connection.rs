@@ -95,8 +95,8 @@ pub(crate) async fn serve(client: Client, shared: &Arc<Shared>) {
         sleep(LINGER).await;
     });
     let mut look = pin!(sleep(shared.limits.idle));
-    // Whether the client was told that the connection ends, and whether nothing more is owed to it.
-    let (mut leaving, mut cut) = (false, false);
+    // When the client was told that the connection ends, and whether nothing more is owed to it.
+    let (mut leaving, mut cut) = (None, false);
     let mut arrived = None;
     loop {
         let event = poll_fn(|cx| {
@@ -109,7 +109,7 @@ pub(crate) async fn serve(client: Client, shared: &Arc<Shared>) {
                 Poll::Ready(None) => return Poll::Ready(Event::Over),
                 Poll::Pending => {}
             }
-            if !leaving && ending.as_mut().poll(cx).is_ready() {
+            if leaving.is_none() && ending.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(Event::Finish);
             }
             look.as_mut().poll(cx).map(|()| Event::Look)
@@ -120,7 +120,7 @@ pub(crate) async fn serve(client: Client, shared: &Arc<Shared>) {
                 arrived = None;
                 shared.refusals.count(Refusal::BadHttp2, ends.peer.ip());
                 connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
-                (leaving, cut) = (true, true);
+                (leaving, cut) = (Some(Instant::now()), true);
                 look.as_mut().reset(Instant::now() + FAREWELL);
             }
             Event::Request => {
@@ -136,25 +136,27 @@ pub(crate) async fn serve(client: Client, shared: &Arc<Shared>) {
             Event::Over => return,
             Event::Finish => {
                 connection.graceful_shutdown();
-                leaving = true;
+                leaving = Some(Instant::now());
                 look.as_mut().reset(Instant::now() + FAREWELL);
             }
             Event::Look if cut => return,
-            Event::Look if leaving => {
-                if !connection.has_streams() {
-                    return;
-                }
-                look.as_mut().reset(Instant::now() + FAREWELL);
-            }
             Event::Look => {
-                let since = if connection.has_streams() { Instant::now() } else { origin.quiet_since() };
-                let deadline = since + shared.limits.idle;
-                if Instant::now() < deadline {
+                // A client that does not take the rest of its answers is not waited for without end.
+                let serves = Arc::strong_count(&origin) > 1;
+                let now = Instant::now();
+                let deadline = match leaving {
+                    Some(_) if !connection.has_streams() => return,
+                    Some(since) if !serves && now >= since + shared.limits.write => return,
+                    Some(_) => now + FAREWELL,
+                    None if serves => now + shared.limits.idle,
+                    None => origin.quiet_since() + shared.limits.idle,
+                };
+                if now < deadline {
                     look.as_mut().reset(deadline);
                 } else {
                     connection.graceful_shutdown();
-                    leaving = true;
-                    look.as_mut().reset(Instant::now() + FAREWELL);
+                    leaving = Some(now);
+                    look.as_mut().reset(now + FAREWELL);
                 }
             }
         }

@@ -67,12 +67,15 @@ impl Body {
             Some(Ok(piece)) => {
                 self.size += piece.len() as u64;
                 client.seen().received += piece.len() as u64;
-                if self.is_whole() {
-                    self.kept.push(piece.clone());
-                    self.at += 1;
-                }
                 let taken = piece.len();
-                Poll::Ready(Ok(Some((piece, taken))))
+                if !self.is_whole() {
+                    return Poll::Ready(Ok(Some((piece, taken))));
+                }
+                self.kept.push(piece.clone());
+                self.at += 1;
+                // What is kept waits here in any case. If this fails the client has left.
+                let _ = client.body.flow_control().release_capacity(taken);
+                Poll::Ready(Ok(Some((piece, 0))))
             }
             Some(Err(_)) => Poll::Ready(Err(Failure::Left)),
             None => {

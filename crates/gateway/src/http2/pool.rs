@@ -55,10 +55,10 @@ impl Pool {
     /// If the instance takes none.
     pub(crate) async fn take(&self, address: SocketAddrV4) -> io::Result<Upstream> {
         while let Some((sender, stream)) = self.take_open(address.port()) {
-            match sender.ready().await {
-                Ok(ready) => return Ok(Upstream { sender: ready, reused: true, _stream: stream }),
-                // It was closed meanwhile.
-                Err(_) => self.forget(&stream),
+            match timeout(CONNECT, sender.ready()).await {
+                Ok(Ok(ready)) => return Ok(Upstream { sender: ready, reused: true, _stream: stream }),
+                // It was closed meanwhile, or is stuck.
+                Ok(Err(_)) | Err(_) => self.forget(&stream),
             }
         }
         let stream = timeout(CONNECT, TcpStream::connect(address)).await??;

@@ -18,6 +18,9 @@ fn answer(path: &str) -> &'static str {
         "/until-close" => "HTTP/1.1 200 OK\r\n\r\nall of it",
         "/early" => "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
         "/continue" => "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
+        "/same-text" => {
+            "HTTP/1.1 304 Not Modified\r\nContent-Type: text/html\r\nContent-Length: 9000\r\nETag: \"a\"\r\n\r\n"
+        }
         "/none" => "HTTP/1.1 204 No Content\r\n\r\n",
         "/same" => "HTTP/1.1 304 Not Modified\r\nContent-Length: 9\r\n\r\n",
         "/like-a-refusal" => {

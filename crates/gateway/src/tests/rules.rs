@@ -253,3 +253,23 @@ async fn who_fails_again_and_again_is_left_out_for_a_while() {
     }
     assert!(apps[0].requests() > 3, "it is back");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_without_content_gets_none_by_being_compressed() {
+    let routes = vec![("/", Rules { compress: true, ..Rules::default() })];
+    let mut gateway = Gateway::start().await;
+    gateway.set(&with_routes(super::http1::answering().await, routes)).await;
+    gateway.until_healthy().await;
+    let ask =
+        |method: &str, path: &str| format!("{method} {path} HTTP/1.1\r\nHost: a\r\nAccept-Encoding: gzip\r\n\r\n");
+    for (method, path) in [("GET", "/same-text"), ("GET", "/none"), ("HEAD", "/chunked")] {
+        // What comes behind is the next answer.
+        let (back, _) = speak(&gateway, &format!("{}{}", ask(method, path), ask("GET", "/a"))).await;
+        let (first, rest) = back.split_once("\r\n\r\n").unwrap();
+        assert!(!first.contains("gzip") && rest.starts_with("HTTP/1.1 200 OK\r\n") && rest.ends_with("ok"), "{back}");
+    }
+    let mut client = Client::new(gateway.http, Kind::Http2);
+    let request = Request::builder().uri("/same-text").header("accept-encoding", "gzip");
+    let got = client.request(request, "".into()).await.unwrap();
+    assert_eq!((got.status, got.body.as_str()), (304, ""));
+}
