@@ -36,7 +36,7 @@ pub(super) async fn health(State(app): State<App>) -> Json<Health> {
     if !view.router.connected {
         problems.push("the gateway can't be reached".to_owned());
     }
-    Json(Health { healthy: problems.is_empty(), problems, server: app.hooks.info.clone() })
+    Json(Health { healthy: problems.is_empty(), problems, server: show::server(&view, &app.hooks.info) })
 }
 
 /// Returns the description of this API.

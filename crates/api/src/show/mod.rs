@@ -13,4 +13,4 @@ mod status;
 pub use event::event;
 pub use release::releases;
 pub use sentence::sentence;
-pub use status::status;
+pub use status::{server, status};

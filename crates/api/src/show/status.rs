@@ -11,7 +11,7 @@ const ENVIRONMENT: &str = "default";
 
 /// Returns the status of one moment.
 pub fn status(view: &View, info: &ServerInfo) -> Status {
-    let http = view.router.http.clone().filter(|_| view.router.connected).or_else(|| info.http.clone());
+    let server = server(view, info);
     Status {
         stack: view.state.stack.as_ref().map(ToString::to_string),
         environment: ENVIRONMENT.to_owned(),
@@ -21,19 +21,27 @@ pub fn status(view: &View, info: &ServerInfo) -> Status {
         services: view.state.services.iter().map(|(name, service)| service_status(view, name, service)).collect(),
         jobs: view.state.jobs.iter().map(|(name, job)| job_status(view, name, job)).collect(),
         gateway: GatewayStatus {
-            http,
+            http: server.http,
             routes_version: view.routes_version,
             routes_in_force: view.routes_in_force,
             connected: view.router.connected,
         },
         keeper: KeeperStatus { connected: view.backend_connected },
         problems: view.problems.clone(),
-        notes: info.notes.clone(),
+        notes: server.notes,
     }
+}
+
+/// Returns what a controller says of itself. A gateway may take requests elsewhere than when the controller started.
+pub fn server(view: &View, info: &ServerInfo) -> ServerInfo {
+    let told = view.router.http.clone().filter(|_| view.router.connected);
+    ServerInfo { http: told.or_else(|| info.http.clone()), ..info.clone() }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::show::sample;
     use serde_json::{Value, json};
@@ -175,6 +183,17 @@ mod tests {
         let status = status(&sample::view(), &ServerInfo::default());
         let text = serde_json::to_string(&status).unwrap();
         assert_eq!(serde_json::from_str::<Status>(&text).unwrap(), status);
+    }
+
+    #[test]
+    fn the_address_is_where_requests_are_taken_now() {
+        let mut view = sample::view();
+        let info = ServerInfo { http: Some("127.0.0.1:1".into()), ..ServerInfo::default() };
+        let router = Arc::make_mut(&mut view.router);
+        (router.http, router.connected) = (Some("127.0.0.1:2".into()), true);
+        assert_eq!(server(&view, &info).http.as_deref(), Some("127.0.0.1:2"));
+        Arc::make_mut(&mut view.router).connected = false;
+        assert_eq!(server(&view, &info).http.as_deref(), Some("127.0.0.1:1"));
     }
 
     #[test]
