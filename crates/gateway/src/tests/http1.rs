@@ -24,7 +24,7 @@ fn answer(path: &str) -> &'static str {
         "/none" => "HTTP/1.1 204 No Content\r\n\r\n",
         "/same" => "HTTP/1.1 304 Not Modified\r\nContent-Length: 9\r\n\r\n",
         "/like-a-refusal" => {
-            "HTTP/1.1 200 OK\r\nContent-Length: 48\r\n\r\nHTTP/1.1 400 Bad Request\r\nServer: Pingora\r\n\r\nxyz"
+            "HTTP/1.1 200 OK\r\nContent-Length: 46\r\n\r\nHTTP/1.1 400 Bad Request\r\nServer: other\r\n\r\nxyz"
         }
         "/refused" => "HTTP/1.1 403 Forbidden\r\nServer: App\r\nContent-Length: 2\r\n\r\nno",
         "/short" => "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nonly this",
@@ -167,7 +167,7 @@ async fn messages_are_passed_on_as_they_are_meant() {
     check(&get("/same"), &["304 Not Modified\r\nContent-Length: 9\r\n\r\n"], false).await;
     check(
         &get("/like-a-refusal"),
-        &["200 OK", "\r\n\r\nHTTP/1.1 400 Bad Request\r\nServer: Pingora\r\n\r\nxyz"],
+        &["200 OK", "\r\n\r\nHTTP/1.1 400 Bad Request\r\nServer: other\r\n\r\nxyz"],
         false,
     )
     .await;
