@@ -6,6 +6,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use basalt_wire::fdstore::FdStore;
 use rustix::io::Errno;
@@ -14,6 +15,9 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 /// Connections that may wait to be accepted: what arrives while the gateway restarts (the kernel's own limit,
 /// net.core.somaxconn, is 4096 since Linux 5.4).
 const BACKLOG: i32 = 4096;
+
+/// How long a connection is silent before its peer is asked whether it is still there; four more answers may fail to come.
+const SILENT: Duration = Duration::from_secs(60);
 
 /// Makes listening sockets, and keeps a copy of each at the keeper.
 #[derive(Debug)]
@@ -61,6 +65,11 @@ impl Sockets {
             // Only now: two gateways must not share an address.
             sockopt::set_socket_reuseport(&listener, true)?;
         }
+        // Connections have this from their listener: whoever has vanished without a word is found, and holds up no drain.
+        sockopt::set_socket_keepalive(&listener, true)?;
+        sockopt::set_tcp_keepidle(&listener, SILENT)?;
+        sockopt::set_tcp_keepintvl(&listener, SILENT / 4)?;
+        sockopt::set_tcp_keepcnt(&listener, 4)?;
         listener.set_nonblocking(true)?;
         Ok(listener)
     }

@@ -177,19 +177,21 @@ pub(crate) async fn ask(
     upload: &mut Upload,
     patience: Duration,
 ) -> Result<Response, Failure> {
-    send(upstream, request).await?;
-    upload.begin();
+    tokio::select! {
+        biased;
+        sent = send(upstream, request) => sent?,
+        () = poll_fn(|cx| client.poll_left(cx)) => return Err(Failure::Body(BadBody::Left)),
+    }
     let mut silence = Stall::default();
     loop {
         let heard = poll_fn(|cx| {
             if let Poll::Ready(response) = poll_head(upstream, request, cx) {
                 return Poll::Ready(response.map(Ok));
             }
-            let sent = upload.sent();
             if let Poll::Ready(need) = upload.poll(client, &mut upstream.stream, patience, cx) {
                 return Poll::Ready(Ok(Err(need)));
             }
-            if upload.sent() > sent {
+            if upload.waits_for_client() {
                 silence.end();
             }
             if request.timeout().is_some_and(|patience| silence.poll(cx, patience).is_ready()) {
@@ -201,7 +203,7 @@ pub(crate) async fn ask(
             Ok(response) => response,
             Err(Need::Bad(bad)) => return Err(Failure::Body(bad)),
             Err(Need::GoOn) => {
-                upload.is_wanted();
+                upload.wanted();
                 client.go_on().await.map_err(|_| Failure::Body(BadBody::Left))?;
                 continue;
             }
@@ -209,7 +211,7 @@ pub(crate) async fn ask(
         if is_final(&response, request)? {
             return Ok(response);
         }
-        if response.status == 100 && upload.is_wanted() {
+        if response.status == 100 && upload.wanted() {
             client.go_on().await.map_err(|_| Failure::Body(BadBody::Left))?;
         }
         inform(client, upstream, request, &response).await?;

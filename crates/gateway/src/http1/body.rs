@@ -163,7 +163,7 @@ impl Chunks {
             (State::Extension, b'\r') => Ok(State::SizeEnd),
             (State::Extension, byte) if byte == b'\t' || byte >= b' ' && byte != 0x7f => extra(self, State::Extension),
             (State::SizeEnd, b'\n') => {
-                self.digits = 0;
+                (self.digits, self.extras) = (0, 0);
                 Ok(if self.size == 0 { State::LineStart } else { State::Data })
             }
             (State::DataCr, b'\r') => Ok(State::DataLf),

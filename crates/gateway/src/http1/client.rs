@@ -116,7 +116,10 @@ impl Client {
                     Poll::Pending => return stall.poll(cx, patience).map(|()| Err(io::ErrorKind::TimedOut.into())),
                 }
             }
-            Pin::new(&mut self.io).poll_flush(cx)
+            match Pin::new(&mut self.io).poll_flush(cx) {
+                Poll::Pending => stall.poll(cx, patience).map(|()| Err(io::ErrorKind::TimedOut.into())),
+                flushed => flushed,
+            }
         })
         .await
     }
@@ -128,8 +131,8 @@ impl Client {
         const LINGER: Duration = Duration::from_secs(2);
         /// How much is read meanwhile.
         const MOST: usize = 1 << 20;
-        let _ = poll_fn(|cx| Pin::new(&mut self.io).poll_shutdown(cx)).await;
         let read = async {
+            let _ = poll_fn(|cx| Pin::new(&mut self.io).poll_shutdown(cx)).await;
             let mut read = 0;
             while read < MOST && !self.ended && self.fill().await.unwrap_or(false) {
                 read += self.buffer.len();

@@ -14,7 +14,7 @@ use super::body::Body;
 use super::client::{Stall, poll_piece};
 use super::exchange::Request;
 use super::rewrite;
-use super::upload::{Need, Upload};
+use super::upload::{BadBody, Need, Upload};
 use crate::compression::Encoder;
 
 /// Where the content of an answer goes.
@@ -70,16 +70,19 @@ pub(crate) async fn pass_on(client: &mut impl Content, mut answered: Answered<'_
     let mut clean = taken == tail.len();
     upstream.buffer.clear();
     let mut ended = body.is_done();
-    // Where there is no content, as after a `HEAD` or with 304, none must come of it.
-    let wish = if ended && content.is_empty() { request.compression.without_coding() } else { request.compression };
-    let mut encoder = wish.apply(&mut header).map(Encoder::new).transpose()?;
-    let bare = ended && content.is_empty() && trailers.len() <= 2 && encoder.is_none();
+    let empty = ended && content.is_empty();
+    // Where there is no content, as with 304, none must come of it; what answers a `HEAD` is as if there were.
+    let wish = if empty && !request.is_head() { request.compression.without_coding() } else { request.compression };
+    let coding = wish.apply(&mut header).filter(|_| !empty);
+    let mut encoder = coding.map(Encoder::new).transpose()?;
+    let bare = empty && trailers.len() <= 2;
     client.begin(header, request, close, bare)?;
     if bare {
         return client.content(Bytes::new(), true, *patience).await.map(|()| clean);
     }
     // Whether the encoder holds something back.
     let mut holds = false;
+    let mut first = true;
     loop {
         // More than the empty line that ends all chunks.
         let trailing = trailers.len() > 2;
@@ -93,7 +96,8 @@ pub(crate) async fn pass_on(client: &mut impl Content, mut answered: Answered<'_
             ready = [&ready, &encoder.finish()?[..]].concat().into();
         }
         let last = ended && !trailing;
-        if !ready.is_empty() || last {
+        // The head goes out at once, even if content is long in coming.
+        if std::mem::take(&mut first) || !ready.is_empty() || last {
             client.seen().sent += ready.len() as u64;
             client.content(ready, last, *patience).await?;
         }
@@ -150,6 +154,12 @@ pub(crate) fn poll_rest<T>(
 ) -> Poll<io::Result<T>> {
     match upload.poll(client, to, pause, cx) {
         Poll::Pending | Poll::Ready(Need::GoOn) => Poll::Pending,
-        Poll::Ready(Need::Bad(_)) => Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
+        Poll::Ready(Need::Bad(BadBody::Left)) => Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
+        Poll::Ready(Need::Bad(bad)) => {
+            upload.give_up(bad);
+            // From now on it is only looked out for the client's leaving.
+            cx.waker().wake_by_ref();
+            Poll::Pending
+        }
     }
 }

@@ -144,6 +144,7 @@ pub(crate) async fn run(
                 None => continue,
             },
         };
+        upload.begin();
         let asking = match request.hedge_after().filter(|_| upload.is_done()) {
             None => attempt::ask(client, &mut one.upstream, request, upload, shared.limits.body).await,
             Some(after) => hedge::ask(shared, client, request, &find, &mut progress, &mut one, after).await,
@@ -281,7 +282,7 @@ async fn pass_on(
         begun.in_flight.identify(|| who(peer, request));
         return tunnel::run(shared, connection, upstream.stream, (out, behind), request.websocket, begun).await;
     }
-    upload.is_answered();
+    upload.answered();
     let endless = response.body == Body::UntilClose || request.old && !matches!(response.body, Body::Length(_));
     // Who is still sending when its answer begins may go on for as long as that takes, and no longer.
     let close = request.close || endless || !upload.has_ended() || shared.is_finishing();
@@ -295,8 +296,12 @@ async fn pass_on(
         close,
         patience: (shared.limits.write, shared.limits.body),
     };
+    let passed = client.pass_on(answered).await;
+    if let Some(bad) = upload.broken() {
+        note_bad(shared, peer, bad);
+    }
     // Who sends more than an answer is not asked again.
-    let clean = match client.pass_on(answered).await {
+    let clean = match passed {
         Ok(clean) => clean && keeps,
         Err(error) => {
             begun.in_flight.identify_if_cut(|| who(peer, request));
@@ -333,24 +338,28 @@ pub(crate) async fn fail(
     answer(shared, client, request, &with.in_words_of(request.route.as_deref()), upload).await
 }
 
+/// Counts a body that can't be passed on.
+pub(crate) fn note_bad(shared: &Shared, peer: IpAddr, bad: BadBody) {
+    match bad {
+        BadBody::Left => {}
+        BadBody::Refused(why) => shared.refusals.count(why, peer),
+        BadBody::TooLarge => shared.plane.edge.refusals.count(Reason::TooLarge),
+    }
+}
+
 /// Answers a request whose body can't be passed on.
-async fn refuse(
+pub(crate) async fn refuse(
     shared: &Shared,
     client: &mut impl Asker,
     request: &Request,
     upload: &mut Upload,
     bad: BadBody,
 ) -> After {
+    note_bad(shared, client.peer(), bad);
     let status = match bad {
         BadBody::Left => return After::Over,
-        BadBody::Refused(why) => {
-            shared.refusals.count(why, client.peer());
-            why.status().unwrap_or(400)
-        }
-        BadBody::TooLarge => {
-            shared.plane.edge.refusals.count(Reason::TooLarge);
-            413
-        }
+        BadBody::Refused(why) => why.status().unwrap_or(400),
+        BadBody::TooLarge => 413,
     };
     fail(shared, client, request, upload, Answer::of(status)).await
 }

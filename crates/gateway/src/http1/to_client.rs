@@ -158,11 +158,20 @@ async fn relay(client: &mut Client, answered: &mut Answered<'_>, first: &[u8]) -
                         continue;
                     }
                     Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-                    Poll::Pending => return stall.poll(cx, *patience).map(|()| Err(io::ErrorKind::TimedOut.into())),
+                    Poll::Pending => {
+                        let rest = content::poll_rest(client, upload, &mut upstream.stream, *pause, cx);
+                        if rest.is_ready() {
+                            return rest;
+                        }
+                        return stall.poll(cx, *patience).map(|()| Err(io::ErrorKind::TimedOut.into()));
+                    }
                 }
             }
             if ended || body.is_done() {
-                return Pin::new(&mut client.io).poll_flush(cx).map_ok(|()| excess);
+                return match Pin::new(&mut client.io).poll_flush(cx) {
+                    Poll::Pending => stall.poll(cx, *patience).map(|()| Err(io::ErrorKind::TimedOut.into())),
+                    flushed => flushed.map_ok(|()| excess),
+                };
             }
             rest.clear();
             rest_at = 0;

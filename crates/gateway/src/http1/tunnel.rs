@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use super::client::{Client, Stall, poll_piece};
 use super::exchange::After;
@@ -154,7 +154,7 @@ pub(crate) async fn run(
     .await;
     if down.left {
         // It was told to go, and so it has ended by itself.
-        let _ = poll_fn(|cx| Pin::new(&mut client.io).poll_shutdown(cx)).await;
+        let _ = timeout(FAREWELL, poll_fn(|cx| Pin::new(&mut client.io).poll_shutdown(cx))).await;
     }
     After::Over
 }

@@ -55,10 +55,9 @@ pub(crate) struct Upload {
     /// Whether the instance takes no more of it.
     refused: bool,
     /// Whether nothing more can be made of what comes.
-    broken: bool,
+    broken: Option<BadBody>,
     received: u64,
     most: u64,
-    sent: u64,
     pause: Stall,
 }
 
@@ -78,10 +77,9 @@ impl Upload {
             ended: framing == Framing::Length(0),
             expects,
             refused: false,
-            broken: false,
+            broken: None,
             received: 0,
             most: u64::MAX,
-            sent: 0,
             pause: Stall::default(),
         }
     }
@@ -97,7 +95,7 @@ impl Upload {
         self.ended
     }
 
-    /// Whether the instance has got all of it.
+    /// Whether the instance of this attempt has got all of it.
     pub(crate) fn is_done(&self) -> bool {
         self.ended && self.at == self.out.len() && !self.refused
     }
@@ -107,25 +105,35 @@ impl Upload {
         self.whole
     }
 
-    /// Returns how much was sent.
-    pub(crate) fn sent(&self) -> u64 {
-        self.sent
+    /// Whether it is the client who has to say something now.
+    pub(crate) fn waits_for_client(&self) -> bool {
+        !self.ended && !self.refused && self.at == self.out.len()
     }
 
-    /// Begins anew, for another instance.
+    /// Begins an attempt at an instance, which gets all of it from the beginning.
     pub(crate) fn begin(&mut self) {
         (self.at, self.refused) = (0, false);
     }
 
     /// The instance wants to have it.
-    pub(crate) fn is_wanted(&mut self) -> bool {
+    pub(crate) fn wanted(&mut self) -> bool {
         self.pause.end();
         std::mem::take(&mut self.expects)
     }
 
     /// The answer is there: a client that still asks whether it may send its body will not send it.
-    pub(crate) fn is_answered(&mut self) {
+    pub(crate) fn answered(&mut self) {
         self.refused |= self.expects;
+    }
+
+    /// Nothing more of it can be passed on, and its answer goes on without it.
+    pub(crate) fn give_up(&mut self, why: BadBody) {
+        (self.refused, self.broken) = (true, Some(why));
+    }
+
+    /// Returns why nothing more of it can be passed on, if so.
+    pub(crate) fn broken(&self) -> Option<BadBody> {
+        self.broken
     }
 
     /// Passes on what comes, until it needs something; looks out for the client's leaving once all has come.
@@ -139,10 +147,7 @@ impl Upload {
         loop {
             while self.at < self.out.len() && !self.refused {
                 match Pin::new(&mut *to).poll_write(cx, &self.out[self.at..]) {
-                    Poll::Ready(Ok(written @ 1..)) => {
-                        self.at += written;
-                        self.sent += written as u64;
-                    }
+                    Poll::Ready(Ok(written @ 1..)) => self.at += written,
                     // An instance may answer before it has read everything, and then close: its answer counts.
                     Poll::Ready(_) => self.refused = true,
                     Poll::Pending => return client.poll_left(cx).map(|()| Need::Bad(BadBody::Left)),
@@ -182,7 +187,7 @@ impl Upload {
         let end = match client.poll_body(cx, if chunked { &mut chunk } else { &mut self.out }) {
             Poll::Ready(Ok(end)) => end,
             Poll::Ready(Err(bad)) => {
-                self.broken = true;
+                self.broken = Some(bad);
                 return Poll::Ready(Err(bad));
             }
             Poll::Pending => return Poll::Pending,
@@ -208,11 +213,11 @@ impl Upload {
     /// Takes what has come already, as long as that is little, so that the connection need not end with the answer.
     pub(crate) fn take_what_is_there(&mut self, client: &mut impl Source, cx: &mut Context<'_>) {
         let mut dropped = BytesMut::new();
-        while !(self.ended || self.broken || self.expects || self.received > SMALL) {
+        while !(self.ended || self.broken.is_some() || self.expects || self.received > SMALL) {
             let Poll::Ready(end) = client.poll_body(cx, &mut dropped) else { return };
             self.received += dropped.len() as u64;
             dropped.clear();
-            self.broken = end.is_err();
+            self.broken = end.as_ref().err().copied();
             self.ended = matches!(end, Ok(Some(_)));
         }
     }

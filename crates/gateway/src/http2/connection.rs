@@ -14,7 +14,7 @@ use h2::server::Builder;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, sleep, timeout};
 
-use super::{CONNECTION_WINDOW, LARGEST_HEAD, WINDOW, stream};
+use super::{LARGEST_HEAD, WINDOW, stream};
 use crate::connections::{LINGER, Shared};
 use crate::edge::Secured;
 use crate::http1::client::{Client, Ends, Transport};
@@ -27,6 +27,10 @@ const RESETS: usize = 50;
 /// Streams that a client may have reset before they were answered, if it has not waited for as many answers: what one page of a
 /// browser may have under way when its user goes elsewhere.
 const UNANSWERED: u32 = 100;
+/// How much of all bodies of a connection may wait here: some may be slow without holding up the others.
+const CONNECTION_WINDOW: u32 = 32 * WINDOW;
+/// How much of an answer may wait for a client that is slow to take it.
+const SENDING: usize = 128 << 10;
 /// How long a client may take to see that its connection ends.
 const FAREWELL: Duration = Duration::from_secs(5);
 
@@ -83,8 +87,9 @@ pub(crate) async fn serve(client: Client, shared: &Arc<Shared>) {
         .max_pending_accept_reset_streams(RESETS)
         .max_header_list_size(LARGEST_HEAD)
         .initial_window_size(WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW);
-    let hello = timeout(shared.limits.head, builder.handshake::<_, Bytes>(Begun { first: buffer, io }));
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_send_buffer_size(SENDING);
+    let hello = timeout(shared.limits.head, builder.handshake::<_, Bytes>(Prefixed { first: buffer, io }));
     let Ok(Ok(mut connection)) = hello.await else { return };
     let quiet_since = Mutex::new(Instant::now());
     let origin = Arc::new(Origin { ends, secured, answered: AtomicU32::new(0), reset: AtomicU32::new(0), quiet_since });
@@ -116,7 +121,7 @@ pub(crate) async fn serve(client: Client, shared: &Arc<Shared>) {
         });
         match event.await {
             Event::Request if cut => arrived = None,
-            Event::Request if origin.wastes() => {
+            Event::Request if origin.wastes() && !shared.trust.has(ends.peer.ip()) => {
                 arrived = None;
                 shared.refusals.count(Refusal::BadHttp2, ends.peer.ip());
                 connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
@@ -146,7 +151,10 @@ pub(crate) async fn serve(client: Client, shared: &Arc<Shared>) {
                 let now = Instant::now();
                 let deadline = match leaving {
                     Some(_) if !connection.has_streams() => return,
-                    Some(since) if !serves && now >= since + shared.limits.write => return,
+                    Some(since) if !serves && now >= since + shared.limits.write => {
+                        shared.refusals.count(Refusal::SlowReader, ends.peer.ip());
+                        return;
+                    }
                     Some(_) => now + FAREWELL,
                     None if serves => now + shared.limits.idle,
                     None => origin.quiet_since() + shared.limits.idle,
@@ -165,12 +173,12 @@ pub(crate) async fn serve(client: Client, shared: &Arc<Shared>) {
 
 /// A connection of which something was read already.
 #[derive(Debug)]
-struct Begun {
+struct Prefixed {
     first: BytesMut,
     io: Box<dyn Transport>,
 }
 
-impl AsyncRead for Begun {
+impl AsyncRead for Prefixed {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if self.first.is_empty() {
             return Pin::new(&mut self.io).poll_read(cx, buf);
@@ -182,7 +190,7 @@ impl AsyncRead for Begun {
     }
 }
 
-impl AsyncWrite for Begun {
+impl AsyncWrite for Prefixed {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.io).poll_write(cx, buf)
     }

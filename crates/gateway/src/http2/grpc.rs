@@ -4,7 +4,7 @@ use std::future::poll_fn;
 use std::io;
 use std::task::{Context, Poll, ready};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use h2::client::ResponseFuture;
 use h2::{Reason, RecvStream, SendStream};
 use http::{HeaderMap, HeaderName, HeaderValue, header};
@@ -20,7 +20,7 @@ use crate::http1::client::Stall;
 use crate::http1::exchange::{self, After, Progress, Request};
 use crate::http1::request::SMALL;
 use crate::http1::rewrite;
-use crate::http1::upload::Upload;
+use crate::http1::upload::{BadBody, Upload};
 use crate::instance::InFlight;
 use crate::refusals::Refusal;
 use crate::routing::{Destination, Routing};
@@ -29,6 +29,8 @@ use crate::routing::{Destination, Routing};
 enum Failure {
     /// The client has left.
     Left,
+    /// It sends more than its route allows.
+    TooLarge,
     /// It takes nothing of its answer.
     SlowReader,
     /// The instance was silent for longer than its route allows.
@@ -40,10 +42,12 @@ enum Failure {
 /// The body of a call. What has come first is kept, so that it can be sent again.
 #[derive(Debug)]
 struct Body {
-    kept: Vec<Bytes>,
-    /// How many of these were taken for this attempt.
+    kept: BytesMut,
+    /// How much of that was taken for this attempt.
     at: usize,
     size: u64,
+    /// How much there may be.
+    most: u64,
     /// What is behind its end, once that has come.
     end: Option<HeaderMap>,
 }
@@ -56,9 +60,10 @@ impl Body {
 
     /// Returns its next piece, and how much of the client's window that takes; `None` at its end.
     fn poll(&mut self, client: &mut Stream, cx: &mut Context<'_>) -> Poll<Result<Option<(Bytes, usize)>, Failure>> {
-        if let Some(piece) = self.kept.get(self.at) {
-            self.at += 1;
-            return Poll::Ready(Ok(Some((piece.clone(), 0))));
+        if self.at < self.kept.len() {
+            let piece = Bytes::copy_from_slice(&self.kept[self.at..]);
+            self.at = self.kept.len();
+            return Poll::Ready(Ok(Some((piece, 0))));
         }
         if self.end.is_some() {
             return Poll::Ready(Ok(None));
@@ -68,11 +73,15 @@ impl Body {
                 self.size += piece.len() as u64;
                 client.seen().received += piece.len() as u64;
                 let taken = piece.len();
+                if self.size > self.most {
+                    return Poll::Ready(Err(Failure::TooLarge));
+                }
                 if !self.is_whole() {
                     return Poll::Ready(Ok(Some((piece, taken))));
                 }
-                self.kept.push(piece.clone());
-                self.at += 1;
+                // A copy: the piece may keep much more alive than itself.
+                self.kept.extend_from_slice(&piece);
+                self.at = self.kept.len();
                 // What is kept waits here in any case. If this fails the client has left.
                 let _ = client.body.flow_control().release_capacity(taken);
                 Poll::Ready(Ok(Some((piece, 0))))
@@ -95,7 +104,9 @@ pub(crate) async fn run(
     find: impl Fn(&Routing) -> Option<Destination> + Send + Sync,
 ) -> After {
     let mut progress = Progress::of(request);
-    let mut body = Body { kept: Vec::new(), at: 0, size: 0, end: None };
+    let limit = request.route.as_ref().and_then(|route| route.rules.body_limit);
+    let most = limit.map_or(u64::MAX, |limit| limit.0);
+    let mut body = Body { kept: BytesMut::new(), at: 0, size: 0, most, end: None };
     let Some(head) = to_http2(request) else { return fail(shared, client, request, Answer::of(400)).await };
     for _ in 0..ATTEMPTS {
         let mut begun = match exchange::begin(shared, client, &find, &mut progress).await {
@@ -116,8 +127,12 @@ pub(crate) async fn run(
                 None => continue,
             },
         };
-        // An error says that the connection was closed just now, before anything was sent.
-        let Ok((response, sending)) = upstream.sender.send_request(head.clone(), false) else { continue };
+        let (response, sending) = match upstream.sender.send_request(head.clone(), false) {
+            Ok(sent) => sent,
+            Err(_) if upstream.fresh => return fail(shared, client, request, Answer::of(502)).await,
+            // It was closed just now, before anything was sent.
+            Err(_) => continue,
+        };
         body.at = 0;
         let asked = Instant::now();
         let call = Call {
@@ -129,7 +144,7 @@ pub(crate) async fn run(
             asked,
             cookie: exchange::cookie(shared, request, &progress.attempts, begun.in_flight.instance()),
         };
-        let reused = upstream.reused;
+        let idle = upstream.idle;
         let failure = match call.run(shared, &begun.in_flight).await {
             Ok(()) => {
                 begun.in_flight.finish();
@@ -144,6 +159,14 @@ pub(crate) async fn run(
         }
         let error = match failure {
             Failure::Left => return After::Over,
+            Failure::TooLarge if answered => {
+                exchange::note_bad(shared, client.peer(), BadBody::TooLarge);
+                client.reset(Reason::CANCEL);
+                return After::Over;
+            }
+            Failure::TooLarge => {
+                return exchange::refuse(shared, client, request, &mut Upload::none(), BadBody::TooLarge).await;
+            }
             Failure::SlowReader => {
                 shared.refusals.count(Refusal::SlowReader, client.peer());
                 return After::Over;
@@ -163,8 +186,8 @@ pub(crate) async fn run(
         let untouched = error.reason() == Some(Reason::REFUSED_STREAM)
             || error.is_go_away() && error.is_remote() && error.reason() == Some(Reason::NO_ERROR);
         let instance = begun.in_flight.instance().clone();
-        // An idle connection that was closed says nothing about its instance, nor does one that is about to be.
-        if !(untouched || reused && error.is_io()) {
+        // An idle connection that was closed says nothing about its instance, nor does one that is about to be, nor a fault of ours.
+        if !(untouched || error.is_library() || idle && error.is_io()) {
             attempt::count(shared, &begun.in_flight, true, asked.elapsed());
             begun.in_flight.count_error();
         }
@@ -231,7 +254,9 @@ impl Call<'_> {
             }
             let seen = self.client.seen();
             let (both, sent) = (seen.received + seen.sent, seen.sent);
-            if std::mem::replace(&mut moved, both) != both {
+            // Who is silent while the client has the word is not to blame.
+            let waits_for_client = !self.up.done && self.up.piece.is_empty();
+            if std::mem::replace(&mut moved, both) != both || waits_for_client {
                 silence.end();
             }
             // Only what waits for the client shows that it takes nothing.

@@ -11,9 +11,7 @@ use bytes::Bytes;
 use h2::{Reason, SendStream};
 
 /// How much of one stream's body may wait here; the rest waits at its sender.
-const WINDOW: u32 = 256 << 10;
-/// The same for all streams of a connection together.
-const CONNECTION_WINDOW: u32 = 1 << 20;
+const WINDOW: u32 = 128 << 10;
 /// The largest header list, as over HTTP/1.
 const LARGEST_HEAD: u32 = crate::http1::head::LARGEST_HEAD as u32;
 

@@ -10,18 +10,26 @@ use h2::client::SendRequest;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
-use super::{CONNECTION_WINDOW, LARGEST_HEAD, WINDOW};
+use super::{LARGEST_HEAD, WINDOW};
 use crate::http1::attempt::CONNECT;
 
 /// Streams on one connection: what servers commonly allow.
 const STREAMS: usize = 100;
 
+/// What waits here for clients that are slow must not hold up others, whose calls are on the same connection.
+const CONNECTION_WINDOW: u32 = STREAMS as u32 * WINDOW;
+/// How much of a connection's small frames may wait here, as `h2` counts it. Its default guards against strangers, and instances are none:
+/// one client that takes no small messages would end the calls of all.
+const SMALL_FRAMES: usize = u32::MAX as usize;
+
 /// A connection to an instance, for one request.
 #[derive(Debug)]
 pub(crate) struct Upstream {
     pub(crate) sender: SendRequest<Bytes>,
-    /// Whether it has served a request before.
-    pub(crate) reused: bool,
+    /// Whether it was made for this request.
+    pub(crate) fresh: bool,
+    /// Whether it had been idle.
+    pub(crate) idle: bool,
     _stream: Arc<()>,
 }
 
@@ -56,7 +64,10 @@ impl Pool {
     pub(crate) async fn take(&self, address: SocketAddrV4) -> io::Result<Upstream> {
         while let Some((sender, stream)) = self.take_open(address.port()) {
             match timeout(CONNECT, sender.ready()).await {
-                Ok(Ok(ready)) => return Ok(Upstream { sender: ready, reused: true, _stream: stream }),
+                Ok(Ok(sender)) => {
+                    let idle = Arc::strong_count(&stream) == 2;
+                    return Ok(Upstream { sender, fresh: false, idle, _stream: stream });
+                }
                 // It was closed meanwhile, or is stuck.
                 Ok(Err(_)) | Err(_) => self.forget(&stream),
             }
@@ -68,12 +79,13 @@ impl Pool {
             .enable_push(false)
             .max_header_list_size(LARGEST_HEAD)
             .initial_window_size(WINDOW)
-            .initial_connection_window_size(CONNECTION_WINDOW);
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .data_frame_budget(SMALL_FRAMES);
         let (sender, connection) = builder.handshake(stream).await.map_err(io::Error::other)?;
         // It ends once nobody sends on it any more, or the instance closes it; the requests on it then hear of that.
         tokio::spawn(async move { drop(connection.await) });
         let streams = Arc::new(());
-        let upstream = Upstream { sender: sender.clone(), reused: false, _stream: streams.clone() };
+        let upstream = Upstream { sender: sender.clone(), fresh: true, idle: false, _stream: streams.clone() };
         let mut open = self.open();
         if !open.closed {
             open.connections.push(Connection { sender, port: address.port(), streams, used: Instant::now() });

@@ -104,7 +104,8 @@ async fn answer(shared: &Shared, origin: &Origin, stream: &mut Stream, parts: &P
 /// Whether a request is gRPC, which instances take over HTTP/2 only.
 fn is_grpc(request: &Parts) -> bool {
     let kind = request.headers.get(header::CONTENT_TYPE);
-    kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
+    let rest = kind.and_then(|kind| kind.as_bytes().strip_prefix(b"application/grpc"));
+    rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
 }
 
 /// Returns a request's head in the words of HTTP/1.

@@ -70,6 +70,8 @@ async fn echo(mut body: RecvStream, mut sending: SendStream<Bytes>, given_up: mp
 async fn gateway(instances: &[Ipv4Addr]) -> Gateway {
     let mut gateway = Gateway::start().await;
     let mut table = table(1, &[(1, 100, instances)]);
+    let rules = &mut table.services.values_mut().next().unwrap().routes[0].rules;
+    rules.body_limit = Some(basalt_model::Bytes(4 << 20));
     for release in table.services.values_mut().flat_map(|service| service.releases.values_mut()) {
         release.health.check = basalt_model::HealthCheck::Running;
         release.instances.values_mut().for_each(|instance| instance.healthy = Some(true));
@@ -149,4 +151,47 @@ async fn a_call_that_was_not_looked_at_is_sent_again() {
     assert_eq!(answer.status(), 200);
     assert_eq!(next(&mut answer.into_body()).await, "hello");
     assert_eq!(one.calls.load(SeqCst) + other.calls.load(SeqCst), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_is_as_large_as_its_route_allows() {
+    let address = fresh_address();
+    let _instance = listen(address).await;
+    let gateway = gateway(&[address]).await;
+    let (answer, mut sending) = call(&gateway).await;
+    let mut body = answer.await.unwrap().into_body();
+    let mut ended = Ok(());
+    for _ in 0..9 {
+        sending.reserve_capacity(512 << 10);
+        ended = sending.send_data(vec![b'x'; 512 << 10].into(), false);
+        while ended.is_ok() {
+            match timeout(Duration::from_millis(300), body.data()).await {
+                Ok(Some(Ok(piece))) => body.flow_control().release_capacity(piece.len()).unwrap(),
+                Ok(Some(Err(error))) => return assert_eq!(error.reason(), Some(Reason::CANCEL)),
+                Ok(None) => panic!("it is not ended well"),
+                Err(_) => break,
+            }
+        }
+    }
+    panic!("all of it was taken: {ended:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clients_that_take_nothing_hold_up_no_other_call() {
+    let address = fresh_address();
+    let _instance = listen(address).await;
+    let gateway = gateway(&[address]).await;
+    let mut stuck = Vec::new();
+    for _ in 0..8 {
+        let (answer, mut sending) = call(&gateway).await;
+        let body = answer.await.unwrap().into_body();
+        // Nobody takes what comes back.
+        sending.send_data(vec![b'x'; 1 << 20].into(), false).unwrap();
+        stuck.push((body, sending));
+    }
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let (answer, mut sending) = call(&gateway).await;
+    sending.send_data("hello".into(), true).unwrap();
+    let answer = timeout(Duration::from_secs(5), answer).await.expect("it answers").unwrap();
+    assert_eq!(next(&mut answer.into_body()).await, "hello");
 }

@@ -165,12 +165,8 @@ async fn messages_are_passed_on_as_they_are_meant() {
     check(&get("/until-close"), &["Connection: close\r\n\r\nall of it"], true).await;
     check(&get("/continue"), &[ok], false).await;
     check(&get("/same"), &["304 Not Modified\r\nContent-Length: 9\r\n\r\n"], false).await;
-    check(
-        &get("/like-a-refusal"),
-        &["200 OK", "\r\n\r\nHTTP/1.1 400 Bad Request\r\nServer: other\r\n\r\nxyz"],
-        false,
-    )
-    .await;
+    check(&get("/like-a-refusal"), &["200 OK", "\r\n\r\nHTTP/1.1 400 Bad Request\r\nServer: other\r\n\r\nxyz"], false)
+        .await;
     check(&get("/refused"), &["403 Forbidden\r\nServer: App\r\n", "\r\n\r\nno"], false).await;
     check(&get("/hop"), &["200 OK\r\nX-End: 1\r\nContent-Length: 2\r\n\r\nok"], false).await;
     check("HEAD / HTTP/1.1\r\nHost: a\r\n\r\n", &["Content-Length: 2\r\n\r\n"], false).await;

@@ -273,3 +273,28 @@ async fn an_answer_without_content_gets_none_by_being_compressed() {
     let got = client.request(request, "".into()).await.unwrap();
     assert_eq!((got.status, got.body.as_str()), (304, ""));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn events_begin_before_the_first_comes() {
+    let address = super::app::fresh_address();
+    let listener = tokio::net::TcpListener::bind((address, super::app::PORT)).await.unwrap();
+    let instance = tokio::spawn(async move {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let (mut stream, _) = listener.accept().await.unwrap();
+        assert!(stream.read(&mut [0; 1024]).await.unwrap() > 0);
+        let head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n";
+        stream.write_all(head.as_bytes()).await.unwrap();
+        std::future::pending::<()>().await;
+    });
+    let mut table =
+        with_routes(table(1, &[(1, 100, &[address])]), vec![("/", Rules { compress: true, ..Rules::default() })]);
+    for release in table.services.values_mut().flat_map(|service| service.releases.values_mut()) {
+        release.health.check = basalt_model::HealthCheck::Running;
+        release.instances.values_mut().for_each(|instance| instance.healthy = Some(true));
+    }
+    let mut gateway = Gateway::start().await;
+    gateway.set(&table).await;
+    let (back, ended) = speak(&gateway, "GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    assert!(back.starts_with("HTTP/1.1 200 OK\r\n") && back.ends_with("\r\n\r\n") && !ended, "{back}");
+    instance.abort();
+}

@@ -226,3 +226,52 @@ async fn an_early_answer_ends_the_connection_of_who_still_sends() {
     let (back, ended) = speak(&gateway, &format!("{unknown}{unknown}")).await;
     assert!(back.matches("HTTP/1.1 404").count() == 2 && !ended, "{back}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_body_goes_with_every_attempt_of_a_hedged_read() {
+    const BAD: &str = "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+    let mut gateway = Gateway::start().await;
+    let (first, second) = (fresh_address(), fresh_address());
+    let mut told = [scripted(first, &[("0\r\n\r\n", BAD)]).await, scripted(second, &[("0\r\n\r\n", BAD)]).await];
+    let mut table = table(1, &[(1, 100, &[first, second])]);
+    for service in table.services.values_mut() {
+        service.routes[0].rules.hedge_after = Some(basalt_model::Millis(2000));
+        for release in service.releases.values_mut() {
+            release.health.check = basalt_model::HealthCheck::Running;
+            release.instances.values_mut().for_each(|instance| instance.healthy = Some(true));
+        }
+    }
+    gateway.set(&table).await;
+    gateway.until_healthy().await;
+    let mut client = TcpStream::connect(gateway.http).await.unwrap();
+    client
+        .write_all(b"GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n")
+        .await
+        .unwrap();
+    until(&mut client, "HTTP/1.1 503").await;
+    for told in &mut told {
+        assert!(told.recv().await.unwrap().ends_with("3\r\nabc\r\n0\r\n\r\n"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_instance_is_not_silent_while_its_client_is() {
+    let mut gateway = Gateway::start().await;
+    let address = fresh_address();
+    let _told = scripted(address, &[("done", DONE)]).await;
+    let mut table = table(1, &[(1, 100, &[address])]);
+    for service in table.services.values_mut() {
+        service.routes[0].rules.timeout = Some(basalt_model::Millis(200));
+        for release in service.releases.values_mut() {
+            release.health.check = basalt_model::HealthCheck::Running;
+            release.instances.values_mut().for_each(|instance| instance.healthy = Some(true));
+        }
+    }
+    gateway.set(&table).await;
+    gateway.until_healthy().await;
+    let mut client = TcpStream::connect(gateway.http).await.unwrap();
+    client.write_all(b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n").await.unwrap();
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    client.write_all(b"4\r\ndone\r\n0\r\n\r\n").await.unwrap();
+    until(&mut client, "HTTP/1.1 200").await;
+}
