@@ -82,11 +82,7 @@ impl Answer {
     pub(crate) fn to_http1(&self, connection: &str, to_head: bool, dress: impl FnOnce(&mut Response<()>)) -> Vec<u8> {
         let mut header = self.header();
         dress(&mut header);
-        let mut out = rewrite::to_http1(&header);
-        if !connection.is_empty() {
-            out.extend_from_slice(format!("Connection: {connection}\r\n").as_bytes());
-        }
-        out.extend_from_slice(b"\r\n");
+        let mut out = rewrite::to_http1(&header, connection);
         if !to_head && !self.is_empty() {
             out.extend_from_slice(self.text.as_bytes());
         }

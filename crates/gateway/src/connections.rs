@@ -1,5 +1,6 @@
 //! Connections from clients, each served by a task of its own.
 
+use std::future::Future;
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
@@ -23,7 +24,7 @@ use crate::workers::Workers;
 /// How long a client may take to shake hands; nginx gives 60 s, Envoy 15 s.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// At the end, time in which clients that are just sending a request on an open connection still get their answer.
-pub(crate) const LINGER: Duration = Duration::from_millis(250);
+const LINGER: Duration = Duration::from_millis(250);
 /// At the end, time for requests in flight: what load balancers and service managers commonly grant.
 pub(crate) const FINISH: Duration = Duration::from_secs(30);
 /// Serves connections until it is told to finish.
@@ -58,6 +59,16 @@ impl Shared {
     /// Returns whether the gateway is about to end, so that connections end with their next answer.
     pub(crate) fn is_finishing(&self) -> bool {
         self.ending.load(Relaxed)
+    }
+
+    /// Returns once connections are to end that have nothing under way.
+    pub(crate) fn ending(&self) -> impl Future<Output = ()> + use<> {
+        let mut finishing = self.finishing.subscribe();
+        async move {
+            // An error means that nobody is left to begin the end, which is its end.
+            let _ = finishing.wait_for(|finishing| *finishing).await;
+            sleep(LINGER).await;
+        }
     }
 
     /// Returns who a connection is of: a load balancer that speaks the PROXY protocol says so first.

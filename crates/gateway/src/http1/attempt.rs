@@ -75,7 +75,7 @@ pub(crate) async fn open(begun: Begun, idempotent: bool) -> Result<Try, (Begun, 
     let upstream = match pooled {
         Some(upstream) => upstream,
         None => match connect(begun.address).await {
-            Ok(upstream) => upstream,
+            Ok(stream) => Upstream { stream, buffer: bytes::BytesMut::new(), reused: false },
             Err(error) => return Err((begun, error)),
         },
     };
@@ -124,10 +124,14 @@ pub(crate) fn is_worth_another(status: u16, method: &Method) -> bool {
     }
 }
 
-async fn connect(address: SocketAddrV4) -> io::Result<Upstream> {
+/// Connects to an instance.
+///
+/// # Errors
+/// If it takes no connection; `TimedOut` if it does not within [`CONNECT`].
+pub(crate) async fn connect(address: SocketAddrV4) -> io::Result<TcpStream> {
     let stream = timeout(CONNECT, TcpStream::connect(address)).await??;
     stream.set_nodelay(true)?;
-    Ok(Upstream { stream, buffer: bytes::BytesMut::new(), reused: false })
+    Ok(stream)
 }
 
 /// Whether an error means that an instance is not there.

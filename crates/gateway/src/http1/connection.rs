@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use bytes::{Buf, BytesMut};
-use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use super::body::{Body, Chunks};
 use super::client::{Client, Incoming};
@@ -15,7 +15,7 @@ use super::head::{self, Framing, Head};
 use super::request::{self, Arrived, SMALL, Texts};
 use super::upload::Upload;
 use crate::answer::Answer;
-use crate::connections::{LINGER, Shared};
+use crate::connections::Shared;
 use crate::http2;
 use crate::refusals::Refusal;
 use crate::watched::Seen;
@@ -38,12 +38,7 @@ impl From<Refusal> for End {
 
 /// Serves a connection until it ends.
 pub(crate) async fn serve(mut client: Client, shared: &Arc<Shared>) {
-    let mut finishing = shared.finishing.subscribe();
-    let mut ending = pin!(async move {
-        // An error means that nobody is left to begin the end, which is its end.
-        let _ = finishing.wait_for(|finishing| *finishing).await;
-        sleep(LINGER).await;
-    });
+    let mut ending = pin!(shared.ending());
     // A timer that is set anew with each request would cost more than it is worth: it is looked at when it fires.
     let mut timer = pin!(sleep_until(Instant::now() + shared.limits.head));
     let mut first = true;

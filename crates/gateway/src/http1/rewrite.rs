@@ -265,8 +265,9 @@ pub(crate) fn response_header<'d>(
     header?.ok_or(BadResponse)
 }
 
-/// Returns a head in the words of HTTP/1, without the empty line behind it. Names are written as people are used to see them.
-pub(crate) fn to_http1(header: &http::Response<()>) -> Vec<u8> {
+/// Returns a head in the words of HTTP/1, with what the client is told of its connection, if anything. Names are written as people are
+/// used to see them.
+pub(crate) fn to_http1(header: &http::Response<()>, connection: &str) -> Vec<u8> {
     let status = header.status();
     let reason = status.canonical_reason().unwrap_or_default();
     let mut out = format!("HTTP/1.1 {} {reason}\r\n", status.as_u16()).into_bytes();
@@ -280,6 +281,10 @@ pub(crate) fn to_http1(header: &http::Response<()>) -> Vec<u8> {
             }
         }
     }
+    if !connection.is_empty() {
+        put_field(&mut out, "Connection", connection.as_bytes());
+    }
+    out.extend_from_slice(b"\r\n");
     out
 }
 

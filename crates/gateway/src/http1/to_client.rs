@@ -109,8 +109,8 @@ impl Asker for Client {
         let Answered { upstream, response, request, cookie, close, .. } = &answered;
         // Clients of HTTP/1.0 know no chunks.
         if request.compression != Wish::None || request.old && !matches!(response.body, Body::Length(_)) {
-            let framing = Framing::Length;
-            return content::pass_on(&mut Framed { client: self, head: Vec::new(), framing }, answered).await;
+            let mut framed = Framed { client: self, head: Vec::new(), framing: Framing::default() };
+            return content::pass_on(&mut framed, answered).await;
         }
         let mut out = Vec::with_capacity(1024);
         let connection = connection(request, *close);
@@ -206,9 +206,10 @@ async fn relay(client: &mut Client, answered: &mut Answered<'_>, first: &[u8]) -
 }
 
 /// How the client is told where the content ends.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Default, PartialEq, Eq)]
 enum Framing {
     /// It was told before, or there is none.
+    #[default]
     Length,
     Chunked,
     /// The connection is closed.
@@ -239,12 +240,7 @@ impl Content for Framed<'_> {
         } else if bare && !told && !empty {
             headers.insert(header::CONTENT_LENGTH, 0.into());
         }
-        self.head = rewrite::to_http1(&header);
-        let connection = connection(request, close);
-        if !connection.is_empty() {
-            self.head.extend_from_slice(format!("Connection: {connection}\r\n").as_bytes());
-        }
-        self.head.extend_from_slice(b"\r\n");
+        self.head = rewrite::to_http1(&header, connection(request, close));
         Ok(())
     }
 

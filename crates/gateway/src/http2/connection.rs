@@ -15,7 +15,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::{LARGEST_HEAD, WINDOW, stream};
-use crate::connections::{LINGER, Shared};
+use crate::connections::Shared;
 use crate::edge::Secured;
 use crate::http1::client::{Client, Ends, Transport};
 use crate::refusals::Refusal;
@@ -93,12 +93,7 @@ pub(crate) async fn serve(client: Client, shared: &Arc<Shared>) {
     let Ok(Ok(mut connection)) = hello.await else { return };
     let quiet_since = Mutex::new(Instant::now());
     let origin = Arc::new(Origin { ends, secured, answered: AtomicU32::new(0), reset: AtomicU32::new(0), quiet_since });
-    let mut finishing = shared.finishing.subscribe();
-    let mut ending = pin!(async move {
-        // An error means that nobody is left to begin the end, which is its end.
-        let _ = finishing.wait_for(|finishing| *finishing).await;
-        sleep(LINGER).await;
-    });
+    let mut ending = pin!(shared.ending());
     let mut look = pin!(sleep(shared.limits.idle));
     // When the client was told that the connection ends, and whether nothing more is owed to it.
     let (mut leaving, mut cut) = (None, false);

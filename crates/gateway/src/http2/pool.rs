@@ -7,11 +7,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use h2::client::SendRequest;
-use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
 use super::{LARGEST_HEAD, WINDOW};
-use crate::http1::attempt::CONNECT;
+use crate::http1::attempt::{self, CONNECT};
 
 /// Streams on one connection: what servers commonly allow.
 const STREAMS: usize = 100;
@@ -72,8 +71,7 @@ impl Pool {
                 Ok(Err(_)) | Err(_) => self.forget(&stream),
             }
         }
-        let stream = timeout(CONNECT, TcpStream::connect(address)).await??;
-        stream.set_nodelay(true)?;
+        let stream = attempt::connect(address).await?;
         let mut builder = h2::client::Builder::new();
         builder
             .enable_push(false)

@@ -180,6 +180,14 @@ pub(crate) fn table(version: u64, releases: &[(u32, u32, &[Ipv4Addr])]) -> Route
     RouteTable { version, services: [(name("web"), web)].into() }
 }
 
+/// Has all instances count as healthy without being asked.
+pub(crate) fn all_healthy(table: &mut RouteTable) {
+    for release in table.services.values_mut().flat_map(|service| service.releases.values_mut()) {
+        release.health.check = HealthCheck::Running;
+        release.instances.values_mut().for_each(|instance| instance.healthy = Some(true));
+    }
+}
+
 /// Adds a virtual address to the service `web`.
 pub(crate) fn listen(table: &mut RouteTable, address: &str, protocol: Protocol) {
     let listener = Listener { address: address.parse().unwrap(), port: name("http"), protocol };

@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use super::app::{PORT, fresh_address};
-use super::gateway::{Gateway, table};
+use super::gateway::{Gateway, all_healthy, table};
 
 /// What an instance has done.
 #[derive(Debug, Default)]
@@ -72,10 +72,7 @@ async fn gateway(instances: &[Ipv4Addr]) -> Gateway {
     let mut table = table(1, &[(1, 100, instances)]);
     let rules = &mut table.services.values_mut().next().unwrap().routes[0].rules;
     rules.body_limit = Some(basalt_model::Bytes(4 << 20));
-    for release in table.services.values_mut().flat_map(|service| service.releases.values_mut()) {
-        release.health.check = basalt_model::HealthCheck::Running;
-        release.instances.values_mut().for_each(|instance| instance.healthy = Some(true));
-    }
+    all_healthy(&mut table);
     gateway.set(&table).await;
     gateway.until_healthy().await;
     gateway

@@ -9,7 +9,7 @@ use tokio::time::{sleep, timeout};
 use super::app::{App, PORT, fresh_address};
 use super::client::{Client, Kind};
 use super::frames::{Frames, kind};
-use super::gateway::{Gateway, table};
+use super::gateway::{Gateway, all_healthy, table};
 use crate::{GatewayOptions, Limits};
 
 /// What a flood may cost; all tests of this process share its memory, so this is far more than one needs.
@@ -116,10 +116,7 @@ async fn a_client_that_takes_nothing_is_cut_off_and_holds_no_instance() {
         }
     });
     let mut table = table(2, &[(2, 100, &[address])]);
-    for release in table.services.values_mut().flat_map(|service| service.releases.values_mut()) {
-        release.health.check = basalt_model::HealthCheck::Running;
-        release.instances.values_mut().for_each(|instance| instance.healthy = Some(true));
-    }
+    all_healthy(&mut table);
     gateway.set(&table).await;
     let before = memory("VmRSS");
     let mut clients = Vec::new();

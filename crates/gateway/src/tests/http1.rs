@@ -7,7 +7,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::app::{PORT, fresh_address};
-use super::gateway::{Gateway, table};
+use super::gateway::{Gateway, all_healthy, table};
 
 /// What an instance answers: the request's path chooses.
 fn answer(path: &str) -> &'static str {
@@ -88,10 +88,7 @@ pub(crate) async fn answering() -> RouteTable {
         }
     });
     let mut table = table(1, &[(1, 100, &[address])]);
-    for release in table.services.values_mut().flat_map(|service| service.releases.values_mut()) {
-        release.health.check = basalt_model::HealthCheck::Running;
-        release.instances.values_mut().for_each(|instance| instance.healthy = Some(true));
-    }
+    all_healthy(&mut table);
     table
 }
 

@@ -8,7 +8,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::app::{App, PORT, fresh_address};
 use super::client::{Client, Kind};
-use super::gateway::{Gateway, table};
+use super::gateway::{Gateway, all_healthy, table};
 
 async fn one_instance() -> (Gateway, App) {
     let mut gateway = Gateway::start().await;
@@ -280,10 +280,7 @@ async fn an_only_instance_whose_queue_is_full_is_asked_again() {
     tokio::time::sleep(std::time::Duration::from_millis(100)).await;
     let mut gateway = Gateway::start().await;
     let mut table = table(1, &[(1, 100, &[address])]);
-    for release in table.services.values_mut().flat_map(|service| service.releases.values_mut()) {
-        release.health.check = basalt_model::HealthCheck::Running;
-        release.instances.values_mut().for_each(|instance| instance.healthy = Some(true));
-    }
+    all_healthy(&mut table);
     gateway.set(&table).await;
     let http = gateway.http;
     let request =

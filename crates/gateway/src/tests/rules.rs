@@ -10,7 +10,7 @@ use hyper::{Method, Request};
 
 use super::app::App;
 use super::client::{Client, Got, Kind};
-use super::gateway::{Gateway, name, table};
+use super::gateway::{Gateway, all_healthy, name, table};
 use super::http1::speak;
 
 /// Gives the service `web` these routes.
@@ -288,10 +288,7 @@ async fn events_begin_before_the_first_comes() {
     });
     let mut table =
         with_routes(table(1, &[(1, 100, &[address])]), vec![("/", Rules { compress: true, ..Rules::default() })]);
-    for release in table.services.values_mut().flat_map(|service| service.releases.values_mut()) {
-        release.health.check = basalt_model::HealthCheck::Running;
-        release.instances.values_mut().for_each(|instance| instance.healthy = Some(true));
-    }
+    all_healthy(&mut table);
     let mut gateway = Gateway::start().await;
     gateway.set(&table).await;
     let (back, ended) = speak(&gateway, "GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;

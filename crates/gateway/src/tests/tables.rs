@@ -10,7 +10,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::app::{App, PORT, fresh_address};
 use super::client::{Client, Kind};
-use super::gateway::{Gateway, listen, name, table};
+use super::gateway::{Gateway, all_healthy, listen, name, table};
 use crate::proxy_header;
 
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -75,9 +75,7 @@ async fn connections_are_passed_on_and_counted() {
     // Half of the instances are not there at all, and are told to be healthy.
     let mut table = table(1, &[(1, 100, &[address, fresh_address()])]);
     listen(&mut table, &virtual_address, Protocol::Tcp);
-    let release = table.services.get_mut(&name("web")).unwrap().releases.get_mut(&1).unwrap();
-    release.health.check = HealthCheck::Running;
-    release.instances.values_mut().for_each(|instance| instance.healthy = Some(true));
+    all_healthy(&mut table);
     gateway.set(&table).await;
     let mut clients = Vec::new();
     for _ in 0..10 {

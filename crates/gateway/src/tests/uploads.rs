@@ -10,7 +10,7 @@ use tokio::time::timeout;
 
 use super::app::{PORT, fresh_address};
 use super::frames::{Frames, kind};
-use super::gateway::{Gateway, table};
+use super::gateway::{Gateway, all_healthy, table};
 use super::http1::speak;
 
 /// How long an instance waits for what might come after the end of a body.
@@ -111,10 +111,7 @@ async fn with_script(script: &'static [(&'static str, &'static str)]) -> (Gatewa
     let address = fresh_address();
     let told = scripted(address, script).await;
     let mut table = table(1, &[(1, 100, &[address])]);
-    for release in table.services.values_mut().flat_map(|service| service.releases.values_mut()) {
-        release.health.check = basalt_model::HealthCheck::Running;
-        release.instances.values_mut().for_each(|instance| instance.healthy = Some(true));
-    }
+    all_healthy(&mut table);
     gateway.set(&table).await;
     gateway.until_healthy().await;
     (gateway, told)
@@ -132,6 +129,11 @@ async fn until(client: &mut TcpStream, wanted: &str) -> String {
         panic!("no {wanted:?} in {:?}", String::from_utf8_lossy(&back));
     }
     String::from_utf8_lossy(&back).into_owned()
+}
+
+/// Returns the rules of the only route.
+fn route(table: &mut basalt_model::RouteTable) -> &mut basalt_model::Rules {
+    &mut table.services.values_mut().next().unwrap().routes[0].rules
 }
 
 const DONE: &str = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
@@ -196,10 +198,7 @@ async fn what_has_come_of_an_upload_is_sent_again() {
     let mut broken = scripted(first, &[("ab", "")]).await;
     let mut whole = scripted(second, &[("2\r\nab\r\n2\r\ncd\r\n0\r\n\r\n", DONE)]).await;
     let mut table = table(1, &[(1, 100, &[first]), (2, 0, &[second])]);
-    for release in table.services.values_mut().flat_map(|service| service.releases.values_mut()) {
-        release.health.check = basalt_model::HealthCheck::Running;
-        release.instances.values_mut().for_each(|instance| instance.healthy = Some(true));
-    }
+    all_healthy(&mut table);
     gateway.set(&table).await;
     gateway.until_healthy().await;
     let mut client = TcpStream::connect(gateway.http).await.unwrap();
@@ -234,13 +233,8 @@ async fn a_body_goes_with_every_attempt_of_a_hedged_read() {
     let (first, second) = (fresh_address(), fresh_address());
     let mut told = [scripted(first, &[("0\r\n\r\n", BAD)]).await, scripted(second, &[("0\r\n\r\n", BAD)]).await];
     let mut table = table(1, &[(1, 100, &[first, second])]);
-    for service in table.services.values_mut() {
-        service.routes[0].rules.hedge_after = Some(basalt_model::Millis(2000));
-        for release in service.releases.values_mut() {
-            release.health.check = basalt_model::HealthCheck::Running;
-            release.instances.values_mut().for_each(|instance| instance.healthy = Some(true));
-        }
-    }
+    route(&mut table).hedge_after = Some(basalt_model::Millis(2000));
+    all_healthy(&mut table);
     gateway.set(&table).await;
     gateway.until_healthy().await;
     let mut client = TcpStream::connect(gateway.http).await.unwrap();
@@ -260,13 +254,8 @@ async fn an_instance_is_not_silent_while_its_client_is() {
     let address = fresh_address();
     let _told = scripted(address, &[("done", DONE)]).await;
     let mut table = table(1, &[(1, 100, &[address])]);
-    for service in table.services.values_mut() {
-        service.routes[0].rules.timeout = Some(basalt_model::Millis(200));
-        for release in service.releases.values_mut() {
-            release.health.check = basalt_model::HealthCheck::Running;
-            release.instances.values_mut().for_each(|instance| instance.healthy = Some(true));
-        }
-    }
+    route(&mut table).timeout = Some(basalt_model::Millis(200));
+    all_healthy(&mut table);
     gateway.set(&table).await;
     gateway.until_healthy().await;
     let mut client = TcpStream::connect(gateway.http).await.unwrap();
