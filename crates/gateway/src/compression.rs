@@ -36,10 +36,10 @@ impl Coding {
         }
     }
 
-    /// Returns the one that a client likes best by its `Accept-Encoding` (RFC 9110 §12.5.3).
-    pub(crate) fn chosen(accepted: &[u8]) -> Option<Self> {
-        let accepted = str::from_utf8(accepted).ok()?;
-        let items: Vec<(&str, f32)> = accepted.split(',').map(weighed).collect();
+    /// Returns the one that a client likes best by the lines of its `Accept-Encoding` (RFC 9110 §12.5.3).
+    pub(crate) fn chosen<'a>(accepted: impl Iterator<Item = &'a [u8]>) -> Option<Self> {
+        let lines = accepted.filter_map(|line| str::from_utf8(line).ok());
+        let items: Vec<(&str, f32)> = lines.flat_map(|line| line.split(',')).map(weighed).collect();
         let weight = |coding: Self| {
             let is = |name: &str| {
                 let name = name.strip_prefix("x-").or(name.strip_prefix("X-")).unwrap_or(name);
@@ -172,7 +172,10 @@ fn is_worth_it(response: &Response<()>) -> bool {
     };
     let small = field(header::CONTENT_LENGTH).and_then(|length| length.parse::<u64>().ok());
     // RFC 9111 §5.2.2.6.
-    let fixed = field(header::CACHE_CONTROL).is_some_and(|control| control.contains("no-transform"));
+    let fixed = response.headers().get_all(header::CACHE_CONTROL).iter().any(|line| {
+        let mut directives = line.as_bytes().split(|b| *b == b',').map(<[u8]>::trim_ascii);
+        directives.any(|directive| directive.eq_ignore_ascii_case(b"no-transform"))
+    });
     let part = response.status() == StatusCode::PARTIAL_CONTENT;
     text && !part && !fixed && field(header::CONTENT_ENCODING).is_none() && small.is_none_or(|small| small >= SMALLEST)
 }
@@ -199,20 +202,26 @@ mod tests {
         check(200, &[("content-type", "image/svg+xml")], true);
         check(206, &[("content-type", "text/html")], false);
         check(200, &[("content-type", "text/html"), ("content-encoding", "br")], false);
-        check(200, &[("content-type", "text/html"), ("cache-control", "private, no-transform")], false);
+        check(200, &[("content-type", "text/html"), ("cache-control", "private, No-Transform")], false);
+        check(200, &[("content-type", "text/html"), ("cache-control", "a"), ("cache-control", "no-transform")], false);
+        check(200, &[("content-type", "text/html"), ("cache-control", "no-transform-at-all")], true);
         check(200, &[], false);
     }
 
     #[test]
     fn the_best_that_a_client_takes_is_chosen() {
-        let check =
-            |text: &str, expected: Option<Coding>| assert_eq!(Coding::chosen(text.as_bytes()), expected, "{text}");
+        // Lines are told apart by `|`.
+        let check = |text: &str, expected: Option<Coding>| {
+            assert_eq!(Coding::chosen(text.split('|').map(str::as_bytes)), expected, "{text}");
+        };
         check("gzip", Some(Coding::Gzip));
         check("X-GZIP", Some(Coding::Gzip));
         check("gzip, deflate, br, zstd", Some(Coding::Zstd));
         check("gzip;q=1.0, br; q=0.5", Some(Coding::Gzip));
         check("br;q=0, GZIP ; q=0.1", Some(Coding::Gzip));
         check("*;q=0.1, zstd;q=0", Some(Coding::Brotli));
+        check("zstd|gzip", Some(Coding::Zstd));
+        check("\u{e9}|gzip", Some(Coding::Gzip));
         for none in ["", "identity", "gzip;q=0", "*;q=0", "gzip;q=0.000", "gzip;q=x", "\u{e9}"] {
             check(none, None);
         }

@@ -1,12 +1,14 @@
 //! Connections from clients, each served by a task of its own.
 
 use std::future::Future;
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
-use tokio::sync::{Notify, watch};
+use tokio::net::TcpStream;
+use tokio::sync::{Notify, Semaphore, watch};
+use tokio::task::AbortHandle;
 use tokio::time::{sleep, timeout};
 
 use crate::Error;
@@ -43,6 +45,8 @@ pub(crate) struct Shared {
     pub(crate) finishing: watch::Sender<bool>,
     ending: AtomicBool,
     clients: Clients,
+    /// Room for answers that are compressed.
+    pub(crate) encoders: Semaphore,
     /// How many are open.
     open: AtomicUsize,
     /// The last has been closed.
@@ -72,11 +76,7 @@ impl Shared {
     }
 
     /// Returns who a connection is of: a load balancer that speaks the PROXY protocol says so first.
-    async fn origin(
-        &self,
-        stream: &mut tokio::net::TcpStream,
-        peer: SocketAddr,
-    ) -> Option<(SocketAddr, Option<Counted>)> {
+    async fn origin(&self, stream: &mut TcpStream, peer: SocketAddr) -> Option<(SocketAddr, Option<Counted>)> {
         // Never guessed: who is not trusted could claim anything, and who is trusted always says it.
         if !self.trust.proxy_protocol || !self.trust.has(peer.ip()) {
             return Some((peer, None));
@@ -130,6 +130,7 @@ impl Connections {
         let shared = Arc::new(Shared {
             plane,
             refusals: Arc::default(),
+            encoders: Semaphore::new(limits.encoders),
             limits,
             trust,
             finishing: watch::Sender::new(false),
@@ -147,16 +148,17 @@ impl Connections {
         &self.shared.refusals
     }
 
+    /// Has some of the threads that serve connections accept them too.
+    pub(crate) fn accept<F: Future<Output = ()> + Send + 'static>(&self, work: impl Fn() -> F) -> Vec<AbortHandle> {
+        self.workers.accept(work)
+    }
+
     /// Serves a connection on which HTTP/1 or HTTP/2 is spoken.
     pub(crate) fn serve_http(&self, stream: TcpStream, peer: SocketAddr, local: SocketAddr) {
         let Some(counted) = self.shared.count(peer) else { return };
         let (shared, open) = (self.shared.clone(), Open::new(&self.shared));
-        self.workers.serve(async move {
-            // A client that has left already is no news.
-            if let Ok(mut stream) = tokio::net::TcpStream::from_std(stream)
-                && stream.set_nodelay(true).is_ok()
-                && let Some((peer, _counted)) = shared.origin(&mut stream, peer).await
-            {
+        self.workers.serve(stream, move |mut stream| async move {
+            if let Some((peer, _counted)) = shared.origin(&mut stream, peer).await {
                 let ends = Ends { peer, local, https: false };
                 connection::serve(Client::new(Box::new(stream), ends), &shared).await;
             }
@@ -169,11 +171,9 @@ impl Connections {
         let Some(counted) = self.shared.count(peer) else { return };
         let Some(certificates) = self.shared.plane.edge.certificates.get().cloned() else { return };
         let (shared, open) = (self.shared.clone(), Open::new(&self.shared));
-        self.workers.serve(async move {
+        self.workers.serve(stream, move |mut stream| async move {
             // A client that leaves, or speaks something else, is no news.
-            if let Ok(mut stream) = tokio::net::TcpStream::from_std(stream)
-                && stream.set_nodelay(true).is_ok()
-                && let Some((peer, _counted)) = shared.origin(&mut stream, peer).await
+            if let Some((peer, _counted)) = shared.origin(&mut stream, peer).await
                 && let Ok(Ok((stream, secured))) =
                     timeout(HANDSHAKE, Box::pin(tls::accept(stream, &certificates))).await
             {
@@ -189,10 +189,8 @@ impl Connections {
     pub(crate) fn serve_tcp(&self, stream: TcpStream, peer: SocketAddr, local: SocketAddr) {
         let Some(counted) = self.shared.count(peer) else { return };
         let (shared, open) = (self.shared.clone(), Open::new(&self.shared));
-        self.workers.serve(async move {
-            if let Ok(stream) = tokio::net::TcpStream::from_std(stream) {
-                tcp::serve(stream, (peer, local), &shared.plane).await;
-            }
+        self.workers.serve(stream, move |stream| async move {
+            tcp::serve(stream, (peer, local), &shared.plane).await;
             drop((open, counted));
         });
     }

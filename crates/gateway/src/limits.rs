@@ -18,6 +18,8 @@ pub struct Limits {
     pub idle: Duration,
     /// Connections from one client: an IPv4 address, or an IPv6 network of 64 bits.
     pub connections: usize,
+    /// Answers that are compressed at once; others are passed on as they are.
+    pub encoders: usize,
 }
 
 impl Default for Limits {
@@ -31,6 +33,8 @@ impl Default for Limits {
             idle: Duration::from_secs(75),
             // Many people may share one address; each browser opens six connections.
             connections: 4096,
+            // Each takes about a mebibyte, for as long as its client takes.
+            encoders: 128,
         }
     }
 }

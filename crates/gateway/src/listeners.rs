@@ -2,13 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::net::{SocketAddr, SocketAddrV4, TcpStream};
+use std::net::{SocketAddr, SocketAddrV4, TcpListener};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use basalt_model::{Protocol, RouteTable};
-use tokio::net::TcpListener;
+use tokio::net::TcpStream;
 use tokio::task::AbortHandle;
 use tokio::time::sleep;
 
@@ -33,19 +33,17 @@ pub(crate) struct Listeners {
     running: Mutex<BTreeMap<String, Running>>,
 }
 
-/// A socket and its accept loop, if that runs.
+/// A socket and its accept loops, if they run.
 #[derive(Debug)]
 struct Running {
     socket: Arc<TcpListener>,
     address: SocketAddr,
-    accepting: Option<AbortHandle>,
+    accepting: Vec<AbortHandle>,
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        if let Some(accepting) = &self.accepting {
-            accepting.abort();
-        }
+        self.accepting.iter().for_each(AbortHandle::abort);
     }
 }
 
@@ -62,9 +60,9 @@ impl Listeners {
         secure: Option<SocketAddr>,
     ) -> Result<Self, Error> {
         let listen = |name: &str, address: SocketAddr| -> io::Result<Running> {
-            let socket = TcpListener::from_std(sockets.listen(name, address)?)?;
+            let socket = sockets.listen(name, address)?;
             let address = socket.local_addr()?;
-            Ok(Running { socket: Arc::new(socket), address, accepting: None })
+            Ok(Running { socket: Arc::new(socket), address, accepting: Vec::new() })
         };
         let mut running = BTreeMap::new();
         for (name, address) in [(OUTSIDE, Some(outside)), (SECURE, secure)] {
@@ -83,36 +81,34 @@ impl Listeners {
     /// Listens on the virtual addresses of a table that is about to be in force; connections wait until
     /// [`Listeners::accept`]. What can't be listened on is told as a problem and tried again with each call.
     pub(crate) fn prepare(&self, table: &RouteTable) {
-        // Whoever has sent the table may leave; what is listened on stays.
-        let _inside = self.plane.enter();
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         for address in wanted(table).into_iter() {
             let name = address.to_string();
             if running.contains_key(&name) {
                 continue;
             }
-            let socket = self.sockets.listen_beside(&name, address.into()).and_then(TcpListener::from_std);
+            let socket = self.sockets.listen_beside(&name, address.into());
             let problem = socket.as_ref().err().map(|error| format!("can't listen on `{address}`: {error}"));
             self.plane.set_problem(format!("listen {name}"), problem);
             if let Ok(socket) = socket {
                 let address = address.into();
-                running.insert(name, Running { socket: Arc::new(socket), address, accepting: None });
+                running.insert(name, Running { socket: Arc::new(socket), address, accepting: Vec::new() });
             }
         }
     }
 
     /// Accepts on all addresses of the table in force, and closes the others.
     pub(crate) fn accept(&self, table: &RouteTable) {
-        let _inside = self.plane.enter();
         let wanted: BTreeSet<String> = wanted(table).iter().map(ToString::to_string).collect();
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         let before = running.len();
         running.retain(|name, _| name == OUTSIDE || name == SECURE || wanted.contains(name));
         let mut changed = running.len() < before;
-        for (name, one) in running.iter_mut().filter(|(_, one)| one.accepting.is_none()) {
-            let (plane, connections) = (self.plane.clone(), self.connections.clone());
-            let work = accept(one.socket.clone(), one.address, name == SECURE, plane, connections);
-            one.accepting = Some(tokio::spawn(work).abort_handle());
+        for (name, one) in running.iter_mut().filter(|(_, one)| one.accepting.is_empty()) {
+            let secure = name == SECURE;
+            one.accepting = self.connections.accept(|| {
+                accept(one.socket.clone(), one.address, secure, self.plane.clone(), self.connections.clone())
+            });
             changed = true;
         }
         self.plane.keep_problems(|what| what.strip_prefix("listen ").is_none_or(|name| wanted.contains(name)));
@@ -154,8 +150,16 @@ async fn accept(
     plane: Arc<Plane>,
     connections: Arc<Connections>,
 ) {
+    let socket = loop {
+        // Each thread waits by itself.
+        match socket.try_clone().and_then(tokio::net::TcpListener::from_std) {
+            Ok(socket) => break socket,
+            Err(error) => tracing::warn!("can't accept on `{address}`: {error}"),
+        }
+        sleep(PAUSE).await;
+    };
     loop {
-        let (stream, peer) = match socket.accept().await.and_then(|(stream, peer)| Ok((stream.into_std()?, peer))) {
+        let (stream, peer) = match socket.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
                 // A client that has left already is no problem; all else may be.

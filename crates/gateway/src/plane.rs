@@ -9,7 +9,7 @@ use arc_swap::{ArcSwap, Guard};
 use basalt_model::{InstanceId, InstanceRoute, Name, ProxyProtocol, ReleaseRoutes, RouteTable, ServiceRoutes};
 use basalt_seam::RouterSeen;
 use std::net::SocketAddrV4;
-use tokio::runtime::{EnterGuard, Handle};
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
@@ -87,11 +87,6 @@ impl Plane {
         });
         plane.runtime.spawn(ejection::watch(Arc::downgrade(&plane)));
         plane
-    }
-
-    /// Has what the current thread listens on and begins belong to the gateway's own runtime, until the guard is dropped.
-    pub(crate) fn enter(&self) -> EnterGuard<'_> {
-        self.runtime.enter()
     }
 
     /// Returns the table in force.

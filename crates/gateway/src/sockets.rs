@@ -70,6 +70,8 @@ impl Sockets {
         sockopt::set_tcp_keepidle(&listener, SILENT)?;
         sockopt::set_tcp_keepintvl(&listener, SILENT / 4)?;
         sockopt::set_tcp_keepcnt(&listener, 4)?;
+        // Small messages are not to wait for larger ones.
+        sockopt::set_tcp_nodelay(&listener, true)?;
         listener.set_nonblocking(true)?;
         Ok(listener)
     }

@@ -17,7 +17,7 @@ pub(crate) async fn serve(mut client: TcpStream, (peer, local): (SocketAddr, Soc
     let Some((mut instance, mut begun)) = connect(peer, local, plane).await else { return };
     begun.in_flight.identify(|| format!("{} tcp {local}", peer.ip()));
     // Small messages are not to wait for larger ones; on a socket that is gone this fails, and so does the rest.
-    let _ = (client.set_nodelay(true), instance.set_nodelay(true));
+    let _ = instance.set_nodelay(true);
     // Either side may break the connection at any time: that is theirs to deal with.
     let _ = copy_bidirectional(&mut client, &mut instance).await;
     drop(begun);

@@ -1,14 +1,25 @@
 //! Threads that serve connections, each with a runtime of its own: a request then never wakes another thread.
 
+use std::cell::Cell;
 use std::future::Future;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
+use tokio::net::TcpStream;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
+use tokio::task::AbortHandle;
 
 use crate::http1::pool;
+
+/// Threads that accept. All that do are woken for each connection, so they are few.
+const ACCEPT: usize = 2;
+
+thread_local! {
+    /// Which of the threads this one is, if it is one.
+    static HERE: Cell<Option<usize>> = const { Cell::new(None) };
+}
 
 /// Threads that serve connections. They end, with all that they serve, when this is dropped.
 #[derive(Debug)]
@@ -41,15 +52,38 @@ impl Workers {
         (0..threads.max(1)).map(Worker::start).collect::<io::Result<Vec<_>>>().map(Self)
     }
 
-    /// Has the thread with the least connections serve another.
-    pub(crate) fn serve(&self, connection: impl Future<Output = ()> + Send + 'static) {
-        let Some(worker) = self.0.iter().min_by_key(|worker| worker.load.load(Relaxed)) else { return };
+    /// Has some of the threads accept connections.
+    pub(crate) fn accept<F: Future<Output = ()> + Send + 'static>(&self, work: impl Fn() -> F) -> Vec<AbortHandle> {
+        self.0.iter().take(ACCEPT).map(|worker| worker.runtime.spawn(work()).abort_handle()).collect()
+    }
+
+    /// Has the thread with the least connections serve another; the current one, which has accepted it, if it has hardly more.
+    pub(crate) fn serve<F: Future<Output = ()> + Send>(
+        &self,
+        stream: TcpStream,
+        connection: impl FnOnce(TcpStream) -> F + Send + 'static,
+    ) {
+        let load = |worker: &&Worker| worker.load.load(Relaxed);
+        let Some(least) = self.0.iter().min_by_key(load) else { return };
+        let here = HERE.get().and_then(|here| self.0.get(here));
+        let here = here.filter(|here| load(here) <= load(&least) + load(&least) / 16 + 1);
+        let worker = here.unwrap_or(least);
         worker.load.fetch_add(1, Relaxed);
         let load = Load(worker.load.clone());
-        worker.runtime.spawn(async move {
-            connection.await;
-            drop(load);
-        });
+        if here.is_some() {
+            worker.runtime.spawn(async move {
+                connection(stream).await;
+                drop(load);
+            });
+        } else if let Ok(stream) = stream.into_std() {
+            worker.runtime.spawn(async move {
+                // A client that has left already is no news.
+                if let Ok(stream) = TcpStream::from_std(stream) {
+                    connection(stream).await;
+                }
+                drop(load);
+            });
+        }
     }
 }
 
@@ -60,6 +94,7 @@ impl Worker {
         let handle = runtime.handle().clone();
         std::thread::Builder::new().name(format!("serve-{number}")).spawn(move || {
             pool::set_thread(number);
+            HERE.set(Some(number));
             // The sender says nothing, it is only dropped.
             let _ = runtime.block_on(ended);
         })?;

@@ -3,7 +3,8 @@
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 
-use crate::harness::{Basalt, Stack};
+use crate::app;
+use crate::harness::Basalt;
 use crate::measure::{command, median, resident, run, run_to_end};
 use crate::peers::{Doors, PEERS, certify};
 use crate::table::Row;
@@ -30,7 +31,7 @@ struct Client {
 const CLIENTS: [Client; 7] = [
     client("keep-alive, small body", 4, |to, s| wrk(to.plain, s, "-c64", "/")),
     client("a connection for each request", 2, |to, s| wrk_to(&plain(to), s, "-c64", &[CLOSE])),
-    client("bodies of 1 MiB", 2, |to, s| wrk(to.plain, s, "-c16", "/file?/large")),
+    client("bodies of 1 MiB", 2, |to, s| wrk(to.plain, s, "-c16", "/large")),
     client("TLS, keep-alive, small body", 3, |to, s| wrk_to(&secure(to), s, "-c64", &[])),
     client("TLS, a connection for each request", 2, |to, s| wrk_to(&secure(to), s, "-c64", &[CLOSE])),
     client("TLS, HTTP/2, small body", 2, |to, s| h2load(&secure(to), s)),
@@ -61,12 +62,11 @@ pub fn throughput() -> Vec<Row> {
     let (folder, doors) = (basalt.folder(), Doors { plain: basalt.http(), ..Doors::free() });
     certify(&folder);
     let at = folder.display();
-    let more = format!(
-        "config \"/large\" {{ content = \"{}\" }}\nroute {{\n host = \"localhost\"\n tls {{\n certificate = \"{at}/cert.pem\"\n \
-         key = \"{at}/key.pem\"\n }}\n}}",
-        "x".repeat(1 << 20)
+    let secured = format!(
+        "route {{\nhost = \"localhost\"\ntls {{\ncertificate = \"{at}/cert.pem\"\nkey = \"{at}/key.pem\"\n}}\n}}"
     );
-    let stack = Stack::new("one", "").instances(2).service(&more).write(&folder);
+    let stack = folder.join("app.hcl");
+    std::fs::write(&stack, app::stack(&folder, &secured)).unwrap();
     basalt.up_path(&stack, &["--https", &doors.secure.to_string()]).expect(0);
     let instances = basalt.instances();
     let upstreams: Vec<SocketAddr> =

@@ -15,8 +15,9 @@ use basalt_model::{
 };
 use basalt_seam::Router as _;
 
+use crate::app;
 use crate::gateway::wrk;
-use crate::harness::{free_address, get, test_app, wait_until};
+use crate::harness::{free_address, get, wait_until};
 use crate::measure::{command, median, millis, output, resident};
 use crate::table::Row;
 
@@ -41,16 +42,12 @@ impl Drop for Running {
 /// Tables of as many routes as instances, each of a service of its own.
 pub fn growth() -> Vec<Row> {
     let folder = tempfile::Builder::new().prefix("basalt-bench-").tempdir().unwrap();
-    let (app, http) = (free_address(), free_address());
-    let quiet = |line: String, port: Option<u16>| {
-        let mut command = command(&line);
-        command.stdout(Stdio::null()).stderr(Stdio::null());
-        command.envs(port.map(|port| ("PORT", port.to_string()))).spawn().unwrap()
-    };
+    let (app_address, http) = (free_address(), free_address());
+    let quiet = |line: String| command(&line).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     let program = env!("CARGO_BIN_EXE_basalt");
     let running = Running(vec![
-        quiet(test_app().display().to_string(), Some(app.port())),
-        quiet(format!("{program} --data {} gateway --http {http}", folder.path().display()), None),
+        quiet(format!("nginx {}", app::set_up(folder.path(), app_address.port(), folder.path(), folder.path()))),
+        quiet(format!("{program} --data {} gateway --http {http}", folder.path().display())),
     ]);
     let gateway = running.0[1].id();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
@@ -60,7 +57,7 @@ pub fn growth() -> Vec<Row> {
     let mut version = 0;
     let mut swap = |count: u32| {
         version += 1;
-        let table = Arc::new(table(version, count, app.port()));
+        let table = Arc::new(table(version, count, app_address.port()));
         millis(|| {
             router.set(table);
             while router.seen().version < version {

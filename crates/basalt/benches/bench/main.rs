@@ -8,6 +8,7 @@
 #[allow(dead_code)] // the bench needs only some of what the tests do
 mod harness;
 
+mod app;
 mod bake;
 mod docker;
 mod gateway;

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use http::{HeaderMap, HeaderName, HeaderValue};
+use tokio::sync::Semaphore;
 
 use super::client::Client;
 use super::exchange::Request;
@@ -31,6 +32,8 @@ pub(crate) struct Answered<'a> {
     pub(crate) close: bool,
     /// How long the client may take nothing of it, and pause within the request's body.
     pub(crate) patience: (Duration, Duration),
+    /// Room for answers that are compressed.
+    pub(crate) encoders: &'a Semaphore,
 }
 
 impl Answered<'_> {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::BytesMut;
+use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
@@ -20,6 +20,9 @@ use crate::watched::Seen;
 
 /// What is read at once: a large body then takes one system call for each 64 KiB, the default of a pipe and of nginx.
 const PIECE: usize = 64 << 10;
+
+/// How long a client may take to see the end of its connection.
+const LINGER: Duration = Duration::from_secs(2);
 
 thread_local! {
     /// Where bytes are read to before it is known how many there are: connections that are idle then hold no buffer.
@@ -103,32 +106,44 @@ impl Client {
     /// # Errors
     /// If the client has left; `TimedOut` if it takes nothing.
     pub(crate) async fn write(&mut self, bytes: &[u8], patience: Duration) -> io::Result<()> {
-        let (mut at, mut stall) = (0, Stall::default());
+        let (mut left, mut stall) = (bytes, Stall::default());
         poll_fn(|cx| {
-            while at < bytes.len() {
-                match Pin::new(&mut self.io).poll_write(cx, &bytes[at..]) {
-                    Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                    Poll::Ready(Ok(written)) => {
-                        at += written;
-                        stall.end();
-                    }
-                    Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-                    Poll::Pending => return stall.poll(cx, patience).map(|()| Err(io::ErrorKind::TimedOut.into())),
-                }
+            let before = left.len();
+            let written = self.poll_write(&mut left, cx);
+            if written.is_ready() {
+                return written;
             }
-            match Pin::new(&mut self.io).poll_flush(cx) {
-                Poll::Pending => stall.poll(cx, patience).map(|()| Err(io::ErrorKind::TimedOut.into())),
-                flushed => flushed,
+            if left.len() < before {
+                stall.end();
             }
+            stall.poll(cx, patience).map(|()| Err(io::ErrorKind::TimedOut.into()))
         })
         .await
+    }
+
+    /// Writes as much as the client takes; all of it, once ready.
+    pub(crate) fn poll_write(&mut self, bytes: &mut impl Buf, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut io = Pin::new(&mut self.io);
+        while bytes.has_remaining() {
+            match ready!(io.as_mut().poll_write(cx, bytes.chunk()))? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                written => bytes.advance(written),
+            }
+        }
+        io.poll_flush(cx)
+    }
+
+    /// Says that nothing more comes; without TLS, closing says that.
+    pub(crate) async fn say_farewell(&mut self) {
+        if self.ends.https {
+            // Whoever takes nothing is cut off.
+            let _ = tokio::time::timeout(LINGER, poll_fn(|cx| Pin::new(&mut self.io).poll_shutdown(cx))).await;
+        }
     }
 
     /// Ends the connection so that the client still gets what was written before: unread bytes would break it
     /// (RFC 9112 §9.6).
     pub(crate) async fn linger(&mut self) {
-        /// How long the client may take to see the end.
-        const LINGER: Duration = Duration::from_secs(2);
         /// How much is read meanwhile.
         const MOST: usize = 1 << 20;
         let read = async {

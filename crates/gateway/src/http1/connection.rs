@@ -73,7 +73,8 @@ pub(crate) async fn serve(mut client: Client, shared: &Arc<Shared>) {
         }
         first = false;
         let head = match read_head(&mut client, shared).await {
-            Ok(head) => head,
+            Ok(Some(head)) => head,
+            Ok(None) => continue,
             Err(End::Quiet) => return,
             Err(End::Refused(why)) => return Box::pin(refuse(client, shared, why)).await,
         };
@@ -108,16 +109,19 @@ async fn could_be_http2(client: &mut Client, shared: &Shared) -> bool {
     }
 }
 
-/// Reads the head of a request to the front of the buffer.
-async fn read_head(client: &mut Client, shared: &Shared) -> Result<Head, End> {
-    // RFC 9112 §2.2: an empty line before a request is passed over; old clients send one behind a body.
-    if client.buffer.starts_with(b"\r\n") {
-        client.buffer.advance(2);
-    }
+/// Reads the head of a request to the front of the buffer; `None` if there was an empty line and nothing more.
+async fn read_head(client: &mut Client, shared: &Shared) -> Result<Option<Head>, End> {
     let mut deadline = None;
     loop {
+        // RFC 9112 §2.2: empty lines before a request are passed over; old clients send one behind a body.
+        while client.buffer.starts_with(b"\r\n") {
+            client.buffer.advance(2);
+        }
+        if client.buffer.is_empty() {
+            return Ok(None);
+        }
         if let Some(head) = head::read(&client.buffer)? {
-            return Ok(head);
+            return Ok(Some(head));
         }
         let deadline = *deadline.get_or_insert_with(|| Instant::now() + shared.limits.head);
         match timeout_at(deadline, client.fill()).await {
@@ -165,6 +169,11 @@ async fn pass_on(client: &mut Client, head: &Head, shared: &Shared) -> Result<Af
     };
     let after = request::perform(shared, client, (&arrived, &aim), upload).await;
     client.incoming = None;
+    // Who has said that this is its last request sends nothing more, and is not waited for.
+    if after == After::Close && head.close && small && client.buffer.is_empty() {
+        client.say_farewell().await;
+        return Ok(After::Over);
+    }
     Ok(after)
 }
 

@@ -1,6 +1,6 @@
 //! Answers whose content is taken out of its framing: for clients that have another one, and to be compressed.
 
-use std::future::{Future, poll_fn};
+use std::future::poll_fn;
 use std::io;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -25,22 +25,47 @@ pub(crate) trait Content: Source {
     /// If the client has left.
     fn begin(&mut self, header: Response<()>, request: &Request, close: bool, bare: bool) -> io::Result<()>;
 
-    /// Goes on with it.
+    /// Goes on with it, once all is sent that it was given before.
     ///
     /// # Errors
-    /// If the client has left; `TimedOut` if it takes nothing for as long as `patience`.
-    fn content(
-        &mut self,
-        content: Bytes,
-        last: bool,
-        patience: Duration,
-    ) -> impl Future<Output = io::Result<()>> + Send;
+    /// If the client has left.
+    fn give(&mut self, content: Bytes, last: bool) -> io::Result<()>;
 
-    /// Ends it with fields behind it. Not called if the last content was.
+    /// Ends it with fields behind it, if the content that was given was not the last.
     ///
     /// # Errors
-    /// If the client has left; `TimedOut` if it takes nothing for as long as `patience`.
-    fn end(&mut self, trailers: HeaderMap, patience: Duration) -> impl Future<Output = io::Result<()>> + Send;
+    /// If the client has left.
+    fn end(&mut self, trailers: HeaderMap) -> io::Result<()>;
+
+    /// Sends what it was given, as much as the client takes.
+    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+
+    /// Returns how much of that is left.
+    fn left(&self) -> usize;
+}
+
+/// Sends what a client was given. `meanwhile` goes on with something else, and says whether that has moved.
+///
+/// # Errors
+/// If the client has left; `TimedOut` if nothing moves for as long as `patience`.
+pub(crate) async fn send<C: Content>(
+    client: &mut C,
+    patience: Duration,
+    mut meanwhile: impl FnMut(&mut C, &mut Context<'_>) -> io::Result<bool> + Send,
+) -> io::Result<()> {
+    let mut stall = Stall::default();
+    poll_fn(|cx| {
+        let before = client.left();
+        let sent = client.poll_send(cx);
+        if sent.is_ready() {
+            return sent;
+        }
+        if meanwhile(client, cx)? || client.left() < before {
+            stall.end();
+        }
+        stall.poll(cx, patience).map(|()| Err(io::ErrorKind::TimedOut.into()))
+    })
+    .await
 }
 
 /// What comes next from an instance.
@@ -57,12 +82,12 @@ enum Next {
 ///
 /// # Errors
 /// If either side breaks off; `TimedOut` if the client takes nothing.
-pub(crate) async fn pass_on(client: &mut impl Content, mut answered: Answered<'_>) -> io::Result<bool> {
+pub(crate) async fn pass_on<C: Content>(client: &mut C, mut answered: Answered<'_>) -> io::Result<bool> {
     let Answered { upstream, response, request, cookie, close, .. } = &answered;
     let header = rewrite::response_header(&upstream.buffer, response, cookie.as_ref(), answered.dress());
     let mut header = header.map_err(|_| io::ErrorKind::InvalidData)?;
     let (request, close) = (*request, *close);
-    let Answered { upstream, response, upload, patience: (patience, pause), .. } = &mut answered;
+    let Answered { upstream, response, upload, patience: (patience, pause), encoders, .. } = &mut answered;
     let body = &mut response.body;
     let tail = &upstream.buffer[response.length..];
     let (mut content, mut trailers) = (BytesMut::new(), Vec::new());
@@ -72,18 +97,20 @@ pub(crate) async fn pass_on(client: &mut impl Content, mut answered: Answered<'_
     let mut ended = body.is_done();
     let empty = ended && content.is_empty();
     // Where there is no content, as with 304, none must come of it; what answers a `HEAD` is as if there were.
-    let wish = if empty && !request.is_head() { request.compression.without_coding() } else { request.compression };
+    let room = encoders.try_acquire().ok();
+    let wish = request.compression;
+    let wish = if room.is_none() || empty && !request.is_head() { wish.without_coding() } else { wish };
     let coding = wish.apply(&mut header).filter(|_| !empty);
+    let _room = room.filter(|_| coding.is_some());
     let mut encoder = coding.map(Encoder::new).transpose()?;
     let bare = empty && trailers.len() <= 2;
     client.begin(header, request, close, bare)?;
-    if bare {
-        return client.content(Bytes::new(), true, *patience).await.map(|()| clean);
-    }
     // Whether the encoder holds something back.
     let mut holds = false;
     let mut first = true;
     loop {
+        let mut meanwhile =
+            |client: &mut C, cx: &mut Context<'_>| pass_rest(client, upload, &mut upstream.stream, *pause, cx);
         // More than the empty line that ends all chunks.
         let trailing = trailers.len() > 2;
         let mut ready = content.split().freeze();
@@ -99,13 +126,15 @@ pub(crate) async fn pass_on(client: &mut impl Content, mut answered: Answered<'_
         // The head goes out at once, even if content is long in coming.
         if std::mem::take(&mut first) || !ready.is_empty() || last {
             client.seen().sent += ready.len() as u64;
-            client.content(ready, last, *patience).await?;
+            client.give(ready, last)?;
+            send(client, *patience, &mut meanwhile).await?;
         }
         if ended && trailing {
             let fields = rewrite::trailers(&trailers);
             // The content is whole without them (RFC 9110 §6.5.1).
             clean &= fields.is_ok();
-            client.end(fields.unwrap_or_default(), *patience).await?;
+            client.end(fields.unwrap_or_default())?;
+            send(client, *patience, &mut meanwhile).await?;
         }
         if ended {
             return Ok(clean);
@@ -123,10 +152,13 @@ pub(crate) async fn pass_on(client: &mut impl Content, mut answered: Answered<'_
                 Poll::Ready(Ok(None)) => Poll::Ready(Ok(Next::Closed)),
                 Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
                 Poll::Pending if holds => Poll::Ready(Ok(Next::Paused)),
-                Poll::Pending if timeout.is_some_and(|patience| silence.poll(cx, patience).is_ready()) => {
-                    Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()))
+                Poll::Pending => {
+                    if pass_rest(client, upload, &mut upstream.stream, *pause, cx)? {
+                        silence.end();
+                    }
+                    let late = timeout.is_some_and(|patience| silence.poll(cx, patience).is_ready());
+                    if late { Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into())) } else { Poll::Pending }
                 }
-                Poll::Pending => poll_rest(client, upload, &mut upstream.stream, *pause, cx),
             }
         });
         match next.await? {
@@ -144,22 +176,26 @@ pub(crate) async fn pass_on(client: &mut impl Content, mut answered: Answered<'_
     }
 }
 
-/// Passes on what still comes of the request while its answer is under way. Is ready, with an error, if the client has left.
-pub(crate) fn poll_rest<T>(
+/// Passes on what still comes of the request while its answer is under way. Returns whether something came.
+///
+/// # Errors
+/// If the client has left.
+pub(crate) fn pass_rest(
     client: &mut impl Source,
     upload: &mut Upload,
     to: &mut TcpStream,
     pause: Duration,
     cx: &mut Context<'_>,
-) -> Poll<io::Result<T>> {
+) -> io::Result<bool> {
+    let before = client.seen().received;
     match upload.poll(client, to, pause, cx) {
-        Poll::Pending | Poll::Ready(Need::GoOn) => Poll::Pending,
-        Poll::Ready(Need::Bad(BadBody::Left)) => Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
+        Poll::Pending | Poll::Ready(Need::GoOn) => {}
+        Poll::Ready(Need::Bad(BadBody::Left)) => return Err(io::ErrorKind::BrokenPipe.into()),
         Poll::Ready(Need::Bad(bad)) => {
             upload.give_up(bad);
             // From now on it is only looked out for the client's leaving.
             cx.waker().wake_by_ref();
-            Poll::Pending
         }
     }
+    Ok(client.seen().received > before)
 }

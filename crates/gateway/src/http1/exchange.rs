@@ -39,6 +39,8 @@ const LOOK: Duration = Duration::from_millis(250);
 pub(crate) struct Request {
     /// Head and body as instances get them; a body that still comes is an [`Upload`].
     pub(crate) bytes: Vec<u8>,
+    /// Who has sent it, by the word of trusted proxies.
+    pub(crate) client: IpAddr,
     /// Its route, if there is one.
     pub(crate) route: Option<Arc<ReadyRoute>>,
     /// Whether it came over TLS, to this gateway or to a trusted proxy before it.
@@ -249,13 +251,13 @@ pub(crate) fn refused(
 }
 
 /// Returns who has asked for what, for people.
-pub(crate) fn who(client: IpAddr, request: &Request) -> String {
+pub(crate) fn who(request: &Request) -> String {
     let line = request.bytes.split(|b| *b == b'\r').next().unwrap_or_default();
     let target = String::from_utf8_lossy(line);
     let target = target.strip_suffix(" HTTP/1.1").unwrap_or(&target);
     let target = target.split('?').next().unwrap_or_default();
     let kind = if request.websocket { " websocket" } else { "" };
-    format!("{client}{kind} {target}")
+    format!("{}{kind} {target}", request.client)
 }
 
 /// Passes an answer on.
@@ -279,7 +281,7 @@ async fn pass_on(
         rewrite::response(&mut out, &upstream.buffer, &response, "Upgrade", None, dress);
         let behind = out.len();
         out.extend_from_slice(&upstream.buffer[response.length..]);
-        begun.in_flight.identify(|| who(peer, request));
+        begun.in_flight.identify(|| who(request));
         return tunnel::run(shared, connection, upstream.stream, (out, behind), request.websocket, begun).await;
     }
     upload.answered();
@@ -295,6 +297,7 @@ async fn pass_on(
         cookie: cookie(shared, request, attempts, begun.in_flight.instance()),
         close,
         patience: (shared.limits.write, shared.limits.body),
+        encoders: &shared.encoders,
     };
     let passed = client.pass_on(answered).await;
     if let Some(bad) = upload.broken() {
@@ -304,7 +307,7 @@ async fn pass_on(
     let clean = match passed {
         Ok(clean) => clean && keeps,
         Err(error) => {
-            begun.in_flight.identify_if_cut(|| who(peer, request));
+            begun.in_flight.identify_if_cut(|| who(request));
             if error.kind() == io::ErrorKind::TimedOut {
                 shared.refusals.count(Refusal::SlowReader, peer);
             }

@@ -1,21 +1,20 @@
 //! A request that has arrived, in whichever version of HTTP: it is looked at, changed by the word of its route, and answered.
 
-use std::net::IpAddr;
 use std::ops::Range;
 
-use http::Method;
+use http::{HeaderValue, Method, header};
 use tokio::time::Instant;
 
 use super::asker::Asker;
 use super::client::Ends;
 use super::exchange::{self, After, Request};
-use super::head::{Framing, Head};
+use super::head::{self, Framing, Head};
 use super::rewrite::{self, Changes, Said, Told};
 use super::upload::Upload;
 use crate::admission::{self, Arrival};
 use crate::aim::Aim;
 use crate::answer::Answer;
-use crate::compression::{self, Coding};
+use crate::compression::{Coding, Wish};
 use crate::connections::Shared;
 use crate::edge::Secured;
 use crate::forwarded::Forwarded;
@@ -75,7 +74,6 @@ pub(crate) struct Look {
     pub(crate) request: Request,
     /// What the gateway itself answers.
     pub(crate) answer: Option<Answer>,
-    client: IpAddr,
     trace: Option<TraceContext>,
     referrer: Option<String>,
     user_agent: Option<String>,
@@ -101,10 +99,18 @@ pub(crate) async fn perform(
 /// Writes down a request that could not be read to its end.
 pub(crate) fn write_down_unread(shared: &Shared, (arrived, aim): (&Arrived<'_>, &Aim<'_>), seen: Seen) {
     let routing = shared.plane.routing();
+    let peer = arrived.ends.peer.ip();
+    let client = if shared.trust.has(peer) {
+        let fields = head::fields(arrived.bytes, arrived.head);
+        let last = fields.get_all("x-forwarded-for").iter().next_back();
+        shared.trust.client(peer, last.and_then(|line| line.to_str().ok()).unwrap_or_default())
+    } else {
+        peer
+    };
     let ended = Ended {
         asked: aim.asked,
         protocol: arrived.protocol,
-        client: Some(arrived.ends.peer.ip()),
+        client: Some(client),
         route: aim.find(&routing).map(|to| routing.route(to)),
         trace: None,
         referrer: None,
@@ -121,7 +127,7 @@ impl Look {
         let ended = Ended {
             asked: aim.asked,
             protocol: arrived.protocol,
-            client: Some(self.client),
+            client: Some(self.request.client),
             route: self.request.route.as_ref(),
             trace: self.trace,
             referrer: self.referrer.as_deref(),
@@ -156,12 +162,11 @@ pub(crate) fn look(shared: &Shared, arrived: &Arrived<'_>, aim: &Aim<'_>) -> Loo
     let trusted = shared.trust.has(ends.peer.ip());
     let compresses = route.as_ref().is_some_and(|route| route.rules.compress) && !head.old;
     let (mut from, mut secure, mut told) = (ends.peer.ip(), ends.https, None);
-    let (mut referrer, mut user_agent, mut coding) = (None, None, None);
+    let (mut referrer, mut user_agent) = (None, None);
     let mut out = rewrite::request(bytes, head, changes, |said: Said<'_>| {
         from = shared.trust.client(from, said.claimed.for_);
         secure |= trusted && said.claimed.proto == "https";
         told = changes.traced.then(|| TraceContext::of(said.traceparent));
-        coding = said.accepts.filter(|_| compresses).and_then(Coding::chosen);
         if edge.log.get().is_some() {
             let text = |value: &[u8]| String::from_utf8_lossy(value).into_owned();
             (referrer, user_agent) = (said.referrer.map(text), said.user_agent.map(text));
@@ -190,9 +195,17 @@ pub(crate) fn look(shared: &Shared, arrived: &Arrived<'_>, aim: &Aim<'_>) -> Loo
         Some(to) => admission::affinity(&shared.plane, &routing, to, aim, Some(from)),
         None => (None, None),
     };
-    let compression = if compresses { compression::Wish::For(coding) } else { compression::Wish::None };
+    let compression = match compresses {
+        true => {
+            let fields = head::fields(bytes, head);
+            let lines = fields.get_all(header::ACCEPT_ENCODING).iter().map(HeaderValue::as_bytes);
+            Wish::For(Coding::chosen(lines))
+        }
+        false => Wish::None,
+    };
     let request = Request {
         bytes: out,
+        client: from,
         route,
         secure,
         method: asked.method.clone(),
@@ -204,5 +217,5 @@ pub(crate) fn look(shared: &Shared, arrived: &Arrived<'_>, aim: &Aim<'_>) -> Loo
         belongs,
         sticky,
     };
-    Look { request, answer, client: from, trace: told, referrer, user_agent }
+    Look { request, answer, trace: told, referrer, user_agent }
 }

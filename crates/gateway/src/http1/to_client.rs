@@ -109,7 +109,7 @@ impl Asker for Client {
         let Answered { upstream, response, request, cookie, close, .. } = &answered;
         // Clients of HTTP/1.0 know no chunks.
         if request.compression != Wish::None || request.old && !matches!(response.body, Body::Length(_)) {
-            let mut framed = Framed { client: self, head: Vec::new(), framing: Framing::default() };
+            let mut framed = Framed { client: self, out: BytesMut::new(), framing: Framing::default() };
             return content::pass_on(&mut framed, answered).await;
         }
         let mut out = Vec::with_capacity(1024);
@@ -159,9 +159,8 @@ async fn relay(client: &mut Client, answered: &mut Answered<'_>, first: &[u8]) -
                     }
                     Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                     Poll::Pending => {
-                        let rest = content::poll_rest(client, upload, &mut upstream.stream, *pause, cx);
-                        if rest.is_ready() {
-                            return rest;
+                        if content::pass_rest(client, upload, &mut upstream.stream, *pause, cx)? {
+                            stall.end();
                         }
                         return stall.poll(cx, *patience).map(|()| Err(io::ErrorKind::TimedOut.into()));
                     }
@@ -194,10 +193,11 @@ async fn relay(client: &mut Client, answered: &mut Answered<'_>, first: &[u8]) -
                     }
                     // Nothing may come for long, and then no buffer is needed.
                     rest = Vec::new();
-                    if timeout.is_some_and(|patience| silence.poll(cx, patience).is_ready()) {
-                        return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
+                    if content::pass_rest(client, upload, &mut upstream.stream, *pause, cx)? {
+                        silence.end();
                     }
-                    return content::poll_rest(client, upload, &mut upstream.stream, *pause, cx);
+                    let late = timeout.is_some_and(|patience| silence.poll(cx, patience).is_ready());
+                    return if late { Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into())) } else { Poll::Pending };
                 }
             }
         }
@@ -220,8 +220,8 @@ enum Framing {
 #[derive(Debug)]
 struct Framed<'c> {
     client: &'c mut Client,
-    /// Goes with the first content.
-    head: Vec<u8>,
+    /// What is still to be written.
+    out: BytesMut,
     framing: Framing,
 }
 
@@ -240,29 +240,35 @@ impl Content for Framed<'_> {
         } else if bare && !told && !empty {
             headers.insert(header::CONTENT_LENGTH, 0.into());
         }
-        self.head = rewrite::to_http1(&header, connection(request, close));
+        self.out.extend_from_slice(&rewrite::to_http1(&header, connection(request, close)));
         Ok(())
     }
 
-    async fn content(&mut self, content: Bytes, last: bool, patience: Duration) -> io::Result<()> {
-        let mut out = BytesMut::from(&*std::mem::take(&mut self.head));
+    fn give(&mut self, content: Bytes, last: bool) -> io::Result<()> {
         if self.framing == Framing::Chunked {
-            put_chunk(&mut out, &content);
+            put_chunk(&mut self.out, &content);
             if last {
-                put_last_chunk(&mut out, &HeaderMap::new());
+                put_last_chunk(&mut self.out, &HeaderMap::new());
             }
         } else {
-            out.extend_from_slice(&content);
+            self.out.extend_from_slice(&content);
         }
-        self.client.write(&out, patience).await
+        Ok(())
     }
 
-    async fn end(&mut self, trailers: HeaderMap, patience: Duration) -> io::Result<()> {
-        let mut out = BytesMut::from(&*std::mem::take(&mut self.head));
+    fn end(&mut self, trailers: HeaderMap) -> io::Result<()> {
         if self.framing == Framing::Chunked {
-            put_last_chunk(&mut out, &trailers);
+            put_last_chunk(&mut self.out, &trailers);
         }
-        self.client.write(&out, patience).await
+        Ok(())
+    }
+
+    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.client.poll_write(&mut self.out, cx)
+    }
+
+    fn left(&self) -> usize {
+        self.out.len()
     }
 }
 

@@ -154,8 +154,7 @@ pub(crate) async fn run(
         };
         let answered = client.seen().status > 0;
         if answered {
-            let peer = client.peer();
-            begun.in_flight.identify_if_cut(|| exchange::who(peer, request));
+            begun.in_flight.identify_if_cut(|| exchange::who(request));
         }
         let error = match failure {
             Failure::Left => return After::Over,
@@ -318,7 +317,7 @@ impl Call<'_> {
         let Some(receiving) = &mut self.down.receiving else { return Poll::Ready(Ok(())) };
         loop {
             let before = self.down.piece.len();
-            let sent = self.client.poll_send(&mut self.down.piece, cx);
+            let sent = self.client.poll_pass(&mut self.down.piece, cx);
             self.client.seen().sent += (before - self.down.piece.len()) as u64;
             ready!(sent).map_err(|_| Failure::Left)?;
             // If this fails the instance has broken off, as the next call says.

@@ -18,7 +18,7 @@ use super::grpc;
 use crate::answer::{self, Answer};
 use crate::connections::Shared;
 use crate::http1::asker::{Answered, Asker, Source};
-use crate::http1::client::{Client, Stall};
+use crate::http1::client::Client;
 use crate::http1::content::{self, Content};
 use crate::http1::exchange::{self, After, Request};
 use crate::http1::head::{self, Framing};
@@ -36,7 +36,9 @@ pub(crate) struct Stream {
     pub(crate) body: RecvStream,
     /// The answer, once it has begun.
     sending: Option<SendStream<Bytes>>,
-    /// Whether the answer has been ended.
+    /// What of it is still to be sent.
+    content: Bytes,
+    /// Whether nothing comes behind that.
     ended: bool,
     peer: IpAddr,
     seen: Seen,
@@ -51,7 +53,8 @@ pub(crate) async fn serve(
 ) {
     let (parts, body) = request.into_parts();
     let peer = origin.ends.peer.ip();
-    let mut stream = Stream { respond, body, sending: None, ended: false, peer, seen: Seen::default() };
+    let mut stream =
+        Stream { respond, body, sending: None, content: Bytes::new(), ended: false, peer, seen: Seen::default() };
     let after = answer(&shared, &origin, &mut stream, &parts).await;
     origin.ended(stream.sending.is_some());
     if after == After::Over && !stream.ended {
@@ -175,7 +178,7 @@ impl Stream {
     }
 
     /// Goes on with the answer, as much as the client has room for.
-    pub(crate) fn poll_send(&mut self, content: &mut Bytes, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    pub(crate) fn poll_pass(&mut self, content: &mut Bytes, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let Some(sending) = &mut self.sending else { return Poll::Ready(Ok(())) };
         super::poll_send(sending, content, false, cx).map_err(to_io)
     }
@@ -223,7 +226,8 @@ impl Stream {
     /// Sends a whole answer.
     async fn send(&mut self, header: Header<()>, body: Bytes, patience: Duration) -> io::Result<()> {
         self.respond(header, body.is_empty())?;
-        self.content(body, true, patience).await
+        self.give(body, true)?;
+        content::send(self, patience, |_, _| Ok(false)).await
     }
 }
 
@@ -294,31 +298,27 @@ impl Content for Stream {
         self.respond(header, bare).map(drop)
     }
 
-    async fn content(&mut self, mut content: Bytes, last: bool, patience: Duration) -> io::Result<()> {
-        let Self { sending: Some(sending), ended, .. } = self else { return Ok(()) };
-        if *ended {
-            return Ok(());
+    fn give(&mut self, content: Bytes, last: bool) -> io::Result<()> {
+        let Self { sending: Some(sending), ended: false, .. } = self else { return Ok(()) };
+        self.ended = last;
+        if content.is_empty() && last {
+            return sending.send_data(content, true).map_err(to_io);
         }
-        *ended = last;
-        if content.is_empty() {
-            return if last { sending.send_data(content, true).map_err(to_io) } else { Ok(()) };
-        }
-        let (mut stall, mut left) = (Stall::default(), content.len());
-        poll_fn(|cx| {
-            let sent = super::poll_send(sending, &mut content, last, cx);
-            if std::mem::replace(&mut left, content.len()) > content.len() {
-                stall.end();
-            }
-            match sent {
-                Poll::Ready(sent) => Poll::Ready(sent.map_err(to_io)),
-                Poll::Pending => stall.poll(cx, patience).map(|()| Err(io::ErrorKind::TimedOut.into())),
-            }
-        })
-        .await
+        self.content = content;
+        Ok(())
     }
 
-    async fn end(&mut self, trailers: HeaderMap, _: Duration) -> io::Result<()> {
+    fn end(&mut self, trailers: HeaderMap) -> io::Result<()> {
         self.finish(trailers)
+    }
+
+    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Self { sending: Some(sending), .. } = self else { return Poll::Ready(Ok(())) };
+        super::poll_send(sending, &mut self.content, self.ended, cx).map_err(to_io)
+    }
+
+    fn left(&self) -> usize {
+        self.content.len()
     }
 }
 

@@ -23,6 +23,7 @@ async fn impatient() -> (Gateway, App) {
         write: Duration::from_millis(500),
         idle: Duration::from_millis(1000),
         connections: 30,
+        ..Limits::default()
     };
     let options = GatewayOptions { limits, ..GatewayOptions::new(data, "127.0.0.1:0".parse().unwrap()) };
     let mut gateway = Gateway::start_with(options).await;

@@ -264,3 +264,88 @@ async fn an_instance_is_not_silent_while_its_client_is() {
     client.write_all(b"4\r\ndone\r\n0\r\n\r\n").await.unwrap();
     until(&mut client, "HTTP/1.1 200").await;
 }
+
+/// The content of an answer that fits into no buffer, compressed or not.
+fn much() -> Vec<u8> {
+    let mut state = 1_u64;
+    let digit = |_| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        b'!' + (state >> 58) as u8
+    };
+    (0..24 << 20).map(digit).collect()
+}
+
+/// How an upload is split: the pieces are more than a window together, and take longer than a client may take nothing.
+const PIECES: usize = 6;
+const PIECE: usize = 64 << 10;
+
+async fn pause() {
+    tokio::time::sleep(Duration::from_millis(250)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_reads_once_all_is_sent_is_not_cut_off() {
+    let address = fresh_address();
+    let listener = TcpListener::bind((address, PORT)).await.unwrap();
+    // It answers at once, and reads meanwhile.
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let (mut read, mut write) = stream.into_split();
+            tokio::spawn(async move {
+                let head = "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nTransfer-Encoding: chunked\r\n\r\n";
+                let content = much();
+                for part in [head.as_bytes(), format!("{:x}\r\n", content.len()).as_bytes(), &content, b"\r\n0\r\n\r\n"]
+                {
+                    write.write_all(part).await?;
+                }
+                std::io::Result::Ok(())
+            });
+            tokio::spawn(async move { while let Ok(1..) = read.read(&mut [0; 4096]).await {} });
+        }
+    });
+    let folder = tempfile::tempdir().unwrap();
+    let limits = crate::Limits { write: Duration::from_secs(1), ..crate::Limits::default() };
+    let options = crate::GatewayOptions::new(folder.path().to_owned(), "127.0.0.1:0".parse().unwrap());
+    let mut gateway = Gateway::start_with(crate::GatewayOptions { limits, ..options }).await;
+    let mut table = table(1, &[(1, 100, &[address])]);
+    route(&mut table).compress = true;
+    all_healthy(&mut table);
+    gateway.set(&table).await;
+
+    for coding in ["identity", "zstd"] {
+        let mut client = TcpStream::connect(gateway.http).await.unwrap();
+        let head = format!(
+            "POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nAccept-Encoding: {coding}\r\nContent-Length: {}\r\n\r\n",
+            PIECES * PIECE
+        );
+        client.write_all(head.as_bytes()).await.unwrap();
+        for _ in 0..PIECES {
+            pause().await;
+            client.write_all(&[b'x'; PIECE]).await.unwrap();
+        }
+        let mut back = Vec::new();
+        client.read_to_end(&mut back).await.unwrap();
+        assert!(back.starts_with(b"HTTP/1.1 200") && back.ends_with(b"0\r\n\r\n"), "{coding}: {} bytes", back.len());
+    }
+
+    for coding in ["identity", "zstd"] {
+        let client = TcpStream::connect(gateway.http).await.unwrap();
+        let (mut sender, connection) = h2::client::handshake(client).await.unwrap();
+        tokio::spawn(connection);
+        let request = http::Request::post("http://a/").header("accept-encoding", coding).body(()).unwrap();
+        let (answer, mut sending) = sender.send_request(request, false).unwrap();
+        for at in 1..=PIECES {
+            pause().await;
+            sending.reserve_capacity(PIECE);
+            while sending.capacity() < PIECE {
+                std::future::poll_fn(|cx| sending.poll_capacity(cx)).await.unwrap().unwrap();
+            }
+            sending.send_data(vec![b'x'; PIECE].into(), at == PIECES).unwrap();
+        }
+        let mut body = answer.await.unwrap().into_body();
+        while let Some(piece) = body.data().await {
+            let length = piece.unwrap_or_else(|error| panic!("{coding}: {error}")).len();
+            body.flow_control().release_capacity(length).unwrap();
+        }
+    }
+}
