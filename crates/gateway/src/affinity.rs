@@ -7,10 +7,10 @@ use std::net::IpAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
+use aws_lc_rs::hmac;
+use aws_lc_rs::rand::SystemRandom;
 use basalt_model::{HashOn, InstanceId, Name, Sticky, Traffic};
 use http::HeaderMap;
-use ring::hmac;
-use ring::rand::SystemRandom;
 
 /// Bytes of a key and of a signature (SHA-256).
 const KEY: usize = 32;
@@ -41,7 +41,7 @@ impl Signer {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error),
         }
-        let key: [u8; KEY] = ring::rand::generate(&SystemRandom::new())
+        let key: [u8; KEY] = aws_lc_rs::rand::generate(&SystemRandom::new())
             .map_err(|_| io::Error::other("the system gives no random numbers"))?
             .expose();
         let temporary = path.with_extension("new");

@@ -38,7 +38,7 @@ impl Edge {
     /// Returns what signs cookies; without a key they are worth nothing beyond this process.
     pub(crate) fn signer(&self) -> &Signer {
         self.signer.get_or_init(|| {
-            let random = ring::rand::generate::<[u8; 32]>(&ring::rand::SystemRandom::new());
+            let random = aws_lc_rs::rand::generate::<[u8; 32]>(&aws_lc_rs::rand::SystemRandom::new());
             Signer::new(&random.map(|random| random.expose()).unwrap_or_default())
         })
     }

@@ -82,7 +82,7 @@ fn random() -> u64 {
     thread_local!(static STATE: Cell<u64> = const { Cell::new(0) });
     STATE.with(|state| {
         if state.get() == 0 {
-            let seed = ring::rand::generate::<[u8; 8]>(&ring::rand::SystemRandom::new());
+            let seed = aws_lc_rs::rand::generate::<[u8; 8]>(&aws_lc_rs::rand::SystemRandom::new());
             state.set(seed.map_or(1, |seed| u64::from_ne_bytes(seed.expose())) | 1);
         }
         // SplitMix64: each state gives another number.

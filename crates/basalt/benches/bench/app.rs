@@ -23,9 +23,9 @@ pub fn set_up(folder: &Path, port: u16, scratch: &Path, files: &Path) -> String 
     for kind in ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"] {
         writeln!(text, "{kind}_temp_path {at}/{kind};").unwrap();
     }
-    write!(
+    writeln!(
         text,
-        "server {{ listen {port}; location / {{ return 200 \"hello\\n\"; }} location = /large {{ root {files}; }} }} }}\n"
+        "server {{ listen {port}; location / {{ return 200 \"hello\\n\"; }} location = /large {{ root {files}; }} }} }}"
     )
     .unwrap();
     std::fs::write(folder.join("nginx.conf"), text).unwrap();

@@ -5,6 +5,7 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED, UnparsedPublicKey};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
 use http_body_util::{BodyExt, Full};
@@ -13,7 +14,6 @@ use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use rcgen::CertificateSigningRequestParams;
-use ring::signature::{ECDSA_P256_SHA256_FIXED, UnparsedPublicKey};
 use rustls::ServerConfig;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::pem::PemObject;
@@ -58,7 +58,7 @@ impl Proof {
                 let identifier =
                     certificate.extensions().iter().find(|one| one.oid.to_id_string() == "1.3.6.1.5.5.7.1.31");
                 let identifier = identifier.filter(|one| one.critical).map(|one| one.value).unwrap_or_default();
-                let digest = ring::digest::digest(&ring::digest::SHA256, authorization.as_bytes());
+                let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, authorization.as_bytes());
                 let names = certificate.subject_alternative_name().unwrap().map(|names| format!("{:?}", names.value));
                 let named = names == Some(format!("SubjectAlternativeName {{ general_names: [DNSName({host:?})] }}"));
                 let proven = named && identifier.strip_prefix(&[4, 32]) == Some(digest.as_ref());
@@ -70,7 +70,7 @@ impl Proof {
 
 /// Returns the certificate that a host shows to authorities.
 async fn shown(https: SocketAddr, host: &str) -> Result<Vec<u8>, Box<dyn std::error::Error + Send + Sync>> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let mut config = rustls::ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
         .dangerous()
@@ -149,7 +149,7 @@ impl AcmeServer {
     pub(crate) async fn start(proof: Proof) -> Self {
         let authority = Arc::new(Authority::new());
         let (certificate, key) = authority.issue(&["localhost"]);
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let config = ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .unwrap()
@@ -322,7 +322,7 @@ async fn act(
                 text("x"),
                 text("y")
             );
-            let thumb = BASE64.encode(ring::digest::digest(&ring::digest::SHA256, thumb.as_bytes()));
+            let thumb = BASE64.encode(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, thumb.as_bytes()));
             proof.look(&host, &token, &format!("{token}.{thumb}")).await?;
             state.lock().unwrap().orders.get_mut(&number).unwrap().1 = "ready";
             Ok((200, None, challenge("valid").to_string()))

@@ -271,3 +271,24 @@ async fn what_is_refused_ends_the_connection_with_its_status() {
         assert!(ended && back.starts_with(&format!("HTTP/1.1 {status} ")), "{back:?}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn empty_lines_before_a_request_are_passed_over_however_they_come() {
+    let gateway = &gateway().await;
+    for pieces in [&["\r\n"][..], &["\r", "\n"], &["\r\n\r", "\n"], &["\r\n", "\r\n"]] {
+        let mut client = TcpStream::connect(gateway.http).await.unwrap();
+        client.set_nodelay(true).unwrap();
+        for _ in 0..2 {
+            for piece in pieces {
+                client.write_all(piece.as_bytes()).await.unwrap();
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+            let mut back = Vec::new();
+            while !back.ends_with(b"ok") {
+                assert!(client.read_buf(&mut back).await.unwrap() > 0, "{pieces:?}");
+            }
+            assert!(back.starts_with(b"HTTP/1.1 200"), "{pieces:?}: {}", String::from_utf8_lossy(&back));
+        }
+    }
+}

@@ -145,3 +145,16 @@ async fn the_same_is_said_of_a_request_whichever_way_its_answer_goes() {
     let traced = said[0].iter().filter(|line| line.contains_key("trace")).count();
     assert_eq!((traced, &said[0][13]["client"], &said[0][1]["sent"]), (1, &"192.0.2.7".into(), &3.into()));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_that_breaks_off_is_its_senders() {
+    use tokio::io::AsyncWriteExt;
+    let data = tempfile::tempdir().unwrap();
+    let gateway = gateway(data.path(), &answering().await).await;
+    let mut client = tokio::net::TcpStream::connect(gateway.http).await.unwrap();
+    let head = "POST /a HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 6.6.6.6, 192.0.2.7\r\nContent-Length: 5\r\n\r\nhel";
+    client.write_all(head.as_bytes()).await.unwrap();
+    drop(client);
+    let lines = lines(data.path(), 1).await;
+    assert_eq!((&lines[0]["client"], &lines[0]["status"]), (&"192.0.2.7".into(), &0.into()));
+}

@@ -12,7 +12,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::{ClientConfig, NamedGroup, RootCertStore};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
@@ -76,7 +76,7 @@ impl<'a> Wants<'a> {
         to: SocketAddr,
         roots: RootCertStore,
     ) -> Result<(Got, CertificateDer<'static>), Box<dyn std::error::Error + Send + Sync>> {
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let builder = ClientConfig::builder_with_provider(provider)
             .with_protocol_versions(&[self.version])?
             .with_root_certificates(roots);
@@ -92,6 +92,10 @@ impl<'a> Wants<'a> {
         let stream = TlsConnector::from(Arc::new(config)).connect(name, TcpStream::connect(to).await?).await?;
         let session = stream.get_ref().1;
         assert_eq!(session.protocol_version(), Some(self.version.version));
+        // What is recorded today is safe from the quantum computers of tomorrow, where both sides can do that.
+        let group = session.negotiated_key_exchange_group().map(|group| group.name());
+        let hybrid = self.version.version == rustls::ProtocolVersion::TLSv1_3;
+        assert_eq!(group, Some(if hybrid { NamedGroup::X25519MLKEM768 } else { NamedGroup::X25519 }));
         let shown = session.peer_certificates().unwrap()[0].clone().into_owned();
         let request = Request::builder().uri(if self.http2 {
             format!("https://{}{}", self.host, self.path)

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use basalt_model::{CertificateSource, RouteTable, Tls};
-use rustls::crypto::ring;
+use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
@@ -162,7 +162,7 @@ impl Certificates {
                     roots.add(authority).map_err(|error| format!("`{}`: {error}", clients.authorities))?;
                 }
                 let verifier =
-                    WebPkiClientVerifier::builder_with_provider(roots.into(), Arc::new(ring::default_provider()));
+                    WebPkiClientVerifier::builder_with_provider(roots.into(), Arc::new(aws_lc_rs::default_provider()));
                 let verifier = if clients.required { verifier } else { verifier.allow_unauthenticated() };
                 let verifier = verifier.build().map_err(|error| format!("`{}`: {error}", clients.authorities))?;
                 builder().with_client_cert_verifier(verifier)
@@ -173,7 +173,7 @@ impl Certificates {
             .map_err(|error| format!("certificate `{certificate}` and its key can't be used: {error}"))?;
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         // Sessions are resumed by tickets that the clients keep, so that nothing is kept for them here.
-        if let Ok(ticketer) = ring::Ticketer::new() {
+        if let Ok(ticketer) = aws_lc_rs::Ticketer::new() {
             config.ticketer = ticketer;
         }
         Ok((config, times))
@@ -221,10 +221,10 @@ pub(crate) fn wanted(table: &RouteTable) -> BTreeMap<String, Tls> {
 
 /// TLS 1.2 and 1.3 with the suites that rustls has: forward secrecy and authenticated encryption alone.
 pub(super) fn builder() -> rustls::ConfigBuilder<ServerConfig, rustls::WantsVerifier> {
-    let provider = Arc::new(ring::default_provider());
+    let provider = Arc::new(aws_lc_rs::default_provider());
     ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&version::TLS13, &version::TLS12])
-        .expect("ring has suites for both versions")
+        .expect("the provider has suites for both versions")
 }
 
 fn bytes(path: &str) -> Result<Vec<u8>, String> {

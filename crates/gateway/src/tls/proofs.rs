@@ -5,7 +5,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use rcgen::{CertificateParams, CustomExtension, KeyPair};
 use rustls::ServerConfig;
-use rustls::crypto::ring;
+use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::PrivatePkcs8KeyDer;
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 
@@ -34,7 +34,7 @@ impl Proofs {
         let key = KeyPair::generate()?;
         let certificate = params.self_signed(&key)?;
         let key = PrivatePkcs8KeyDer::from(key.serialize_der());
-        let key = ring::sign::any_supported_type(&key.into())?;
+        let key = aws_lc_rs::sign::any_supported_type(&key.into())?;
         // Not checked by rustls, which knows nothing of the extension and so refuses it.
         let shown = SingleCertAndKey::from(CertifiedKey::new(vec![certificate.into()], key));
         let mut config = builder().with_no_client_auth().with_cert_resolver(Arc::new(shown));
