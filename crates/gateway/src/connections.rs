@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
+use tokio::io::AsyncRead;
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::AbortHandle;
@@ -71,12 +72,17 @@ impl Shared {
         async move {
             // An error means that nobody is left to begin the end, which is its end.
             let _ = finishing.wait_for(|finishing| *finishing).await;
-            sleep(LINGER).await;
+            // Every idle connection waits for this; a timer it needs only at the end.
+            Box::pin(sleep(LINGER)).await;
         }
     }
 
     /// Returns who a connection is of: a load balancer that speaks the PROXY protocol says so first.
-    async fn origin(&self, stream: &mut TcpStream, peer: SocketAddr) -> Option<(SocketAddr, Option<Counted>)> {
+    async fn origin(
+        &self,
+        stream: &mut (impl AsyncRead + Unpin),
+        peer: SocketAddr,
+    ) -> Option<(SocketAddr, Option<Counted>)> {
         // Never guessed: who is not trusted could claim anything, and who is trusted always says it.
         if !self.trust.proxy_protocol || !self.trust.has(peer.ip()) {
             return Some((peer, None));
@@ -157,12 +163,15 @@ impl Connections {
     pub(crate) fn serve_http(&self, stream: TcpStream, peer: SocketAddr, local: SocketAddr) {
         let Some(counted) = self.shared.count(peer) else { return };
         let (shared, open) = (self.shared.clone(), Open::new(&self.shared));
-        self.workers.serve(stream, move |mut stream| async move {
-            if let Some((peer, _counted)) = shared.origin(&mut stream, peer).await {
-                let ends = Ends { peer, local, https: false };
-                connection::serve(Client::new(Box::new(stream), ends), &shared).await;
+        self.workers.serve(stream, move |stream, load| {
+            let mut client = Client::new(Box::new(stream), Ends { peer, local, https: false });
+            async move {
+                if let Some((peer, _counted)) = shared.origin(&mut client.io, client.ends.peer).await {
+                    client.ends.peer = peer;
+                    connection::serve(&mut client, &shared).await;
+                }
+                drop((client, open, counted, load));
             }
-            drop((open, counted));
         });
     }
 
@@ -171,17 +180,17 @@ impl Connections {
         let Some(counted) = self.shared.count(peer) else { return };
         let Some(certificates) = self.shared.plane.edge.certificates.get().cloned() else { return };
         let (shared, open) = (self.shared.clone(), Open::new(&self.shared));
-        self.workers.serve(stream, move |mut stream| async move {
+        self.workers.serve(stream, move |mut stream, load| async move {
             // A client that leaves, or speaks something else, is no news.
             if let Some((peer, _counted)) = shared.origin(&mut stream, peer).await
                 && let Ok(Ok((stream, secured))) =
                     timeout(HANDSHAKE, Box::pin(tls::accept(stream, &certificates))).await
             {
                 let ends = Ends { peer, local, https: true };
-                let client = Client { secured: Some(Arc::new(secured)), ..Client::new(Box::new(stream), ends) };
-                connection::serve(client, &shared).await;
+                let mut client = Client { secured: Some(Arc::new(secured)), ..Client::new(Box::new(stream), ends) };
+                connection::serve(&mut client, &shared).await;
             }
-            drop((open, counted));
+            drop((open, counted, load));
         });
     }
 
@@ -189,9 +198,9 @@ impl Connections {
     pub(crate) fn serve_tcp(&self, stream: TcpStream, peer: SocketAddr, local: SocketAddr) {
         let Some(counted) = self.shared.count(peer) else { return };
         let (shared, open) = (self.shared.clone(), Open::new(&self.shared));
-        self.workers.serve(stream, move |stream| async move {
+        self.workers.serve(stream, move |stream, load| async move {
             tcp::serve(stream, (peer, local), &shared.plane).await;
-            drop((open, counted));
+            drop((open, counted, load));
         });
     }
 

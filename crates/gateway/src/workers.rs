@@ -35,7 +35,8 @@ struct Worker {
 }
 
 /// Counts as load until it is dropped.
-struct Load(Arc<AtomicUsize>);
+#[derive(Debug)]
+pub(crate) struct Load(Arc<AtomicUsize>);
 
 impl Drop for Load {
     fn drop(&mut self) {
@@ -58,32 +59,27 @@ impl Workers {
     }
 
     /// Has the thread with the least connections serve another; the current one, which has accepted it, if it has hardly more.
-    pub(crate) fn serve<F: Future<Output = ()> + Send>(
+    /// What serves it gives back its load at the end.
+    pub(crate) fn serve<F: Future<Output = ()> + Send + 'static>(
         &self,
         stream: TcpStream,
-        connection: impl FnOnce(TcpStream) -> F + Send + 'static,
+        connection: impl FnOnce(TcpStream, Load) -> F,
     ) {
         let load = |worker: &&Worker| worker.load.load(Relaxed);
         let Some(least) = self.0.iter().min_by_key(load) else { return };
         let here = HERE.get().and_then(|here| self.0.get(here));
         let here = here.filter(|here| load(here) <= load(&least) + load(&least) / 16 + 1);
         let worker = here.unwrap_or(least);
+        let stream = if here.is_some() {
+            stream
+        } else {
+            let _inside = worker.runtime.enter();
+            // It fails only where there is no room to watch another.
+            let Ok(stream) = stream.into_std().and_then(TcpStream::from_std) else { return };
+            stream
+        };
         worker.load.fetch_add(1, Relaxed);
-        let load = Load(worker.load.clone());
-        if here.is_some() {
-            worker.runtime.spawn(async move {
-                connection(stream).await;
-                drop(load);
-            });
-        } else if let Ok(stream) = stream.into_std() {
-            worker.runtime.spawn(async move {
-                // A client that has left already is no news.
-                if let Ok(stream) = TcpStream::from_std(stream) {
-                    connection(stream).await;
-                }
-                drop(load);
-            });
-        }
+        worker.runtime.spawn(connection(stream, Load(worker.load.clone())));
     }
 }
 

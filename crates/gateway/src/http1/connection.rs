@@ -37,7 +37,7 @@ impl From<Refusal> for End {
 }
 
 /// Serves a connection until it ends.
-pub(crate) async fn serve(mut client: Client, shared: &Arc<Shared>) {
+pub(crate) async fn serve(client: &mut Client, shared: &Arc<Shared>) {
     let mut ending = pin!(shared.ending());
     // A timer that is set anew with each request would cost more than it is worth: it is looked at when it fires.
     let mut timer = pin!(sleep_until(Instant::now() + shared.limits.head));
@@ -68,25 +68,25 @@ pub(crate) async fn serve(mut client: Client, shared: &Arc<Shared>) {
                 return;
             }
         }
-        if first && could_be_http2(&mut client, shared).await {
+        if first && could_be_http2(client, shared).await {
             return Box::pin(http2::connection::serve(client, shared)).await;
         }
         first = false;
-        let head = match read_head(&mut client, shared).await {
+        let head = match read_head(client, shared).await {
             Ok(Some(head)) => head,
             Ok(None) => continue,
             Err(End::Quiet) => return,
             Err(End::Refused(why)) => return Box::pin(refuse(client, shared, why)).await,
         };
         // What a request needs is there only as long as the request: connections are idle most of the time.
-        let after = match Box::pin(pass_on(&mut client, &head, shared)).await {
+        let after = match Box::pin(pass_on(client, &head, shared)).await {
             Ok(after) => after,
             Err(End::Quiet) => return,
             Err(End::Refused(why)) => return Box::pin(refuse(client, shared, why)).await,
         };
         match after {
             After::Next => {}
-            After::Close => return client.linger().await,
+            After::Close => return Box::pin(client.linger()).await,
             After::Over => return,
         }
     }
@@ -103,7 +103,7 @@ async fn could_be_http2(client: &mut Client, shared: &Shared) -> bool {
         if seen == PREFACE.len() {
             return true;
         }
-        if !matches!(timeout_at(deadline, client.fill()).await, Ok(Ok(true))) {
+        if !matches!(Box::pin(timeout_at(deadline, client.fill())).await, Ok(Ok(true))) {
             return false;
         }
     }
@@ -124,7 +124,8 @@ async fn read_head(client: &mut Client, shared: &Shared) -> Result<Option<Head>,
             return Ok(Some(head));
         }
         let deadline = *deadline.get_or_insert_with(|| Instant::now() + shared.limits.head);
-        match timeout_at(deadline, client.fill()).await {
+        // Most heads come whole.
+        match Box::pin(timeout_at(deadline, client.fill())).await {
             Ok(Ok(true)) => {}
             Ok(_) => return Err(End::Quiet),
             Err(_) => return Err(End::Refused(Refusal::SlowHead)),
@@ -195,7 +196,7 @@ fn split(buffer: &mut BytesMut, at: usize) -> BytesMut {
 }
 
 /// Answers what can't be passed on, and ends.
-async fn refuse(mut client: Client, shared: &Shared, why: Refusal) {
+async fn refuse(client: &mut Client, shared: &Shared, why: Refusal) {
     shared.refusals.count(why, client.ends.peer.ip());
     let Some(status) = why.status() else { return };
     if client.write(&Answer::of(status).to_http1("close", false, |_| {}), shared.limits.write).await.is_ok() {

@@ -78,8 +78,9 @@ enum Event {
 }
 
 /// Serves a connection from its preface on, which is in the client's buffer.
-pub(crate) async fn serve(client: Client, shared: &Arc<Shared>) {
-    let Client { io, ends, buffer, secured, .. } = client;
+pub(crate) async fn serve(client: &mut Client, shared: &Arc<Shared>) {
+    let (first, secured, ends) = (std::mem::take(&mut client.buffer), client.secured.take(), client.ends);
+    let io = &mut client.io;
     let mut builder = Builder::new();
     // Floods of CONTINUATION, SETTINGS, PING and of empty frames are bounded by `h2` itself.
     builder
@@ -89,7 +90,7 @@ pub(crate) async fn serve(client: Client, shared: &Arc<Shared>) {
         .initial_window_size(WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_send_buffer_size(SENDING);
-    let hello = timeout(shared.limits.head, builder.handshake::<_, Bytes>(Prefixed { first: buffer, io }));
+    let hello = timeout(shared.limits.head, builder.handshake::<_, Bytes>(Prefixed { first, io }));
     let Ok(Ok(mut connection)) = hello.await else { return };
     let quiet_since = Mutex::new(Instant::now());
     let origin = Arc::new(Origin { ends, secured, answered: AtomicU32::new(0), reset: AtomicU32::new(0), quiet_since });
@@ -168,15 +169,15 @@ pub(crate) async fn serve(client: Client, shared: &Arc<Shared>) {
 
 /// A connection of which something was read already.
 #[derive(Debug)]
-struct Prefixed {
+struct Prefixed<'c> {
     first: BytesMut,
-    io: Box<dyn Transport>,
+    io: &'c mut Box<dyn Transport>,
 }
 
-impl AsyncRead for Prefixed {
+impl AsyncRead for Prefixed<'_> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if self.first.is_empty() {
-            return Pin::new(&mut self.io).poll_read(cx, buf);
+            return Pin::new(&mut *self.io).poll_read(cx, buf);
         }
         let given = self.first.len().min(buf.remaining());
         buf.put_slice(&self.first[..given]);
@@ -185,17 +186,17 @@ impl AsyncRead for Prefixed {
     }
 }
 
-impl AsyncWrite for Prefixed {
+impl AsyncWrite for Prefixed<'_> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write(cx, buf)
+        Pin::new(&mut *self.io).poll_write(cx, buf)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
+        Pin::new(&mut *self.io).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(cx)
+        Pin::new(&mut *self.io).poll_shutdown(cx)
     }
 
     fn poll_write_vectored(
@@ -203,7 +204,7 @@ impl AsyncWrite for Prefixed {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
+        Pin::new(&mut *self.io).poll_write_vectored(cx, bufs)
     }
 
     fn is_write_vectored(&self) -> bool {
