@@ -8,7 +8,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use basalt_model::{RouteTable, ServiceRoutes};
 use basalt_wire::{Reader, WireError, Writer};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::runtime::Builder;
@@ -24,8 +23,8 @@ use crate::tables::Tables;
 const SPACING: Duration = Duration::from_millis(10);
 /// Time between two reports of counters, which are for people and statistics.
 const COUNTING: Duration = Duration::from_secs(1);
-/// Routes and instances of a table that is felt: up to that, it is read and put in force within a few milliseconds.
-const LARGE: usize = 1000;
+/// Bytes of a table that is felt: up to that, some thousand routes and instances, it is read and put in force within a few milliseconds.
+const LARGE: usize = 512 << 10;
 /// How much a thread with a large table gives way (`nice`): it has a tenth of the share of a thread with requests, when there is not
 /// enough for all.
 const PATIENCE: i32 = 10;
@@ -115,14 +114,6 @@ fn give_way() {
     }
 }
 
-/// Whether reading a table, making it ready and letting go of the one before take long enough to be felt by requests.
-fn is_large(table: &RouteTable) -> bool {
-    let rows = |service: &ServiceRoutes| {
-        service.routes.len() + service.releases.values().map(|release| release.instances.len()).sum::<usize>()
-    };
-    table.services.values().map(rows).sum::<usize>() > LARGE
-}
-
 /// Serves one client until it leaves.
 async fn serve_client(stream: UnixStream, plane: &Plane, tables: &Arc<Tables>) {
     let (reader, writer) = basalt_wire::split(stream);
@@ -138,24 +129,23 @@ async fn serve_client(stream: UnixStream, plane: &Plane, tables: &Arc<Tables>) {
 }
 
 async fn take_tables(mut reader: Reader, tables: &Arc<Tables>, refuse: mpsc::Sender<Report>) -> Result<(), WireError> {
-    while let Some(Request::SetTable(table)) = reader.next().await? {
-        let version = table.version;
+    while let Some(line) = reader.line().await? {
         let tables = tables.clone();
         let (done, taken) = oneshot::channel();
         // It waits for the disk; and a thread that has given way does so for good, so each table has its own.
         std::thread::Builder::new().name("table".to_owned()).spawn(move || {
-            if is_large(&table) {
+            if line.length() > LARGE {
                 give_way();
             }
+            let taken = line.value().map(|Request::SetTable(table)| {
+                let version = table.version;
+                tables.take(table).map_err(|older| (version, older.to_string()))
+            });
             // Fails only if the client has left.
-            let _ = done.send(tables.take(table));
+            let _ = done.send(taken);
         })?;
-        let taken = taken.await;
-        let why = match taken {
-            Ok(Ok(())) => continue,
-            Ok(Err(older)) => older.to_string(),
-            Err(failed) => failed.to_string(),
-        };
+        let Ok(taken) = taken.await else { break };
+        let Err((version, why)) = taken? else { continue };
         if refuse.send(Report::Refused { version, why }).await.is_err() {
             break;
         }

@@ -7,4 +7,4 @@
 pub mod fdstore;
 mod lines;
 
-pub use lines::{LONGEST_LINE, Reader, WireError, Writer, split};
+pub use lines::{LONGEST_LINE, Line, Reader, WireError, Writer, split};

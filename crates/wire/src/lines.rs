@@ -29,6 +29,25 @@ pub fn split(stream: UnixStream) -> (Reader, Writer) {
     (Reader { read: BufReader::new(read), line: Vec::new() }, Writer { write })
 }
 
+/// A line with a value in it.
+#[derive(Debug)]
+pub struct Line(Vec<u8>);
+
+impl Line {
+    /// Returns its length in bytes.
+    pub fn length(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Returns the value.
+    ///
+    /// # Errors
+    /// If it is not a `T`.
+    pub fn value<T: DeserializeOwned>(&self) -> Result<T, WireError> {
+        Ok(serde_json::from_slice(&self.0)?)
+    }
+}
+
 /// The receiving direction.
 #[derive(Debug)]
 pub struct Reader {
@@ -44,15 +63,19 @@ impl Reader {
     /// # Errors
     /// If the connection breaks or the line is not a `T`.
     pub async fn next<T: DeserializeOwned>(&mut self) -> Result<Option<T>, WireError> {
+        self.line().await?.as_ref().map(Line::value).transpose()
+    }
+
+    /// Returns the line of the next value, for whoever reads it elsewhere. The rest is as for [`Reader::next`].
+    ///
+    /// # Errors
+    /// If the connection breaks.
+    pub async fn line(&mut self) -> Result<Option<Line>, WireError> {
         let room = LONGEST_LINE.saturating_sub(self.line.len() as u64);
         (&mut self.read).take(room).read_until(b'\n', &mut self.line).await?;
         match self.line.last() {
             None => Ok(None),
-            Some(b'\n') => {
-                let value = serde_json::from_slice(&self.line);
-                self.line.clear();
-                Ok(Some(value?))
-            }
+            Some(b'\n') => Ok(Some(Line(std::mem::take(&mut self.line)))),
             Some(_) if self.line.len() as u64 >= LONGEST_LINE => Err(WireError::TooLong),
             Some(_) => Err(std::io::Error::from(std::io::ErrorKind::UnexpectedEof).into()),
         }
