@@ -116,7 +116,7 @@ impl Client {
             if left.len() < before {
                 stall.end();
             }
-            stall.poll(cx, patience).map(|()| Err(io::ErrorKind::TimedOut.into()))
+            stall.poll_late(cx, patience)
         })
         .await
     }
@@ -167,6 +167,11 @@ impl Stall {
     /// Something has moved.
     pub(crate) fn end(&mut self) {
         self.0 = None;
+    }
+
+    /// Is ready, with `TimedOut`, once nothing has moved for so long.
+    pub(crate) fn poll_late<T>(&mut self, cx: &mut Context<'_>, patience: Duration) -> Poll<io::Result<T>> {
+        self.poll(cx, patience).map(|()| Err(io::ErrorKind::TimedOut.into()))
     }
 
     /// Is ready once nothing has moved for so long.

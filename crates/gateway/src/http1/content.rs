@@ -63,7 +63,7 @@ pub(crate) async fn send<C: Content>(
         if meanwhile(client, cx)? || client.left() < before {
             stall.end();
         }
-        stall.poll(cx, patience).map(|()| Err(io::ErrorKind::TimedOut.into()))
+        stall.poll_late(cx, patience)
     })
     .await
 }
@@ -153,11 +153,8 @@ pub(crate) async fn pass_on<C: Content>(client: &mut C, mut answered: Answered<'
                 Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
                 Poll::Pending if holds => Poll::Ready(Ok(Next::Paused)),
                 Poll::Pending => {
-                    if pass_rest(client, upload, &mut upstream.stream, *pause, cx)? {
-                        silence.end();
-                    }
-                    let late = timeout.is_some_and(|patience| silence.poll(cx, patience).is_ready());
-                    if late { Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into())) } else { Poll::Pending }
+                    let moved = pass_rest(client, upload, &mut upstream.stream, *pause, cx)?;
+                    poll_silence(&mut silence, moved, timeout, cx)
                 }
             }
         });
@@ -174,6 +171,20 @@ pub(crate) async fn pass_on<C: Content>(client: &mut C, mut answered: Answered<'
         }
         ended |= body.is_done();
     }
+}
+
+/// Is ready, with an error, once an instance has been silent for longer than it may. It need not speak while something `moved`.
+pub(crate) fn poll_silence<T>(
+    silence: &mut Stall,
+    moved: bool,
+    patience: Option<Duration>,
+    cx: &mut Context<'_>,
+) -> Poll<io::Result<T>> {
+    if moved {
+        silence.end();
+    }
+    let late = patience.is_some_and(|patience| silence.poll(cx, patience).is_ready());
+    if late { Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into())) } else { Poll::Pending }
 }
 
 /// Passes on what still comes of the request while its answer is under way. Returns whether something came.

@@ -54,14 +54,19 @@ pub(crate) struct Head {
 /// Returns the fields of a head that was read from a buffer, for whoever looks for some of them. Values that could not be sent on
 /// in HTTP/2 are not there.
 pub(crate) fn fields(buffer: &[u8], head: &Head) -> HeaderMap {
+    let field = |field: &Header<'_>| {
+        Some((HeaderName::from_bytes(field.name.as_bytes()).ok()?, HeaderValue::from_bytes(field.value).ok()?))
+    };
+    with_fields(buffer, head, |fields| fields.iter().filter_map(field).collect())
+}
+
+/// Calls `then` with the fields of a head that was read from a buffer.
+pub(crate) fn with_fields<'b, T>(buffer: &'b [u8], head: &Head, then: impl FnOnce(&[Header<'b>]) -> T) -> T {
     let mut space: Space = [const { MaybeUninit::uninit() }; MOST_FIELDS];
     let mut parsed = httparse::Request::new(&mut []);
     // It was read before, so this succeeds.
     let _ = parsed.parse_with_uninit_headers(&buffer[..head.length], &mut space);
-    let field = |field: &Header<'_>| {
-        Some((HeaderName::from_bytes(field.name.as_bytes()).ok()?, HeaderValue::from_bytes(field.value).ok()?))
-    };
-    parsed.headers.iter().filter_map(field).collect()
+    then(parsed.headers)
 }
 
 /// Space for header fields, on the stack.

@@ -99,18 +99,11 @@ pub(crate) async fn perform(
 /// Writes down a request that could not be read to its end.
 pub(crate) fn write_down_unread(shared: &Shared, (arrived, aim): (&Arrived<'_>, &Aim<'_>), seen: Seen) {
     let routing = shared.plane.routing();
-    let peer = arrived.ends.peer.ip();
-    let client = if shared.trust.has(peer) {
-        let fields = head::fields(arrived.bytes, arrived.head);
-        let last = fields.get_all("x-forwarded-for").iter().next_back();
-        shared.trust.client(peer, last.and_then(|line| line.to_str().ok()).unwrap_or_default())
-    } else {
-        peer
-    };
+    let claimed = rewrite::said(arrived.bytes, arrived.head).claimed;
     let ended = Ended {
         asked: aim.asked,
         protocol: arrived.protocol,
-        client: Some(client),
+        client: Some(shared.trust.client(arrived.ends.peer.ip(), claimed.for_)),
         route: aim.find(&routing).map(|to| routing.route(to)),
         trace: None,
         referrer: None,

@@ -1,11 +1,9 @@
 //! Heads as they are passed on: without what belongs to one connection only (RFC 9110 §7.6.1).
 
-use std::mem::MaybeUninit;
-
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use httparse::Header;
 
-use super::head::{Framing, Head};
+use super::head::{self, Framing, Head};
 use super::response::{self, BadResponse, Response};
 use crate::forwarded::{Claimed, Forwarded};
 use crate::trace::TraceContext;
@@ -95,11 +93,16 @@ pub(crate) fn request(
     changes: Changes<'_>,
     tell: impl FnOnce(Said<'_>) -> Told,
 ) -> Vec<u8> {
-    let mut space = [const { MaybeUninit::<Header<'_>>::uninit() }; 128];
-    let mut parsed = httparse::Request::new(&mut []);
-    // It was read before, so this succeeds; otherwise an empty request is answered with an error by the instance.
-    let _ = parsed.parse_with_uninit_headers(&buffer[..head.length], &mut space);
-    let fields: &[Header<'_>] = parsed.headers;
+    head::with_fields(buffer, head, |fields| request_with(buffer, head, fields, changes, tell))
+}
+
+fn request_with(
+    buffer: &[u8],
+    head: &Head,
+    fields: &[Header<'_>],
+    changes: Changes<'_>,
+    tell: impl FnOnce(Said<'_>) -> Told,
+) -> Vec<u8> {
     let is_changed =
         |name: &str| changes.headers.iter().any(|(changed, _)| changed.as_str().eq_ignore_ascii_case(name));
     let mut said = Said::default();
@@ -156,6 +159,17 @@ pub(crate) fn request(
     }
     out.extend_from_slice(b"\r\n");
     out
+}
+
+/// Returns what a request says, without anything for an instance.
+pub(crate) fn said<'b>(buffer: &'b [u8], head: &Head) -> Said<'b> {
+    head::with_fields(buffer, head, |fields| {
+        let mut said = Said::default();
+        for field in fields {
+            said.take(field);
+        }
+        said
+    })
 }
 
 impl<'a> Said<'a> {

@@ -162,13 +162,13 @@ async fn relay(client: &mut Client, answered: &mut Answered<'_>, first: &[u8]) -
                         if content::pass_rest(client, upload, &mut upstream.stream, *pause, cx)? {
                             stall.end();
                         }
-                        return stall.poll(cx, *patience).map(|()| Err(io::ErrorKind::TimedOut.into()));
+                        return stall.poll_late(cx, *patience);
                     }
                 }
             }
             if ended || body.is_done() {
                 return match Pin::new(&mut client.io).poll_flush(cx) {
-                    Poll::Pending => stall.poll(cx, *patience).map(|()| Err(io::ErrorKind::TimedOut.into())),
+                    Poll::Pending => stall.poll_late(cx, *patience),
                     flushed => flushed.map_ok(|()| excess),
                 };
             }
@@ -193,11 +193,8 @@ async fn relay(client: &mut Client, answered: &mut Answered<'_>, first: &[u8]) -
                     }
                     // Nothing may come for long, and then no buffer is needed.
                     rest = Vec::new();
-                    if content::pass_rest(client, upload, &mut upstream.stream, *pause, cx)? {
-                        silence.end();
-                    }
-                    let late = timeout.is_some_and(|patience| silence.poll(cx, patience).is_ready());
-                    return if late { Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into())) } else { Poll::Pending };
+                    let moved = content::pass_rest(client, upload, &mut upstream.stream, *pause, cx)?;
+                    return content::poll_silence(&mut silence, moved, timeout, cx);
                 }
             }
         }

@@ -147,7 +147,7 @@ pub(crate) async fn run(
             stall.end();
         }
         if down.is_stuck() || up.is_stuck() {
-            return stall.poll(cx, shared.limits.write).map(|()| Err(io::ErrorKind::TimedOut.into()));
+            return stall.poll_late(cx, shared.limits.write);
         }
         Poll::Pending
     })

@@ -17,6 +17,7 @@ use crate::connections::Shared;
 use crate::http1::asker::{Asker, Source};
 use crate::http1::attempt::{self, ATTEMPTS};
 use crate::http1::client::Stall;
+use crate::http1::content::Content;
 use crate::http1::exchange::{self, After, Progress, Request};
 use crate::http1::request::SMALL;
 use crate::http1::rewrite;
@@ -140,7 +141,7 @@ pub(crate) async fn run(
             request,
             body: &mut body,
             up: Up { sending, piece: Bytes::new(), owed: 0, done: false },
-            down: Down { response: Some(response), receiving: None, piece: Bytes::new(), owed: 0 },
+            down: Down { response: Some(response), receiving: None, owed: 0 },
             asked,
             cookie: exchange::cookie(shared, request, &progress.attempts, begun.in_flight.instance()),
         };
@@ -233,7 +234,7 @@ struct Up {
 struct Down {
     response: Option<ResponseFuture>,
     receiving: Option<RecvStream>,
-    piece: Bytes,
+    /// How much of the instance's window is taken by what waits for the client.
     owed: usize,
 }
 
@@ -259,10 +260,10 @@ impl Call<'_> {
                 silence.end();
             }
             // Only what waits for the client shows that it takes nothing.
-            if std::mem::replace(&mut taken, sent) != sent || self.down.piece.is_empty() {
+            if std::mem::replace(&mut taken, sent) != sent || self.client.left() == 0 {
                 stall.end();
             }
-            if !self.down.piece.is_empty() && stall.poll(cx, shared.limits.write).is_ready() {
+            if self.client.left() > 0 && stall.poll(cx, shared.limits.write).is_ready() {
                 return Poll::Ready(Err(Failure::SlowReader));
             }
             let late = self.request.timeout().is_some_and(|patience| silence.poll(cx, patience).is_ready());
@@ -316,18 +317,21 @@ impl Call<'_> {
         }
         let Some(receiving) = &mut self.down.receiving else { return Poll::Ready(Ok(())) };
         loop {
-            let before = self.down.piece.len();
-            let sent = self.client.poll_pass(&mut self.down.piece, cx);
-            self.client.seen().sent += (before - self.down.piece.len()) as u64;
+            let before = self.client.left();
+            let sent = self.client.poll_send(cx);
+            self.client.seen().sent += (before - self.client.left()) as u64;
             ready!(sent).map_err(|_| Failure::Left)?;
             // If this fails the instance has broken off, as the next call says.
             let _ = receiving.flow_control().release_capacity(std::mem::take(&mut self.down.owed));
             match ready!(receiving.poll_data(cx)) {
-                Some(Ok(piece)) => (self.down.owed, self.down.piece) = (piece.len(), piece),
+                Some(Ok(piece)) => {
+                    self.down.owed = piece.len();
+                    self.client.give(piece, false).map_err(|_| Failure::Left)?;
+                }
                 Some(Err(error)) => return Poll::Ready(Err(Failure::Broken(error))),
                 None => {
                     let trailers = ready!(receiving.poll_trailers(cx)).map_err(Failure::Broken)?;
-                    let ended = self.client.finish(trailers.unwrap_or_default());
+                    let ended = self.client.end(trailers.unwrap_or_default());
                     return Poll::Ready(ended.map_err(|_: io::Error| Failure::Left));
                 }
             }

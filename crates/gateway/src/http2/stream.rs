@@ -177,26 +177,6 @@ impl Stream {
         Ok(self.sending.insert(sending))
     }
 
-    /// Goes on with the answer, as much as the client has room for.
-    pub(crate) fn poll_pass(&mut self, content: &mut Bytes, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let Some(sending) = &mut self.sending else { return Poll::Ready(Ok(())) };
-        super::poll_send(sending, content, false, cx).map_err(to_io)
-    }
-
-    /// Ends the answer with fields behind it, if there are some.
-    ///
-    /// # Errors
-    /// If the client has left.
-    pub(crate) fn finish(&mut self, trailers: HeaderMap) -> io::Result<()> {
-        let Some(sending) = &mut self.sending else { return Ok(()) };
-        self.ended = true;
-        let ended = match trailers.is_empty() {
-            true => sending.send_data(Bytes::new(), true),
-            false => sending.send_trailers(trailers),
-        };
-        ended.map_err(to_io)
-    }
-
     /// Reads its body to the end.
     ///
     /// # Errors
@@ -309,7 +289,13 @@ impl Content for Stream {
     }
 
     fn end(&mut self, trailers: HeaderMap) -> io::Result<()> {
-        self.finish(trailers)
+        let Some(sending) = &mut self.sending else { return Ok(()) };
+        self.ended = true;
+        let ended = match trailers.is_empty() {
+            true => sending.send_data(Bytes::new(), true),
+            false => sending.send_trailers(trailers),
+        };
+        ended.map_err(to_io)
     }
 
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -13,7 +13,7 @@ use basalt_seam::{Router, RouterSeen};
 use tokio::sync::{oneshot, watch};
 
 use super::app::PORT;
-use crate::{GatewayOptions, GatewayRouter, process};
+use crate::{GatewayOptions, GatewayRouter, Limits, process};
 
 /// A gateway on threads of its own. It dies when it is dropped.
 pub(crate) struct Gateway {
@@ -39,15 +39,21 @@ enum End {
 impl Gateway {
     /// Starts with a data directory of its own.
     pub(crate) async fn start() -> Self {
-        let data = tempfile::tempdir().unwrap();
-        let mut gateway = Self::start_in(data.path(), "127.0.0.1:0".parse().unwrap()).await;
-        gateway._data = Some(data);
-        gateway
+        Self::start_limited(Limits::default()).await
     }
 
     /// Starts in a data directory.
     pub(crate) async fn start_in(data: &Path, http: SocketAddr) -> Self {
         Self::start_with(GatewayOptions::new(data.to_owned(), http)).await
+    }
+
+    /// Starts with limits, and a data directory of its own.
+    pub(crate) async fn start_limited(limits: Limits) -> Self {
+        let data = tempfile::tempdir().unwrap();
+        let options = GatewayOptions::new(data.path().to_owned(), "127.0.0.1:0".parse().unwrap());
+        let mut gateway = Self::start_with(GatewayOptions { limits, ..options }).await;
+        gateway._data = Some(data);
+        gateway
     }
 
     /// Starts with options.

@@ -10,13 +10,12 @@ use super::app::{App, PORT, fresh_address};
 use super::client::{Client, Kind};
 use super::frames::{Frames, kind};
 use super::gateway::{Gateway, all_healthy, table};
-use crate::{GatewayOptions, Limits};
+use crate::Limits;
 
 /// What a flood may cost; all tests of this process share its memory, so this is far more than one needs.
 const MOST_MEMORY: u64 = 96 << 20;
 
 async fn impatient() -> (Gateway, App) {
-    let data = tempfile::tempdir().unwrap().keep();
     let limits = Limits {
         head: Duration::from_millis(500),
         body: Duration::from_millis(500),
@@ -25,8 +24,7 @@ async fn impatient() -> (Gateway, App) {
         connections: 30,
         ..Limits::default()
     };
-    let options = GatewayOptions { limits, ..GatewayOptions::new(data, "127.0.0.1:0".parse().unwrap()) };
-    let mut gateway = Gateway::start_with(options).await;
+    let mut gateway = Gateway::start_limited(limits).await;
     let app = App::start().await;
     gateway.set(&table(1, &[(1, 100, &[app.address])])).await;
     gateway.until_healthy().await;

@@ -12,7 +12,7 @@ use super::app::App;
 use super::client::{Client, Got, Kind};
 use super::gateway::{Gateway, all_healthy, name, table};
 use super::http1::speak;
-use crate::{GatewayOptions, Limits};
+use crate::Limits;
 
 /// Gives the service `web` these routes.
 fn with_routes(mut table: RouteTable, routes: Vec<(&str, Rules)>) -> RouteTable {
@@ -258,10 +258,7 @@ async fn who_fails_again_and_again_is_left_out_for_a_while() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_more_are_compressed_than_there_is_room_for() {
     let app = App::start().await;
-    let folder = tempfile::tempdir().unwrap();
-    let options = GatewayOptions::new(folder.path().to_owned(), "127.0.0.1:0".parse().unwrap());
-    let limits = Limits { encoders: 0, ..Limits::default() };
-    let mut gateway = Gateway::start_with(GatewayOptions { limits, ..options }).await;
+    let mut gateway = Gateway::start_limited(Limits { encoders: 0, ..Limits::default() }).await;
     let routes = vec![("/", Rules { compress: true, ..Rules::default() })];
     let mut table = with_routes(table(1, &[(1, 100, &[app.address])]), routes);
     all_healthy(&mut table);

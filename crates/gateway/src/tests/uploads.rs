@@ -303,10 +303,8 @@ async fn who_reads_once_all_is_sent_is_not_cut_off() {
             tokio::spawn(async move { while let Ok(1..) = read.read(&mut [0; 4096]).await {} });
         }
     });
-    let folder = tempfile::tempdir().unwrap();
     let limits = crate::Limits { write: Duration::from_secs(1), ..crate::Limits::default() };
-    let options = crate::GatewayOptions::new(folder.path().to_owned(), "127.0.0.1:0".parse().unwrap());
-    let mut gateway = Gateway::start_with(crate::GatewayOptions { limits, ..options }).await;
+    let mut gateway = Gateway::start_limited(limits).await;
     let mut table = table(1, &[(1, 100, &[address])]);
     route(&mut table).compress = true;
     all_healthy(&mut table);
