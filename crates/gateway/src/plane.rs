@@ -389,7 +389,7 @@ mod tests {
         let routes = vec![Route::new(None, "/", port)];
         let web =
             ServiceRoutes { routes, listeners: vec![], traffic: Default::default(), releases: [(1, release)].into() };
-        Arc::new(RouteTable { version, services: [("web".parse().unwrap(), web)].into() })
+        Arc::new(RouteTable { version, services: [("web".parse().unwrap(), Arc::new(web))].into() })
     }
 
     #[tokio::test]

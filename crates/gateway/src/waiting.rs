@@ -87,7 +87,7 @@ mod tests {
         let routes = vec![Route::new(None, path, port)];
         let web =
             ServiceRoutes { routes, listeners: vec![], traffic: Default::default(), releases: [(1, release)].into() };
-        Arc::new(RouteTable { version, services: [("web".parse().unwrap(), web)].into() })
+        Arc::new(RouteTable { version, services: [("web".parse().unwrap(), Arc::new(web))].into() })
     }
 
     async fn wait(plane: Arc<Plane>) -> Result<Begun, Stranded> {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddrV4};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -12,8 +13,8 @@ use crate::{Health, InstanceId, Millis, Name, Port, Protocol, ReleaseNumber, Rou
 pub struct RouteTable {
     /// Grows with every change; the gateway acknowledges it.
     pub version: u64,
-    /// By service.
-    pub services: BTreeMap<Name, ServiceRoutes>,
+    /// By service. One that does not change is shared by all tables that have it.
+    pub services: BTreeMap<Name, Arc<ServiceRoutes>>,
 }
 
 /// One service in the route table.

@@ -18,11 +18,16 @@ impl SentRoutes {
     pub fn next(last: Option<&Self>, version: u64, services: BTreeMap<Name, ServiceRoutes>) -> Option<Self> {
         // A router that is ahead has a table of somebody else's: nothing is known of what it says.
         let last = last.filter(|last| last.table.version >= version);
+        let before = |name: &Name| last.and_then(|last| last.table.services.get(name));
+        let shared = |(name, now): (Name, ServiceRoutes)| {
+            let kept = before(&name).filter(|before| ***before == now).cloned();
+            (name, kept.unwrap_or_else(|| Arc::new(now)))
+        };
+        let services: BTreeMap<_, _> = services.into_iter().map(shared).collect();
         if last.is_some_and(|last| last.table.services == services) {
             return None;
         }
         let next = last.map_or(version, |last| last.table.version) + 1;
-        let before = |name: &Name| last.and_then(|last| last.table.services.get(name));
         let names = services.keys().chain(last.into_iter().flat_map(|last| last.since.keys()));
         let since = |name: &Name| {
             let kept = last.filter(|_| before(name) == services.get(name)).and_then(|last| last.since.get(name));
@@ -46,7 +51,7 @@ impl SentRoutes {
         }
         let late = self.since.iter().filter(|(_, since)| **since > version).map(|(name, _)| name);
         let names = services.keys().chain(self.table.services.keys());
-        let other = names.filter(|name| services.get(*name) != self.table.services.get(*name));
+        let other = names.filter(|name| services.get(*name) != self.table.services.get(*name).map(|routes| &**routes));
         InForce { acknowledged: true, behind: late.chain(other).cloned().collect() }
     }
 }
@@ -105,6 +110,9 @@ mod tests {
         // `api` changes again and again; what `web` has is in force all the while.
         let second = routes(&[("api", 2), ("web", 1)]);
         let two = SentRoutes::next(Some(&one), 8, second.clone()).unwrap();
+        let shared = |service: &str| [&one, &two].map(|sent| &sent.table().services[&name(service)]);
+        assert!(Arc::ptr_eq(shared("web")[0], shared("web")[1]), "what has not changed is shared");
+        assert_ne!(shared("api")[0], shared("api")[1]);
         let seen = two.in_force(8, &second);
         assert!(seen.of(&name("web")) && !seen.of(&name("api")) && !seen.all());
         let third = routes(&[("api", 3), ("web", 1)]);
@@ -118,8 +126,9 @@ mod tests {
         let two = SentRoutes::next(Some(&one), 1, routes(&[])).unwrap();
         assert!(!two.in_force(1, &routes(&[])).of(&name("api")));
         assert!(two.in_force(2, &routes(&[])).of(&name("api")));
-        let three = SentRoutes::next(Some(&two), 2, routes(&[("web", 1)])).unwrap();
-        assert!(three.in_force(2, &three.table().services).of(&name("api")));
+        let web = routes(&[("web", 1)]);
+        let three = SentRoutes::next(Some(&two), 2, web.clone()).unwrap();
+        assert!(three.in_force(2, &web).of(&name("api")));
     }
 
     #[test]

@@ -118,7 +118,7 @@ fn table(version: u64, count: u32, port: u16) -> RouteTable {
         };
         let routes = vec![Route::new(host.as_deref(), "/", http)];
         let releases = BTreeMap::from([(1, release)]);
-        (service, ServiceRoutes { routes, releases, ..ServiceRoutes::default() })
+        (service, Arc::new(ServiceRoutes { routes, releases, ..ServiceRoutes::default() }))
     };
     RouteTable { version, services: (0..count).map(service).collect() }
 }

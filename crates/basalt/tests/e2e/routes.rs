@@ -96,7 +96,7 @@ fn table(version: u64, apps: [SocketAddr; 2]) -> RouteTable {
         let weights = [share, 100 - share].into_iter().zip(apps);
         let release = |(number, (weight, app))| (number, release(name, number, version, net, weight, app));
         let releases: BTreeMap<u32, ReleaseRoutes> = (1..).zip(weights).map(release).collect();
-        (name.parse().unwrap(), ServiceRoutes { routes, releases, ..ServiceRoutes::default() })
+        (name.parse().unwrap(), Arc::new(ServiceRoutes { routes, releases, ..ServiceRoutes::default() }))
     };
     let route = |host: Option<&str>, path: &str| Route::new(host, path, "http".parse().unwrap());
     let app = vec![route(None, "/"), route(None, &format!("/at-{version}"))];

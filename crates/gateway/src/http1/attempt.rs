@@ -195,7 +195,8 @@ pub(crate) async fn ask(
             if let Poll::Ready(need) = upload.poll(client, &mut upstream.stream, patience, cx) {
                 return Poll::Ready(Ok(Err(need)));
             }
-            if upload.waits_for_client() {
+            // Who has just got something, or waits for more, is not to blame.
+            if upload.has_moved() || upload.waits_for_client() {
                 silence.end();
             }
             if request.timeout().is_some_and(|patience| silence.poll(cx, patience).is_ready()) {

@@ -187,7 +187,7 @@ pub(crate) fn poll_silence<T>(
     if late { Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into())) } else { Poll::Pending }
 }
 
-/// Passes on what still comes of the request while its answer is under way. Returns whether something came.
+/// Passes on what still comes of the request while its answer is under way. Returns whether something has moved.
 ///
 /// # Errors
 /// If the client has left.
@@ -198,7 +198,6 @@ pub(crate) fn pass_rest(
     pause: Duration,
     cx: &mut Context<'_>,
 ) -> io::Result<bool> {
-    let before = client.seen().received;
     match upload.poll(client, to, pause, cx) {
         Poll::Pending | Poll::Ready(Need::GoOn) => {}
         Poll::Ready(Need::Bad(BadBody::Left)) => return Err(io::ErrorKind::BrokenPipe.into()),
@@ -208,5 +207,5 @@ pub(crate) fn pass_rest(
             cx.waker().wake_by_ref();
         }
     }
-    Ok(client.seen().received > before)
+    Ok(upload.has_moved())
 }

@@ -59,6 +59,8 @@ pub(crate) struct Upload {
     received: u64,
     most: u64,
     pause: Stall,
+    /// Whether something has come, or gone on, since that was asked last.
+    moved: bool,
 }
 
 impl Upload {
@@ -81,6 +83,7 @@ impl Upload {
             received: 0,
             most: u64::MAX,
             pause: Stall::default(),
+            moved: false,
         }
     }
 
@@ -108,6 +111,11 @@ impl Upload {
     /// Whether it is the client who has to say something now.
     pub(crate) fn waits_for_client(&self) -> bool {
         !self.ended && !self.refused && self.at == self.out.len()
+    }
+
+    /// Whether something has come from the client, or gone on to the instance, since this was called last.
+    pub(crate) fn has_moved(&mut self) -> bool {
+        std::mem::take(&mut self.moved)
     }
 
     /// Begins an attempt at an instance, which gets all of it from the beginning.
@@ -147,7 +155,10 @@ impl Upload {
         loop {
             while self.at < self.out.len() && !self.refused {
                 match Pin::new(&mut *to).poll_write(cx, &self.out[self.at..]) {
-                    Poll::Ready(Ok(written @ 1..)) => self.at += written,
+                    Poll::Ready(Ok(written @ 1..)) => {
+                        self.at += written;
+                        self.moved = true;
+                    }
                     // An instance may answer before it has read everything, and then close: its answer counts.
                     Poll::Ready(_) => self.refused = true,
                     Poll::Pending => return client.poll_left(cx).map(|()| Need::Bad(BadBody::Left)),
@@ -164,6 +175,7 @@ impl Upload {
             match self.poll_more(client, cx) {
                 Poll::Ready(Ok(())) => {
                     self.expects = false;
+                    self.moved = true;
                     self.pause.end();
                 }
                 Poll::Ready(Err(bad)) => return Poll::Ready(Need::Bad(bad)),

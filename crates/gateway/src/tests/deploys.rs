@@ -10,7 +10,7 @@ use hyper::Method;
 
 use super::app::App;
 use super::client::{Client, Kind, Load, all_kinds};
-use super::gateway::{Gateway, name, table};
+use super::gateway::{Gateway, table, web};
 
 async fn apps(count: usize) -> Vec<App> {
     let mut apps = Vec::new();
@@ -137,7 +137,7 @@ async fn an_app_that_is_ready_at_once_is_soon_proven() {
     let mut gateway = Gateway::start().await;
     let app = App::start().await;
     let mut table = table(1, &[(1, 100, &[app.address])]);
-    let web = table.services.get_mut(&name("web")).unwrap();
+    let web = web(&mut table);
     web.releases.get_mut(&1).unwrap().health.interval = Millis::seconds(20);
     let start = now();
     gateway.set(&table).await;

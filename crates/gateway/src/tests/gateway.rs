@@ -183,12 +183,17 @@ pub(crate) fn table(version: u64, releases: &[(u32, u32, &[Ipv4Addr])]) -> Route
     let releases = releases.iter().map(|(number, weight, instances)| (*number, release(*number, *weight, instances)));
     let web =
         ServiceRoutes { routes, listeners: Vec::new(), traffic: Default::default(), releases: releases.collect() };
-    RouteTable { version, services: [(name("web"), web)].into() }
+    RouteTable { version, services: [(name("web"), Arc::new(web))].into() }
+}
+
+/// Returns the service `web`.
+pub(crate) fn web(table: &mut RouteTable) -> &mut ServiceRoutes {
+    Arc::make_mut(table.services.get_mut(&name("web")).unwrap())
 }
 
 /// Has all instances count as healthy without being asked.
 pub(crate) fn all_healthy(table: &mut RouteTable) {
-    for release in table.services.values_mut().flat_map(|service| service.releases.values_mut()) {
+    for release in web(table).releases.values_mut() {
         release.health.check = HealthCheck::Running;
         release.instances.values_mut().for_each(|instance| instance.healthy = Some(true));
     }
@@ -197,7 +202,7 @@ pub(crate) fn all_healthy(table: &mut RouteTable) {
 /// Adds a virtual address to the service `web`.
 pub(crate) fn listen(table: &mut RouteTable, address: &str, protocol: Protocol) {
     let listener = Listener { address: address.parse().unwrap(), port: name("http"), protocol };
-    table.services.get_mut(&name("web")).unwrap().listeners.push(listener);
+    web(table).listeners.push(listener);
 }
 
 fn release(number: u32, weight: u32, instances: &[Ipv4Addr]) -> ReleaseRoutes {

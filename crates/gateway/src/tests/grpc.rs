@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use super::app::{PORT, fresh_address};
-use super::gateway::{Gateway, all_healthy, table};
+use super::gateway::{Gateway, all_healthy, table, web};
 
 /// What an instance has done.
 #[derive(Debug, Default)]
@@ -70,7 +70,7 @@ async fn echo(mut body: RecvStream, mut sending: SendStream<Bytes>, given_up: mp
 async fn gateway(instances: &[Ipv4Addr]) -> Gateway {
     let mut gateway = Gateway::start().await;
     let mut table = table(1, &[(1, 100, instances)]);
-    let rules = &mut table.services.values_mut().next().unwrap().routes[0].rules;
+    let rules = &mut web(&mut table).routes[0].rules;
     rules.body_limit = Some(basalt_model::Bytes(4 << 20));
     all_healthy(&mut table);
     gateway.set(&table).await;

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::app::App;
 use super::client::{Client, Kind};
-use super::gateway::{Gateway, name, table};
+use super::gateway::{Gateway, name, table, web};
 use crate::{GatewayOptions, LogFormat};
 
 /// A table whose only route sends a second time after so many milliseconds.
@@ -20,7 +20,7 @@ fn hedging(apps: &[&App], after: u64) -> RouteTable {
     let addresses: Vec<_> = apps.iter().map(|app| app.address).collect();
     let mut table = table(1, &[(1, 100, &addresses)]);
     let rules = Rules { hedge_after: Some(Millis(after)), ..Rules::default() };
-    table.services.get_mut(&name("web")).unwrap().routes[0].rules = rules;
+    web(&mut table).routes[0].rules = rules;
     table
 }
 
@@ -90,7 +90,7 @@ async fn no_other_release_answers_for_a_slow_one() {
     let (old, new) = (App::start().await, App::start().await);
     let mut both = hedging(&[&old], 50);
     let with_new = table(1, &[(1, 100, &[old.address]), (2, 0, &[new.address])]);
-    both.services.get_mut(&name("web")).unwrap().releases = with_new.services[&name("web")].releases.clone();
+    web(&mut both).releases = with_new.services[&name("web")].releases.clone();
     let (gateway, data) = serving(&both).await;
     old.behaviour.delay.store(300, SeqCst);
     for kind in [Kind::KeepAlive, Kind::Http2] {
@@ -126,7 +126,7 @@ async fn over_http2_answers_are_what_they_are_without_hedges() {
     };
     let mut gateway = Gateway::start_with(options).await;
     let mut table = hedging(&[&app], 5000);
-    let web = table.services.get_mut(&name("web")).unwrap();
+    let web = web(&mut table);
     web.routes[0].rules.response_headers = [("x-edge".to_owned(), "1".to_owned())].into();
     web.routes.push(Route {
         rules: Rules {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use basalt_model::{Bytes, ErrorPage, Millis, Page, RateLimit, Redirect, Route, RouteTable, Rules};
 use serde_json::{Map, Value};
 
-use super::gateway::{Gateway, name};
+use super::gateway::{Gateway, name, web};
 use super::http1::{answering, speak};
 use super::tls::free;
 use crate::{GatewayOptions, LogFormat};
@@ -14,7 +14,7 @@ use crate::{GatewayOptions, LogFormat};
 fn with_routes(mut table: RouteTable, routes: &[(&str, Rules)]) -> RouteTable {
     let routes =
         routes.iter().map(|(path, rules)| Route { rules: rules.clone(), ..Route::new(None, *path, name("http")) });
-    table.services.get_mut(&name("web")).unwrap().routes = routes.collect();
+    web(&mut table).routes = routes.collect();
     table
 }
 

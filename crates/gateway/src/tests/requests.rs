@@ -8,7 +8,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::app::{App, PORT, fresh_address};
 use super::client::{Client, Kind};
-use super::gateway::{Gateway, all_healthy, table};
+use super::gateway::{Gateway, all_healthy, table, web};
 
 async fn one_instance() -> (Gateway, App) {
     let mut gateway = Gateway::start().await;
@@ -65,7 +65,7 @@ async fn what_a_client_claims_of_itself_is_replaced() {
 async fn without_a_route_there_is_a_plain_answer_and_the_connection_stays() {
     let mut gateway = Gateway::start().await;
     let mut table = table(1, &[]);
-    table.services.values_mut().for_each(|service| service.routes[0].path = "/web".into());
+    web(&mut table).routes[0].path = "/web".into();
     gateway.set(&table).await;
     for kind in KINDS {
         let mut client = Client::new(gateway.http, kind);
@@ -132,7 +132,7 @@ async fn retries_end_when_the_budget_does() {
     let mut gateway = Gateway::start().await;
     let (one, two) = (App::start().await, App::start().await);
     let mut table = table(1, &[(1, 100, &[one.address, two.address])]);
-    table.services.values_mut().for_each(|service| service.traffic.eject.consecutive = 0);
+    web(&mut table).traffic.eject.consecutive = 0;
     gateway.set(&table).await;
     gateway.until_healthy().await;
     one.behaviour.status.store(503, SeqCst);
@@ -254,7 +254,7 @@ async fn grpc_reaches_instances_over_http2() {
     });
     let mut gateway = Gateway::start().await;
     let mut table = table(1, &[(1, 100, &[address])]);
-    for release in table.services.values_mut().flat_map(|service| service.releases.values_mut()) {
+    for release in web(&mut table).releases.values_mut() {
         release.health.check = basalt_model::HealthCheck::Tcp { port: "http".parse().unwrap() };
     }
     gateway.set(&table).await;

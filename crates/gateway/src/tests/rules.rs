@@ -10,19 +10,19 @@ use hyper::{Method, Request};
 
 use super::app::App;
 use super::client::{Client, Got, Kind};
-use super::gateway::{Gateway, all_healthy, name, table};
+use super::gateway::{Gateway, all_healthy, name, table, web};
 use super::http1::speak;
 use crate::Limits;
 
 /// Gives the service `web` these routes.
 fn with_routes(mut table: RouteTable, routes: Vec<(&str, Rules)>) -> RouteTable {
     let routes = routes.into_iter().map(|(path, rules)| Route { rules, ..Route::new(None, path, name("http")) });
-    table.services.get_mut(&name("web")).unwrap().routes = routes.collect();
+    web(&mut table).routes = routes.collect();
     table
 }
 
 fn with_traffic(mut table: RouteTable, traffic: Traffic) -> RouteTable {
-    table.services.get_mut(&name("web")).unwrap().traffic = traffic;
+    web(&mut table).traffic = traffic;
     table
 }
 

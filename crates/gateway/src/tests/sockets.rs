@@ -8,7 +8,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, timeout};
 
 use super::app::{App, PORT, fresh_address};
-use super::gateway::{Gateway, table};
+use super::gateway::{Gateway, table, web};
 use crate::http1::websocket::GOING_AWAY;
 
 const UPGRADE: &[u8] =
@@ -67,8 +67,8 @@ async fn pass_and_are_told(traffic: Traffic) {
     let (old, new) = (instance().await, App::start().await);
     let mut gateway = Gateway::start().await;
     let mut first = table(1, &[(1, 100, &[old])]);
-    first.services.values_mut().for_each(|service| service.traffic = traffic.clone());
-    for release in first.services.values_mut().flat_map(|service| service.releases.values_mut()) {
+    web(&mut first).traffic = traffic.clone();
+    for release in web(&mut first).releases.values_mut() {
         release.health.check = basalt_model::HealthCheck::Tcp { port: "http".parse().unwrap() };
     }
     gateway.set(&first).await;

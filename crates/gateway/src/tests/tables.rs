@@ -10,7 +10,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::app::{App, PORT, fresh_address};
 use super::client::{Client, Kind};
-use super::gateway::{Gateway, all_healthy, listen, name, table};
+use super::gateway::{Gateway, all_healthy, listen, name, table, web};
 use crate::proxy_header;
 
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -31,7 +31,7 @@ async fn a_virtual_address_leads_to_its_service_whatever_the_host() {
     let app = App::start().await;
     let virtual_address = format!("{}:7000", fresh_address());
     let mut with = table(1, &[(1, 100, &[app.address])]);
-    with.services.get_mut(&name("web")).unwrap().routes.clear();
+    web(&mut with).routes.clear();
     let mut without = with.clone();
     without.version = 2;
     listen(&mut with, &virtual_address, Protocol::Http);
@@ -125,7 +125,7 @@ async fn instances_are_told_whose_a_connection_is() {
         let virtual_address = format!("{}:7000", fresh_address());
         let mut table = table(1, &[(1, 100, &[address])]);
         listen(&mut table, &virtual_address, Protocol::Tcp);
-        let release = table.services.get_mut(&name("web")).unwrap().releases.get_mut(&1).unwrap();
+        let release = web(&mut table).releases.get_mut(&1).unwrap();
         release.health.check = HealthCheck::Tcp { port: name("http") };
         let port = release.ports.get_mut(&name("http")).unwrap();
         *port = Port { proxy_protocol: Some(version), ..Port::new(PORT, Protocol::Tcp) };
@@ -149,7 +149,7 @@ async fn a_drain_has_a_receipt() {
     let virtual_address = format!("{}:7000", fresh_address());
     let mut first = table(1, &[(1, 100, &[app.address])]);
     listen(&mut first, &virtual_address, Protocol::Tcp);
-    let release = first.services.get_mut(&name("web")).unwrap().releases.get_mut(&1).unwrap();
+    let release = web(&mut first).releases.get_mut(&1).unwrap();
     release.drain = basalt_model::Millis(500);
     gateway.set(&first).await;
     gateway.until_healthy().await;
@@ -213,7 +213,7 @@ async fn who_waits_is_routed_by_the_table_that_ends_the_wait() {
     tokio::time::sleep(Duration::from_millis(300)).await;
     let app = App::start().await;
     let mut new = super::gateway::table(2, &[(1, 100, &[app.address])]);
-    let route = &mut new.services.get_mut(&name("web")).unwrap().routes[0];
+    let route = &mut web(&mut new).routes[0];
     route.rules.headers = [("x-tenant".to_owned(), "a".to_owned())].into();
     table = new;
     gateway.set(&table).await;

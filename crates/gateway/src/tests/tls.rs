@@ -9,7 +9,7 @@ use hyper::Request;
 use super::acme_server::{AcmeServer, Proof};
 use super::app::App;
 use super::client::{Client, Kind};
-use super::gateway::{Gateway, name, table};
+use super::gateway::{Gateway, name, table, web};
 use super::secure::{Authority, Wants};
 use crate::{AcmeOptions, GatewayOptions};
 
@@ -24,7 +24,7 @@ fn with_hosts(address: Ipv4Addr, hosts: Vec<(&str, Tls)>) -> RouteTable {
         let rules = Rules { tls: Some(tls), ..Rules::default() };
         Route { rules, ..Route::new(Some(host), "/", name("http")) }
     });
-    table.services.get_mut(&name("web")).unwrap().routes = routes.collect();
+    web(&mut table).routes = routes.collect();
     table
 }
 

@@ -10,7 +10,7 @@ use tokio::time::timeout;
 
 use super::app::{PORT, fresh_address};
 use super::frames::{Frames, kind};
-use super::gateway::{Gateway, all_healthy, table};
+use super::gateway::{Gateway, all_healthy, table, web};
 use super::http1::speak;
 
 /// How long an instance waits for what might come after the end of a body.
@@ -133,7 +133,7 @@ async fn until(client: &mut TcpStream, wanted: &str) -> String {
 
 /// Returns the rules of the only route.
 fn route(table: &mut basalt_model::RouteTable) -> &mut basalt_model::Rules {
-    &mut table.services.values_mut().next().unwrap().routes[0].rules
+    &mut web(table).routes[0].rules
 }
 
 const DONE: &str = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
@@ -248,19 +248,56 @@ async fn a_body_goes_with_every_attempt_of_a_hedged_read() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_instance_is_not_silent_while_its_client_is() {
-    let mut gateway = Gateway::start().await;
+/// Starts a gateway whose instance may be silent for two seconds. It reads so much ten times a second, and answers `late`.
+async fn with_reader(each: usize, late: Duration) -> Gateway {
     let address = fresh_address();
-    let _told = scripted(address, &[("done", DONE)]).await;
+    let listener = TcpListener::bind((address, PORT)).await.unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let mut seen = Vec::new();
+                while !seen.ends_with(b"done\r\n0\r\n\r\n") {
+                    let Ok(1..) = stream.read_buf(&mut seen).await else { return };
+                    if seen.len() > each {
+                        seen.drain(..seen.len() - 16);
+                        tokio::time::sleep(Duration::from_millis(100)).await;
+                    }
+                }
+                tokio::time::sleep(late).await;
+                let _ = stream.write_all(DONE.as_bytes()).await;
+            });
+        }
+    });
+    let mut gateway = Gateway::start().await;
     let mut table = table(1, &[(1, 100, &[address])]);
-    route(&mut table).timeout = Some(basalt_model::Millis(200));
+    route(&mut table).timeout = Some(basalt_model::Millis(2000));
     all_healthy(&mut table);
     gateway.set(&table).await;
     gateway.until_healthy().await;
+    gateway
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_instance_is_not_silent_while_its_client_is() {
+    let gateway = with_reader(1024, Duration::from_millis(1400)).await;
     let mut client = TcpStream::connect(gateway.http).await.unwrap();
     client.write_all(b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n").await.unwrap();
-    tokio::time::sleep(Duration::from_millis(600)).await;
+    // Its time begins anew with the last that it gets.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    client.write_all(b"4\r\ndone\r\n0\r\n\r\n").await.unwrap();
+    until(&mut client, "HTTP/1.1 200").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_instance_is_not_silent_while_it_reads() {
+    let gateway = with_reader(1 << 20, Duration::ZERO).await;
+    let mut client = TcpStream::connect(gateway.http).await.unwrap();
+    client.write_all(b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n").await.unwrap();
+    for _ in 0..40 {
+        client.write_all(format!("{:x}\r\n", 1 << 20).as_bytes()).await.unwrap();
+        client.write_all(&vec![b'x'; 1 << 20]).await.unwrap();
+        client.write_all(b"\r\n").await.unwrap();
+    }
     client.write_all(b"4\r\ndone\r\n0\r\n\r\n").await.unwrap();
     until(&mut client, "HTTP/1.1 200").await;
 }
