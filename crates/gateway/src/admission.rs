@@ -38,7 +38,7 @@ pub(crate) fn affinity(
     aim: &Aim<'_>,
     client: Option<IpAddr>,
 ) -> (Option<Belongs>, Option<Sticky>) {
-    let ServiceRouting { service, traffic, .. } = &routing.services[to.service];
+    let ServiceRouting { service, traffic, .. } = &*routing.services[to.service];
     if traffic.sticky.is_none() && traffic.hash_on.is_none() {
         return (None, None);
     }

@@ -248,7 +248,7 @@ mod tests {
         let releases: Vec<_> = ready.collect();
         let cycle = weights::cycle(&releases.iter().map(|release| release.weight.0).collect::<Vec<_>>());
         let mut builder = Builder::default();
-        builder.add_service(ServiceRouting { service: service.clone(), traffic, releases, cycle });
+        builder.add_service(Arc::new(ServiceRouting { service: service.clone(), traffic, releases, cycle }));
         builder.build(1, 1)
     }
 

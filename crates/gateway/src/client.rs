@@ -11,6 +11,7 @@ use tokio::net::UnixStream;
 use tokio::sync::watch;
 
 use crate::protocol::{Report, Request};
+use crate::table_change::TableChange;
 
 /// First pause before another attempt to connect: a gateway that is restarted is back within tens of milliseconds.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
@@ -88,15 +89,20 @@ async fn follow(socket: PathBuf, mut newest: watch::Receiver<Option<Arc<RouteTab
     }
 }
 
-/// Sends each table until the connection breaks or the router is gone. Tables that were replaced meanwhile are left out.
+/// Sends each table, or what has changed since the one before, until the connection breaks or the router is gone. Tables that were
+/// replaced meanwhile are left out.
 async fn send(mut writer: Writer, newest: &mut watch::Receiver<Option<Arc<RouteTable>>>) {
+    let mut last: Option<Arc<RouteTable>> = None;
     while newest.changed().await.is_ok() {
-        let table = newest.borrow_and_update().clone();
-        if let Some(table) = table
-            && writer.send(&Request::SetTable(table)).await.is_err()
-        {
+        let Some(table) = newest.borrow_and_update().clone() else { continue };
+        let request = match &last {
+            Some(last) => Request::ChangeTable(TableChange::between(last, &table)),
+            None => Request::SetTable(table.clone()),
+        };
+        if writer.send(&request).await.is_err() {
             return;
         }
+        last = Some(table);
     }
 }
 

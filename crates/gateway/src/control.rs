@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use basalt_model::RouteTable;
 use basalt_wire::{Reader, WireError, Writer};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::runtime::Builder;
@@ -25,6 +26,8 @@ const SPACING: Duration = Duration::from_millis(10);
 const COUNTING: Duration = Duration::from_secs(1);
 /// Bytes of a table that is felt: up to that, some thousand routes and instances, it is read and put in force within a few milliseconds.
 const LARGE: usize = 512 << 10;
+/// Services of a table whose change is felt, too.
+const MANY: usize = 1_000;
 /// How much a thread with a large table gives way (`nice`): it has a tenth of the share of a thread with requests, when there is not
 /// enough for all.
 const PATIENCE: i32 = 10;
@@ -129,26 +132,31 @@ async fn serve_client(stream: UnixStream, plane: &Plane, tables: &Arc<Tables>) {
 }
 
 async fn take_tables(mut reader: Reader, tables: &Arc<Tables>, refuse: mpsc::Sender<Report>) -> Result<(), WireError> {
+    let mut last: Arc<RouteTable> = Arc::default();
     while let Some(line) = reader.line().await? {
-        let tables = tables.clone();
+        let (tables, before) = (tables.clone(), last.clone());
         let (done, taken) = oneshot::channel();
         // It waits for the disk; and a thread that has given way does so for good, so each table has its own.
         std::thread::Builder::new().name("table".to_owned()).spawn(move || {
-            if line.length() > LARGE {
+            if line.length() > LARGE || before.services.len() > MANY {
                 give_way();
             }
-            let taken = line.value().map(|Request::SetTable(table)| {
-                let version = table.version;
-                tables.take(table).map_err(|older| (version, older.to_string()))
+            let taken = line.value().map(|request: Request| {
+                let table = request.table_after(&before);
+                (tables.take(table.clone()), table)
             });
             // Fails only if the client has left.
             let _ = done.send(taken);
         })?;
         let Ok(taken) = taken.await else { break };
-        let Err((version, why)) = taken? else { continue };
-        if refuse.send(Report::Refused { version, why }).await.is_err() {
-            break;
+        let (taken, table) = taken?;
+        if let Err(older) = taken {
+            let refusal = Report::Refused { version: table.version, why: older.to_string() };
+            if refuse.send(refusal).await.is_err() {
+                break;
+            }
         }
+        last = table;
     }
     Ok(())
 }

@@ -1,4 +1,5 @@
-//! The copy of the route table on disk, with which a gateway comes back alone.
+//! The copy of the route table on disk, with which a gateway comes back alone: a table, and on lines of their own what has changed
+//! since. Once the changes are longer than the table, it is written anew.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -6,10 +7,22 @@ use std::path::{Path, PathBuf};
 
 use basalt_model::RouteTable;
 
+use crate::table_change::TableChange;
+
 /// The copy of the route table on disk.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(crate) struct Copy {
     path: PathBuf,
+    /// Where changes are added, once this has written a table.
+    tail: Option<Tail>,
+}
+
+/// The end of a copy.
+#[derive(Debug)]
+struct Tail {
+    file: File,
+    /// How many bytes may still be added.
+    room: usize,
 }
 
 impl Copy {
@@ -20,7 +33,7 @@ impl Copy {
     pub(crate) fn in_data(data: &Path) -> io::Result<Self> {
         let folder = data.join("gateway");
         fs::create_dir_all(&folder)?;
-        Ok(Self { path: folder.join("routes.json") })
+        Ok(Self { path: folder.join("routes.json"), tail: None })
     }
 
     /// Returns where it is.
@@ -31,45 +44,120 @@ impl Copy {
     /// Returns the table; `None` if none was ever kept.
     ///
     /// # Errors
-    /// If it can't be read. A copy is never half written, so this means a damaged disk.
+    /// If it can't be read. A table is never half written, so this means a damaged disk.
     pub(crate) fn load(&self) -> io::Result<Option<RouteTable>> {
-        match fs::read(&self.path) {
-            Ok(bytes) => Ok(Some(serde_json::from_slice(&bytes)?)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error),
+        let bytes = match fs::read(&self.path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let mut lines = bytes.split_inclusive(|byte| *byte == b'\n');
+        let mut table: RouteTable = serde_json::from_slice(lines.next().unwrap_or_default())?;
+        // A change without an end was being written when the machine failed: nobody was told that it is in force.
+        for line in lines.filter(|line| line.ends_with(b"\n")) {
+            serde_json::from_slice::<TableChange>(line)?.apply(&mut table);
         }
+        Ok(Some(table))
     }
 
-    /// Replaces the table; returns once it is on disk.
+    /// Replaces `old`, the table that was kept last, by another; returns once that is on disk.
     ///
     /// # Errors
-    /// If it can't be written and synced; then the old copy is still there.
-    pub(crate) fn store(&self, table: &RouteTable) -> io::Result<()> {
+    /// If it can't be written and synced; then the old table is still there.
+    pub(crate) fn store(&mut self, old: &RouteTable, new: &RouteTable) -> io::Result<()> {
+        // After an error there is no tail: what was written of it last is not known.
+        if let Some(Tail { mut file, room }) = self.tail.take() {
+            let change = line(&TableChange::between(old, new))?;
+            if let Some(room) = room.checked_sub(change.len()) {
+                file.write_all(&change)?;
+                file.sync_data()?;
+                self.tail = Some(Tail { file, room });
+                return Ok(());
+            }
+        }
+        self.tail = Some(self.store_whole(new)?);
+        Ok(())
+    }
+
+    fn store_whole(&self, table: &RouteTable) -> io::Result<Tail> {
         let temporary = self.path.with_extension("json.new");
         let mut file = File::create(&temporary)?;
-        file.write_all(&serde_json::to_vec(table)?)?;
+        let table = line(table)?;
+        file.write_all(&table)?;
         file.sync_data()?;
         fs::rename(&temporary, &self.path)?;
         // The new name is on disk only once its folder is.
-        self.path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
+        self.path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())?;
+        Ok(Tail { file, room: table.len() })
     }
+}
+
+fn line(value: &impl serde::Serialize) -> io::Result<Vec<u8>> {
+    let mut line = serde_json::to_vec(value)?;
+    line.push(b'\n');
+    Ok(line)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use basalt_model::{Name, Route, ServiceRoutes};
+
     use super::*;
+
+    /// A table with a few services, of which one is another with each version.
+    fn table(version: u64) -> RouteTable {
+        let one = |n: u64| {
+            let path = format!("/{}", if n == version % 5 { version } else { 0 });
+            let routes = vec![Route::new(None, &path, "http".parse().unwrap())];
+            let name: Name = format!("s-{n}").parse().unwrap();
+            (name, Arc::new(ServiceRoutes { routes, ..ServiceRoutes::default() }))
+        };
+        RouteTable { version, services: (0..4).map(one).collect() }
+    }
 
     #[test]
     fn a_table_comes_back_and_damage_is_told() {
         let data = tempfile::tempdir().unwrap();
-        let copy = Copy::in_data(data.path()).unwrap();
-        assert_eq!(copy.load().unwrap(), None);
-        for version in [1, 2] {
-            let table = RouteTable { version, ..RouteTable::default() };
-            copy.store(&table).unwrap();
-            assert_eq!(copy.load().unwrap(), Some(table));
+        let copy = || Copy::in_data(data.path()).unwrap();
+        assert_eq!(copy().load().unwrap(), None);
+        let mut writing = copy();
+        let (mut old, mut longest) = (RouteTable::default(), 0);
+        for version in 1..100 {
+            // Another process goes on with what was kept.
+            if version % 30 == 0 {
+                writing = copy();
+            }
+            writing.store(&old, &table(version)).unwrap();
+            old = table(version);
+            assert_eq!(copy().load().unwrap().as_ref(), Some(&old));
+            longest = longest.max(fs::read(writing.path()).unwrap().len());
         }
-        fs::write(copy.path(), "{\"version\":").unwrap();
-        assert!(copy.load().is_err());
+        let whole = line(&table(99)).unwrap().len();
+        assert!(whole < longest && longest <= 2 * whole + 8, "{longest} of {whole}");
+
+        fs::write(writing.path(), "{\"version\":").unwrap();
+        assert!(copy().load().is_err());
+        fs::write(writing.path(), "{\"version\":1,\"services\":{}}\n{\"vers\n").unwrap();
+        assert!(copy().load().is_err());
+    }
+
+    #[test]
+    fn a_change_that_was_not_written_whole_is_none() {
+        let data = tempfile::tempdir().unwrap();
+        let mut copy = Copy::in_data(data.path()).unwrap();
+        copy.store(&RouteTable::default(), &table(1)).unwrap();
+        let first = fs::read(copy.path()).unwrap();
+        copy.store(&table(1), &table(2)).unwrap();
+        let both = fs::read(copy.path()).unwrap();
+        assert!(both.starts_with(&first));
+        for end in first.len()..both.len() {
+            fs::write(copy.path(), &both[..end]).unwrap();
+            assert_eq!(copy.load().unwrap(), Some(table(1)), "{end}");
+        }
+        // A table of before there were lines.
+        fs::write(copy.path(), first.trim_ascii_end()).unwrap();
+        assert_eq!(copy.load().unwrap(), Some(table(1)));
     }
 }

@@ -42,12 +42,14 @@ mod process;
 mod protocol;
 mod proxy_header;
 mod ready;
+mod ready_service;
 mod receipts;
 mod refusals;
 mod routing;
 mod service;
 mod sockets;
 mod stats;
+mod table_change;
 mod tables;
 mod tcp;
 #[cfg(test)]

@@ -18,11 +18,12 @@ use crate::edge::Edge;
 use crate::http1::attempt::IDLE;
 use crate::instance::{InFlight, Instance};
 use crate::predecessors::Predecessors;
-use crate::ready::{self, ReadyRoute};
+use crate::ready_service::ReadyService;
 use crate::receipts::Receipt;
-use crate::routing::{Builder, Destination, PortNumbers, ReleaseRouting, Routing, ServiceRouting};
+use crate::routing::{Builder, Destination, Routing};
 use crate::service::Service;
-use crate::{ejection, health, probe, weights};
+use crate::table_change::TableChange;
+use crate::{ejection, health, probe};
 
 /// The table in force, with all that outlives it.
 #[derive(Debug)]
@@ -42,8 +43,7 @@ pub(crate) struct Plane {
 #[derive(Debug, Default)]
 struct Kept {
     table: Arc<RouteTable>,
-    services: BTreeMap<Name, Arc<Service>>,
-    instances: BTreeMap<InstanceId, Checked>,
+    services: BTreeMap<Name, Named>,
     /// Instances that are no longer named and may have requests in flight.
     leaving: Vec<Arc<Instance>>,
     /// What has become of those before, until it is written down.
@@ -51,6 +51,14 @@ struct Kept {
     http: Option<String>,
     table_problems: Vec<String>,
     other_problems: BTreeMap<String, String>,
+}
+
+/// A service that the table names.
+#[derive(Debug)]
+struct Named {
+    service: Arc<Service>,
+    instances: BTreeMap<InstanceId, Checked>,
+    ready: ReadyService,
 }
 
 /// An instance and the task that checks it.
@@ -116,45 +124,65 @@ impl Plane {
             return Ok(());
         }
         let epoch = self.epoch.load(SeqCst) + 1;
-        let old_services = std::mem::take(&mut kept.services);
-        let mut old_instances = std::mem::take(&mut kept.instances);
-        let mut builder = Builder::default();
-        for (name, routes) in &table.services {
-            let service = old_services.get(name).cloned().unwrap_or_else(|| Arc::new(Service::new(name.clone())));
-            kept.services.insert(name.clone(), service.clone());
-            let instance = |id: &InstanceId, route: &InstanceRoute, of: &ReleaseRoutes| {
-                let checked = match old_instances.remove(id) {
-                    Some(checked) if checked.fits(route, of) => checked,
-                    Some(other) => {
-                        // Another start of the same instance: the old one leaves, as if it had another name.
-                        old_instances.insert(id.clone(), other);
-                        self.check(id, route, of, &service)
-                    }
-                    None => self.check(id, route, of, &service),
-                };
-                if of.health.check.port().is_none() {
-                    health::told(&checked.instance, route.healthy);
-                }
-                let instance = checked.instance.clone();
-                (checked, instance)
-            };
-            add(&mut builder, service.clone(), routes, instance, &mut kept.instances);
+        let change = TableChange::between(&kept.table, &table);
+        let services = &mut kept.services;
+        let gone: Vec<Named> = change.gone.iter().filter_map(|name| services.remove(name)).collect();
+        let mut unnamed = Vec::new();
+        for (name, routes) in change.services {
+            let before = services.remove(&name);
+            let named = self.make_ready(&name, &routes, before, &mut unnamed);
+            services.insert(name, named);
         }
+        let mut builder = Builder::default();
+        services.values().for_each(|named| builder.add(&named.ready));
         kept.table_problems = std::mem::take(&mut builder.problems);
-        let unnamed = old_instances.into_values().map(|checked| checked.instance.clone());
-        let unnamed: Vec<_> = unnamed.inspect(|instance| instance.unname()).collect();
+        unnamed.extend(gone.iter().flat_map(|named| named.instances.values()).map(|checked| checked.instance.clone()));
+        unnamed.iter().for_each(|instance| instance.unname());
         // Before those that leave now are added: they may get requests until the new table is in force.
         kept.settle();
         kept.leaving.extend(unnamed);
         self.routing.store(Arc::new(builder.build(table.version, epoch)));
         self.epoch.store(epoch, SeqCst);
         kept.table = table;
-        for service in old_services.values() {
-            service.better.notify_waiters();
-        }
+        // Any request that waits may find another service now.
+        kept.services.values().chain(&gone).for_each(|named| named.service.better.notify_waiters());
         drop(kept);
         self.dirty.send_replace(());
         Ok(())
+    }
+
+    /// Makes a service ready that is new or differs from `before`. Instances that it no longer names are added to `unnamed`.
+    fn make_ready(
+        &self,
+        name: &Name,
+        routes: &ServiceRoutes,
+        before: Option<Named>,
+        unnamed: &mut Vec<Arc<Instance>>,
+    ) -> Named {
+        let (service, mut old) = match before {
+            Some(Named { service, instances, .. }) => (service, instances),
+            None => (Arc::new(Service::new(name.clone())), BTreeMap::new()),
+        };
+        let mut instances = BTreeMap::new();
+        let ready = ReadyService::new(service.clone(), routes, |id, route, of| {
+            let checked = match old.remove(id) {
+                Some(checked) if checked.fits(route, of) => checked,
+                Some(other) => {
+                    // Another start of the same instance: the old one leaves, as if it had another name.
+                    old.insert(id.clone(), other);
+                    self.check(id, route, of, &service)
+                }
+                None => self.check(id, route, of, &service),
+            };
+            if of.health.check.port().is_none() {
+                health::told(&checked.instance, route.healthy);
+            }
+            let instance = checked.instance.clone();
+            instances.insert(id.clone(), checked);
+            instance
+        });
+        unnamed.extend(old.values().map(|checked| checked.instance.clone()));
+        Named { service, instances, ready }
     }
 
     /// Returns an error if a newer table than this is in force.
@@ -195,7 +223,7 @@ impl Plane {
 
     /// Closes connections to instances that have been idle for too long.
     pub(crate) fn sweep(&self) {
-        let instances: Vec<_> = self.kept().instances.values().map(|checked| checked.instance.clone()).collect();
+        let instances: Vec<_> = self.kept().checked().map(|checked| checked.instance.clone()).collect();
         instances.iter().for_each(|instance| instance.sweep(IDLE));
     }
 
@@ -247,7 +275,7 @@ impl Plane {
             http: kept.http.clone(),
             problems: kept.table_problems.iter().chain(kept.other_problems.values()).cloned().collect(),
         };
-        for checked in kept.instances.values() {
+        for checked in kept.checked() {
             seen.instances.insert(checked.instance.id.clone(), checked.instance.traffic());
         }
         for leaving in &kept.leaving {
@@ -298,6 +326,11 @@ impl Begun {
 }
 
 impl Kept {
+    /// Returns the instances that the table names.
+    fn checked(&self) -> impl Iterator<Item = &Checked> {
+        self.services.values().flat_map(|named| named.instances.values())
+    }
+
     /// Forgets those that have left and have nothing in flight any more, and keeps their receipts.
     fn settle(&mut self) {
         let settled = self.leaving.extract_if(.., |instance| instance.in_flight() == 0);
@@ -313,54 +346,6 @@ impl Checked {
     }
 }
 
-/// Adds a service with its routes and listeners.
-fn add(
-    builder: &mut Builder,
-    service: Arc<Service>,
-    routes: &ServiceRoutes,
-    mut instance: impl FnMut(&InstanceId, &InstanceRoute, &ReleaseRoutes) -> (Checked, Arc<Instance>),
-    checked: &mut BTreeMap<InstanceId, Checked>,
-) {
-    let mut numbers = PortNumbers::default();
-    let outside: Vec<_> = routes.routes.iter().map(|route| (route, numbers.number(&route.port))).collect();
-    let inside: Vec<_> = routes.listeners.iter().map(|at| (at, numbers.number(&at.port))).collect();
-    let mut releases = Vec::with_capacity(routes.releases.len());
-    for (number, release) in &routes.releases {
-        let mut instances = Vec::with_capacity(release.instances.len());
-        for (id, route) in &release.instances {
-            let (kept, ready) = instance(id, route, release);
-            checked.insert(id.clone(), kept);
-            instances.push(ready);
-        }
-        let port = |name: &&Name| release.ports.get(*name).copied();
-        let ports = numbers.names().iter().map(port).collect();
-        releases.push(ReleaseRouting { number: *number, weight: release.weight, instances, ports });
-    }
-    let cycle = weights::cycle(&releases.iter().map(|release| release.weight.0).collect::<Vec<_>>());
-    let name = service.name.clone();
-    let traffic = routes.traffic.clone();
-    let kept = service.clone();
-    let service = builder.add_service(ServiceRouting { service, traffic, releases, cycle });
-    let mut before = kept.take_routes();
-    let mut after = BTreeMap::new();
-    let numbers = || routes.releases.keys().copied();
-    for (route, port) in outside {
-        let label = ready::label(route);
-        let kept = after.entry(label.clone()).or_insert_with(|| before.remove(&label).unwrap_or_default());
-        let limiter = kept.limiter(route.rules.rate_limit);
-        let ready = ReadyRoute::new(&name, route, limiter, kept.stats(numbers()));
-        builder.add_route(route.host.as_deref(), &route.path, ready, service, port);
-    }
-    if !inside.is_empty() {
-        let kept = after.entry(String::new()).or_insert_with(|| before.remove("").unwrap_or_default());
-        let route = builder.add_inside(ReadyRoute::inside(&name, kept.stats(numbers())));
-        for (listener, port) in inside {
-            builder.add_listener(listener.address, Destination { service, port, route }, listener.protocol);
-        }
-    }
-    kept.keep_routes(after);
-}
-
 #[cfg(test)]
 mod tests {
     use std::net::Ipv4Addr;
@@ -369,9 +354,10 @@ mod tests {
     use basalt_model::{Health, Millis, Port, Protocol, Route, Weight};
 
     use super::*;
+    use crate::ready::Asked;
 
-    fn asked() -> ready::Asked<'static> {
-        ready::Asked::bare("", "/", &http::Method::GET)
+    fn asked() -> Asked<'static> {
+        Asked::bare("", "/", &http::Method::GET)
     }
 
     /// A table with one service and one healthy instance, whose address is the version.

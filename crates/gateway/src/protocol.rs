@@ -7,12 +7,30 @@ use basalt_model::{InstanceId, RouteTable};
 use basalt_seam::{InstanceTraffic, RouterSeen};
 use serde::{Deserialize, Serialize};
 
+use crate::table_change::TableChange;
+
 /// What a client asks.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Request {
     /// Replaces the table.
     SetTable(Arc<RouteTable>),
+    /// Replaces the table by the one that follows from the last on this connection, whether or not that was taken.
+    ChangeTable(TableChange),
+}
+
+impl Request {
+    /// Returns the table that is asked for, after the last on the same connection.
+    pub(crate) fn table_after(self, last: &RouteTable) -> Arc<RouteTable> {
+        match self {
+            Self::SetTable(table) => table,
+            Self::ChangeTable(change) => {
+                let mut table = last.clone();
+                change.apply(&mut table);
+                Arc::new(table)
+            }
+        }
+    }
 }
 
 /// What the gateway says.

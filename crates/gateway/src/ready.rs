@@ -1,5 +1,6 @@
 //! A route made ready: what a request must have is compared without parsing, and what happens to it is at hand.
 
+use std::fmt;
 use std::sync::{Arc, LazyLock};
 
 use basalt_model::{ErrorPage, Name, ReleaseNumber, Route, Rules};
@@ -32,14 +33,46 @@ impl<'a> Asked<'a> {
     }
 }
 
+/// The hosts of a route, lowercase.
+#[derive(Debug)]
+pub(crate) enum Host {
+    Any,
+    Exact(Arc<str>),
+    /// What follows the `*`: `.example.com`.
+    Wildcard(Arc<str>),
+}
+
+impl Host {
+    fn new(host: Option<&str>) -> Self {
+        match host.map(|host| host.strip_prefix('*').ok_or(host)) {
+            Some(Ok(wildcard)) => Self::Wildcard(wildcard.to_ascii_lowercase().into()),
+            Some(Err(host)) => Self::Exact(host.to_ascii_lowercase().into()),
+            None => Self::Any,
+        }
+    }
+}
+
+impl fmt::Display for Host {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Any => f.write_str("any host"),
+            Self::Exact(host) => f.write_str(host),
+            Self::Wildcard(rest) => write!(f, "*{rest}"),
+        }
+    }
+}
+
 /// A route made ready.
 #[derive(Debug)]
 pub(crate) struct ReadyRoute {
     /// Names it for people and metrics: host and path, and what else tells it from others.
     pub(crate) label: String,
     pub(crate) service: Name,
+    pub(crate) host: Host,
+    /// What it is found by: the path of a request, or without a slash at its end one that is above that.
+    pub(crate) key: Arc<str>,
     /// The path or prefix, without a slash at its end.
-    pub(crate) path: String,
+    path: String,
     pub(crate) rules: Rules,
     pub(crate) request_headers: Vec<(HeaderName, Option<HeaderValue>)>,
     pub(crate) response_headers: Vec<(HeaderName, Option<HeaderValue>)>,
@@ -70,6 +103,8 @@ impl ReadyRoute {
         Self {
             label: label(route),
             service: service.clone(),
+            host: Host::new(route.host.as_deref()),
+            key: if rules.exact { &*route.path } else { route.path.trim_end_matches('/') }.into(),
             path: route.path.trim_end_matches('/').to_owned(),
             request_headers: rules.request_headers.iter().filter_map(set).collect(),
             response_headers: rules.response_headers.iter().filter_map(set).collect(),

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use basalt_model::{Name, Port, Protocol, ReleaseNumber, Traffic, Weight};
 
 use crate::instance::Instance;
-use crate::ready::{Asked, ReadyRoute};
+use crate::ready::{Asked, Host, ReadyRoute};
+use crate::ready_service::{Inside, ReadyService};
 use crate::service::Service;
 
 /// A route table made ready.
@@ -18,14 +19,14 @@ pub(crate) struct Routing {
     pub(crate) epoch: u64,
     /// The version of the table.
     pub(crate) version: u64,
-    pub(crate) services: Vec<ServiceRouting>,
+    pub(crate) services: Vec<Arc<ServiceRouting>>,
     pub(crate) routes: Vec<Arc<ReadyRoute>>,
     /// Whether header fields decide where a request goes: by the word of a route, or because it belongs to an instance.
     pub(crate) asks_for_fields: bool,
     listeners: HashMap<SocketAddrV4, (Destination, Protocol)>,
-    hosts: HashMap<String, Paths>,
+    hosts: HashMap<Arc<str>, Paths>,
     /// By what follows the `*` of a wildcard: `.example.com`.
-    wildcards: HashMap<String, Paths>,
+    wildcards: HashMap<Arc<str>, Paths>,
     any_host: Paths,
 }
 
@@ -63,9 +64,9 @@ pub(crate) struct Destination {
 /// Paths of one host. Where several routes have the same, those that ask for more come first.
 #[derive(Debug, Default)]
 struct Paths {
-    whole: HashMap<String, Vec<Destination>>,
+    whole: HashMap<Arc<str>, Vec<Destination>>,
     /// Without a slash at their end.
-    prefixes: HashMap<String, Vec<Destination>>,
+    prefixes: HashMap<Arc<str>, Vec<Destination>>,
     /// The most segments that one of them has: deeper slashes need no look.
     deepest: usize,
 }
@@ -79,53 +80,63 @@ pub(crate) struct Builder {
 }
 
 impl Builder {
+    /// Adds a service with its routes and listeners.
+    pub(crate) fn add(&mut self, ready: &ReadyService) {
+        let service = self.add_service(ready.routing.clone());
+        for (route, port) in &ready.outside {
+            self.add_route(route.clone(), service, *port);
+        }
+        if let Some(Inside { route, listeners }) = &ready.inside {
+            let at = self.routing.routes.len();
+            self.routing.routes.push(route.clone());
+            for (address, port, protocol) in listeners {
+                self.add_listener(*address, Destination { service, port: *port, route: at }, *protocol);
+            }
+        }
+    }
+
     /// Adds a service and returns its position.
-    pub(crate) fn add_service(&mut self, service: ServiceRouting) -> usize {
+    pub(crate) fn add_service(&mut self, service: Arc<ServiceRouting>) -> usize {
         self.routing.asks_for_fields |= service.traffic.sticky.is_some() || service.traffic.hash_on.is_some();
         self.routing.services.push(service);
         self.routing.services.len() - 1
     }
 
     /// Sends requests that fit a route to a port of a service. Who comes first keeps a place.
-    pub(crate) fn add_route(&mut self, host: Option<&str>, path: &str, ready: ReadyRoute, service: usize, port: usize) {
+    pub(crate) fn add_route(&mut self, ready: Arc<ReadyRoute>, service: usize, port: usize) {
         let to = Destination { service, port, route: self.routing.routes.len() };
-        let paths = match host.map(|host| host.strip_prefix('*').ok_or(host)) {
-            Some(Ok(wildcard)) => self.routing.wildcards.entry(wildcard.to_ascii_lowercase()).or_default(),
-            Some(Err(host)) => self.routing.hosts.entry(host.to_ascii_lowercase()).or_default(),
-            None => &mut self.routing.any_host,
+        let paths = match &ready.host {
+            Host::Wildcard(wildcard) => self.routing.wildcards.entry(wildcard.clone()).or_default(),
+            Host::Exact(host) => self.routing.hosts.entry(host.clone()).or_default(),
+            Host::Any => &mut self.routing.any_host,
         };
-        let bare = path.trim_end_matches('/');
         let same = if ready.rules.exact {
-            paths.whole.entry(path.to_owned()).or_default()
+            paths.whole.entry(ready.key.clone()).or_default()
         } else {
-            paths.deepest = paths.deepest.max(bare.matches('/').count());
-            paths.prefixes.entry(bare.to_owned()).or_default()
+            paths.deepest = paths.deepest.max(ready.key.matches('/').count());
+            paths.prefixes.entry(ready.key.clone()).or_default()
         };
-        let rules = |to: &Destination| &self.routing.routes[to.route].rules;
         let of = |rules: &basalt_model::Rules| (rules.methods.clone(), rules.headers.clone(), rules.query.clone());
-        let first = same.iter().find(|first| of(rules(first)) == of(&ready.rules)).copied();
+        let wanted = |to: &&Destination| of(&self.routing.routes[to.route].rules) == of(&ready.rules);
+        let first = same.iter().find(wanted).map(|first| first.service);
         let precedence = ready.precedence();
         let at = same.partition_point(|other| self.routing.routes[other.route].precedence() >= precedence);
         same.insert(at, to);
         self.routing.asks_for_fields |= precedence.1 > 0;
-        self.routing.routes.push(Arc::new(ready));
-        if let Some(first) = first.filter(|first| first.service != service) {
+        if let Some(first) = first.filter(|first| *first != service) {
             let name = |at: usize| self.routing.services[at].service.name.clone();
-            let (first, second) = (name(first.service), name(service));
-            let host = host.unwrap_or("any host");
-            self.problems
-                .push(format!("services `{first}` and `{second}` both want `{host}{bare}/`: `{first}` has it"));
+            let (first, second) = (name(first), name(service));
+            self.problems.push(format!(
+                "services `{first}` and `{second}` both want `{}{}/`: `{first}` has it",
+                ready.host,
+                ready.key.trim_end_matches('/')
+            ));
         }
-    }
-
-    /// Adds a route that nothing from outside finds, and returns its position.
-    pub(crate) fn add_inside(&mut self, ready: ReadyRoute) -> usize {
-        self.routing.routes.push(Arc::new(ready));
-        self.routing.routes.len() - 1
+        self.routing.routes.push(ready);
     }
 
     /// Sends everything that arrives at an address to a destination.
-    pub(crate) fn add_listener(&mut self, address: SocketAddrV4, to: Destination, protocol: Protocol) {
+    fn add_listener(&mut self, address: SocketAddrV4, to: Destination, protocol: Protocol) {
         let first = self.routing.listeners.entry(address).or_insert((to, protocol)).0;
         if first != to {
             self.problems.push(format!("two services want to listen on `{address}`"));
@@ -225,13 +236,14 @@ mod tests {
 
     fn add_service(builder: &mut Builder, name: &str) -> usize {
         let service = Arc::new(Service::new(name.parse().unwrap()));
-        builder.add_service(ServiceRouting { service, traffic: Traffic::default(), releases: vec![], cycle: vec![] })
+        let traffic = Traffic::default();
+        builder.add_service(Arc::new(ServiceRouting { service, traffic, releases: vec![], cycle: vec![] }))
     }
 
     fn add_route(builder: &mut Builder, service: usize, host: Option<&str>, path: &str, rules: Rules) {
         let name = builder.routing.services[service].service.name.clone();
         let route = Route { rules, ..Route::new(host, path, name.clone()) };
-        builder.add_route(host, path, ReadyRoute::new(&name, &route, None, vec![]), service, 0);
+        builder.add_route(Arc::new(ReadyRoute::new(&name, &route, None, vec![])), service, 0);
     }
 
     fn found(routing: &Routing, host: &str, path: &str) -> Option<String> {

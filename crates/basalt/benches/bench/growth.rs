@@ -2,7 +2,8 @@
 //! requests notice.
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::Ipv4Addr;
+use std::ops::Range;
 use std::process::{Child, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
@@ -10,8 +11,8 @@ use std::time::Duration;
 
 use basalt_gateway::GatewayRouter;
 use basalt_model::{
-    Health, HealthCheck, InstanceRoute, Millis, Name, Port, Protocol, ReleaseRoutes, Route, RouteTable, ServiceRoutes,
-    Weight,
+    Health, HealthCheck, InstanceRoute, Millis, Name, Port, Protocol, ReleaseRoutes, Route, RouteTable, Rules,
+    ServiceRoutes, Weight,
 };
 use basalt_seam::Router as _;
 
@@ -21,9 +22,10 @@ use crate::harness::{free_address, get, wait_until};
 use crate::measure::{command, median, millis, output, resident};
 use crate::table::Row;
 
+/// The most services.
+const MOST: u32 = 10_000;
 /// Tables of each size.
 const TABLES: u64 = 5;
-
 /// Times that load is measured without tables that come, and with.
 const ROUNDS: u32 = 5;
 
@@ -54,10 +56,11 @@ pub fn growth() -> Vec<Row> {
     let _within = runtime.enter();
     let router = GatewayRouter::connect(folder.path().join("run/gateway.sock"), Arc::new(|| ()));
     wait_until("the gateway is there", Duration::from_secs(20), || router.seen().connected);
-    let mut version = 0;
-    let mut swap = |count: u32| {
-        version += 1;
-        let table = Arc::new(table(version, count, app_address.port()));
+    let mut table = RouteTable::default();
+    let mut swap = |services: Services| {
+        table.version += 1;
+        table.services.extend(services);
+        let (version, table) = (table.version, Arc::new(table.clone()));
         millis(|| {
             router.set(table);
             while router.seen().version < version {
@@ -65,44 +68,57 @@ pub fn growth() -> Vec<Row> {
             }
         })
     };
+    let port = app_address.port();
     let mut rows = Vec::new();
-    for count in [10, 100, 1_000, 10_000] {
-        let times = (0..TABLES).map(|_| swap(count)).collect();
+    for count in [10, 100, 1_000, MOST] {
+        let times = (0..TABLES).map(|n| swap(services(0..count, n, port))).collect();
         rows.push(Row::alone(&format!("{count} routes and instances in force"), "ms", median(times), "linear"));
         rows.push(Row::alone("… memory of the gateway", "MiB", resident(gateway), "linear"));
     }
+    let times = (0..TABLES).map(|n| swap(services(7..8, TABLES + n, port))).collect();
+    rows.push(Row::alone(&format!("one of {MOST} in force"), "ms", median(times), "–"));
     wait_until("requests are answered", Duration::from_secs(20), || get(http, "/").0 == 200);
-    let load = |to: SocketAddr| wrk(to, 4, "-c64", "/").p99;
-    let mut swapped = 0;
-    // A percentile of four seconds moves by itself: pairs in one run, and their medians.
-    let pairs = (0..ROUNDS).map(|_| {
-        let quiet = load(http);
+
+    let load = || wrk(http, 4, "-c64", "/").p99;
+    let (mut nth, mut swapped) = (100, [0, 0]);
+    let mut meanwhile = |changed: u32, pause: Duration| {
         let ended = AtomicBool::new(false);
-        let meanwhile = std::thread::scope(|scope| {
+        std::thread::scope(|scope| {
             let loaded = scope.spawn(|| {
-                let p99 = load(http);
+                let p99 = load();
                 ended.store(true, SeqCst);
                 p99
             });
             while !ended.load(SeqCst) {
-                swap(10_000);
-                swapped += 1;
-                std::thread::sleep(Duration::from_millis(500));
+                nth += 1;
+                let next = services(0..changed, nth, port);
+                swap(next);
+                swapped[usize::from(changed > 1)] += 1;
+                std::thread::sleep(pause);
             }
             loaded.join().unwrap()
-        });
-        (meanwhile, quiet)
-    });
-    let (meanwhile, quiet): (Vec<f64>, Vec<f64>) = pairs.unzip();
-    let (meanwhile, quiet) = (median(meanwhile), median(quiet));
-    rows.push(Row::beside("p99 while tables of 10000 come", "ms", meanwhile, "none comes", quiet, "1 ×"));
-    rows.push(Row::alone("… how many came within 4 s", "", f64::from(swapped) / f64::from(ROUNDS), "–"));
+        })
+    };
+    // A percentile of four seconds moves by itself: all kinds in one run, and their medians.
+    let mut times: [Vec<f64>; 3] = Default::default();
+    for _ in 0..ROUNDS {
+        times[0].push(load());
+        times[1].push(meanwhile(1, Duration::from_millis(100)));
+        times[2].push(meanwhile(MOST, Duration::from_millis(500)));
+    }
+    let [quiet, one, all] = times.map(median);
+    for (what, p99, swapped) in [("one", one, swapped[0]), ("all", all, swapped[1])] {
+        rows.push(Row::beside(&format!("p99 while {what} of {MOST} change"), "ms", p99, "none does", quiet, "1 ×"));
+        rows.push(Row::alone("… how often within 4 s", "", f64::from(swapped) / f64::from(ROUNDS), "–"));
+    }
     rows
 }
 
-/// Returns a table in which each of `count` services has a host and an instance of its own; the first answers to any host.
-/// All instances are one program, which listens on all of loopback.
-fn table(version: u64, count: u32, port: u16) -> RouteTable {
+type Services = BTreeMap<Name, Arc<ServiceRoutes>>;
+
+/// Returns services that have a host and an instance of their own each; the first answers to any host. All instances are one program,
+/// which listens on all of loopback. The `nth` of a service differs from all others.
+fn services(which: Range<u32>, nth: u64, port: u16) -> Services {
     let service = |n: u32| {
         let name = |text: String| -> Name { text.parse().unwrap() };
         let (service, http) = (name(format!("service-{n}")), name("http".to_owned()));
@@ -116,9 +132,10 @@ fn table(version: u64, count: u32, port: u16) -> RouteTable {
             drain: Millis::seconds(4),
             instances: [(format!("{service}-1-1").parse().unwrap(), instance)].into(),
         };
-        let routes = vec![Route::new(host.as_deref(), "/", http)];
+        let rules = Rules { timeout: Some(Millis(30_000 + nth)), ..Rules::default() };
+        let routes = vec![Route { rules, ..Route::new(host.as_deref(), "/", http) }];
         let releases = BTreeMap::from([(1, release)]);
         (service, Arc::new(ServiceRoutes { routes, releases, ..ServiceRoutes::default() }))
     };
-    RouteTable { version, services: (0..count).map(service).collect() }
+    which.map(service).collect()
 }
