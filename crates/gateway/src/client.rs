@@ -97,7 +97,7 @@ async fn send(mut writer: Writer, newest: &mut watch::Receiver<Option<Arc<RouteT
         let Some(table) = newest.borrow_and_update().clone() else { continue };
         let request = match &last {
             Some(last) => Request::ChangeTable(TableChange::between(last, &table)),
-            None => Request::SetTable(table.clone()),
+            None => Request::SetTable(TableChange::between(&RouteTable::default(), &table)),
         };
         if writer.send(&request).await.is_err() {
             return;

@@ -142,7 +142,7 @@ async fn take_tables(mut reader: Reader, tables: &Arc<Tables>, refuse: mpsc::Sen
                 give_way();
             }
             let taken = line.value().map(|request: Request| {
-                let table = request.table_after(&before);
+                let table = Arc::new(request.table_after(&before));
                 (tables.take(table.clone()), table)
             });
             // Fails only if the client has left.

@@ -51,10 +51,10 @@ impl Copy {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error),
         };
-        let mut lines = bytes.split_inclusive(|byte| *byte == b'\n');
-        let mut table: RouteTable = serde_json::from_slice(lines.next().unwrap_or_default())?;
+        let mut table = RouteTable::default();
+        let lines = bytes.split_inclusive(|byte| *byte == b'\n').enumerate();
         // A change without an end was being written when the machine failed: nobody was told that it is in force.
-        for line in lines.filter(|line| line.ends_with(b"\n")) {
+        for (_, line) in lines.filter(|(nth, line)| *nth == 0 || line.ends_with(b"\n")) {
             serde_json::from_slice::<TableChange>(line)?.apply(&mut table);
         }
         Ok(Some(table))
@@ -82,7 +82,7 @@ impl Copy {
     fn store_whole(&self, table: &RouteTable) -> io::Result<Tail> {
         let temporary = self.path.with_extension("json.new");
         let mut file = File::create(&temporary)?;
-        let table = line(table)?;
+        let table = line(&TableChange::between(&RouteTable::default(), table))?;
         file.write_all(&table)?;
         file.sync_data()?;
         fs::rename(&temporary, &self.path)?;
@@ -92,8 +92,8 @@ impl Copy {
     }
 }
 
-fn line(value: &impl serde::Serialize) -> io::Result<Vec<u8>> {
-    let mut line = serde_json::to_vec(value)?;
+fn line(change: &TableChange) -> io::Result<Vec<u8>> {
+    let mut line = serde_json::to_vec(change)?;
     line.push(b'\n');
     Ok(line)
 }
@@ -134,7 +134,7 @@ mod tests {
             assert_eq!(copy().load().unwrap().as_ref(), Some(&old));
             longest = longest.max(fs::read(writing.path()).unwrap().len());
         }
-        let whole = line(&table(99)).unwrap().len();
+        let whole = serde_json::to_vec(&table(99)).unwrap().len();
         assert!(whole < longest && longest <= 2 * whole + 8, "{longest} of {whole}");
 
         fs::write(writing.path(), "{\"version\":").unwrap();

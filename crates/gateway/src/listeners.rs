@@ -14,6 +14,7 @@ use tokio::time::sleep;
 
 use crate::Error;
 use crate::connections::Connections;
+use crate::gently::gently;
 use crate::plane::Plane;
 use crate::sockets::Sockets;
 
@@ -135,7 +136,7 @@ impl Listeners {
 }
 
 fn wanted(table: &RouteTable) -> BTreeSet<SocketAddrV4> {
-    table.services.values().flat_map(|service| &service.listeners).map(|listener| listener.address).collect()
+    gently(table.services.values()).flat_map(|service| &service.listeners).map(|listener| listener.address).collect()
 }
 
 fn copy(socket: &TcpListener) -> io::Result<OwnedFd> {

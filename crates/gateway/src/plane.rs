@@ -15,6 +15,7 @@ use tokio::task::AbortHandle;
 
 use crate::choice::Attempts;
 use crate::edge::Edge;
+use crate::gently::gently;
 use crate::http1::attempt::IDLE;
 use crate::instance::{InFlight, Instance};
 use crate::predecessors::Predecessors;
@@ -128,13 +129,13 @@ impl Plane {
         let services = &mut kept.services;
         let gone: Vec<Named> = change.gone.iter().filter_map(|name| services.remove(name)).collect();
         let mut unnamed = Vec::new();
-        for (name, routes) in change.services {
+        for (name, routes) in gently(change.services) {
             let before = services.remove(&name);
             let named = self.make_ready(&name, &routes, before, &mut unnamed);
             services.insert(name, named);
         }
         let mut builder = Builder::default();
-        services.values().for_each(|named| builder.add(&named.ready));
+        gently(services.values()).for_each(|named| builder.add(&named.ready));
         kept.table_problems = std::mem::take(&mut builder.problems);
         unnamed.extend(gone.iter().flat_map(|named| named.instances.values()).map(|checked| checked.instance.clone()));
         unnamed.iter().for_each(|instance| instance.unname());
@@ -275,7 +276,7 @@ impl Plane {
             http: kept.http.clone(),
             problems: kept.table_problems.iter().chain(kept.other_problems.values()).cloned().collect(),
         };
-        for checked in kept.checked() {
+        for checked in gently(kept.checked()) {
             seen.instances.insert(checked.instance.id.clone(), checked.instance.traffic());
         }
         for leaving in &kept.leaving {

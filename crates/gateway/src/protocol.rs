@@ -1,35 +1,33 @@
 //! What is said over the control socket.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use basalt_model::{InstanceId, RouteTable};
 use basalt_seam::{InstanceTraffic, RouterSeen};
 use serde::{Deserialize, Serialize};
 
+use crate::difference::difference;
 use crate::table_change::TableChange;
 
 /// What a client asks.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Request {
-    /// Replaces the table.
-    SetTable(Arc<RouteTable>),
-    /// Replaces the table by the one that follows from the last on this connection, whether or not that was taken.
+    /// Replaces the table: this is the whole of another.
+    SetTable(TableChange),
+    /// The same: this leads to it from the last on this connection, whether or not that was taken.
     ChangeTable(TableChange),
 }
 
 impl Request {
     /// Returns the table that is asked for, after the last on the same connection.
-    pub(crate) fn table_after(self, last: &RouteTable) -> Arc<RouteTable> {
-        match self {
-            Self::SetTable(table) => table,
-            Self::ChangeTable(change) => {
-                let mut table = last.clone();
-                change.apply(&mut table);
-                Arc::new(table)
-            }
-        }
+    pub(crate) fn table_after(self, last: &RouteTable) -> RouteTable {
+        let (change, mut table) = match self {
+            Self::SetTable(all) => (all, RouteTable::default()),
+            Self::ChangeTable(change) => (change, last.clone()),
+        };
+        change.apply(&mut table);
+        table
     }
 }
 
@@ -77,21 +75,14 @@ pub(crate) enum Counters {
 impl Change {
     /// Returns what leads from `old` to `new`, or `None` if nothing has changed.
     pub(crate) fn between(old: &RouterSeen, new: &RouterSeen, counters: Counters) -> Option<Self> {
-        let differs = |id: &InstanceId, now: &InstanceTraffic| match old.instances.get(id) {
-            None => true,
-            Some(then) if counters == Counters::Told => then != now,
-            Some(then) => {
+        let differ = |then: &InstanceTraffic, now: &InstanceTraffic| match counters {
+            Counters::Told => then != now,
+            Counters::Untold => {
                 (then.generation, then.named, then.healthy) != (now.generation, now.named, now.healthy)
                     || (then.in_flight == 0) != (now.in_flight == 0) && !now.named
             }
         };
-        let instances: BTreeMap<_, _> = new
-            .instances
-            .iter()
-            .filter(|(id, now)| differs(id, now))
-            .map(|(id, now)| (id.clone(), now.clone()))
-            .collect();
-        let gone: Vec<_> = old.instances.keys().filter(|id| !new.instances.contains_key(id)).cloned().collect();
+        let (instances, gone) = difference(&old.instances, &new.instances, differ);
         let rest = (old.version, &old.http, &old.problems) != (new.version, &new.http, &new.problems);
         (rest || !instances.is_empty() || !gone.is_empty()).then(|| Self {
             version: new.version,

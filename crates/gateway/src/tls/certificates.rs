@@ -19,6 +19,7 @@ use tokio::time::sleep;
 
 use super::Times;
 use super::proofs::Proofs;
+use crate::gently::gently;
 use crate::plane::Plane;
 
 /// Time between two looks at the files.
@@ -211,7 +212,7 @@ pub(crate) async fn tend(plane: Arc<Plane>, certificates: Arc<Certificates>) {
 /// Returns the hosts of a table that TLS is wanted for. Who comes first has a host.
 pub(crate) fn wanted(table: &RouteTable) -> BTreeMap<String, Tls> {
     let mut wanted = BTreeMap::new();
-    for route in table.services.values().flat_map(|service| &service.routes) {
+    for route in gently(table.services.values()).flat_map(|service| &service.routes) {
         if let Some((host, tls)) = route.host.as_ref().zip(route.rules.tls.as_ref()) {
             wanted.entry(host.clone()).or_insert_with(|| tls.clone());
         }
