@@ -44,7 +44,7 @@ impl<'a> Aim<'a> {
         // At a virtual address the service is fixed, whatever the host.
         let inside = self.local.and_then(|local| routing.listener(local)).map(|(to, _)| to);
         inside.or_else(|| {
-            let headers = if routing.asks_for_fields { self.fields() } else { self.asked.headers };
+            let headers = if routing.asks_for_fields() { self.fields() } else { self.asked.headers };
             routing.find(&Asked { headers, ..self.asked })
         })
     }

@@ -59,7 +59,7 @@ struct Kept {
 struct Named {
     service: Arc<Service>,
     instances: BTreeMap<InstanceId, Checked>,
-    ready: ReadyService,
+    ready: Arc<ReadyService>,
 }
 
 /// An instance and the task that checks it.
@@ -129,20 +129,29 @@ impl Plane {
         let services = &mut kept.services;
         let gone: Vec<Named> = change.gone.iter().filter_map(|name| services.remove(name)).collect();
         let mut unnamed = Vec::new();
+        let mut same_places = gone.is_empty();
         for (name, routes) in gently(change.services) {
             let before = services.remove(&name);
+            let stood = before.as_ref().map(|before| before.ready.clone());
             let named = self.make_ready(&name, &routes, before, &mut unnamed);
+            same_places &= stood.is_some_and(|stood| named.ready.has_places_of(&stood));
             services.insert(name, named);
         }
-        let mut builder = Builder::default();
-        gently(services.values()).for_each(|named| builder.add(&named.ready));
-        kept.table_problems = std::mem::take(&mut builder.problems);
+        let ready = gently(services.values()).map(|named| &*named.ready);
+        let routing = if same_places {
+            self.routing.load().with_same_places(ready, table.version, epoch)
+        } else {
+            let mut builder = Builder::default();
+            ready.for_each(|ready| builder.add(ready));
+            kept.table_problems = std::mem::take(&mut builder.problems);
+            builder.build(table.version, epoch)
+        };
         unnamed.extend(gone.iter().flat_map(|named| named.instances.values()).map(|checked| checked.instance.clone()));
         unnamed.iter().for_each(|instance| instance.unname());
         // Before those that leave now are added: they may get requests until the new table is in force.
         kept.settle();
         kept.leaving.extend(unnamed);
-        self.routing.store(Arc::new(builder.build(table.version, epoch)));
+        self.routing.store(Arc::new(routing));
         self.epoch.store(epoch, SeqCst);
         kept.table = table;
         // Any request that waits may find another service now.
@@ -183,7 +192,7 @@ impl Plane {
             instance
         });
         unnamed.extend(old.values().map(|checked| checked.instance.clone()));
-        Named { service, instances, ready }
+        Named { service, instances, ready: Arc::new(ready) }
     }
 
     /// Returns an error if a newer table than this is in force.
@@ -408,6 +417,75 @@ mod tests {
             end.store(true, SeqCst);
             assert!(senders.into_iter().map(|sender| sender.join().unwrap()).sum::<u64>() > 1000);
         });
+    }
+
+    /// Says of a table where requests go: which service and route, and which ports its releases have for them.
+    fn map(plane: &Plane) -> Vec<Option<String>> {
+        let routing = plane.routing();
+        let told = |to: Destination| {
+            let ports = routing.services[to.service].releases.iter().map(|release| release.ports[to.port]);
+            let ports: Vec<_> = ports.map(|port| port.map(|port| port.container)).collect();
+            let route = routing.route(to);
+            format!("{} {} {:?} {ports:?}", routing.service(to).name, route.label, route.rules.timeout)
+        };
+        let outside = ["a", "b", "x.c"].into_iter().flat_map(|host| ["/", "/1", "/2"].map(|path| (host, path)));
+        let outside = outside.map(|(host, path)| routing.find(&Asked::bare(host, path, &http::Method::GET)).map(told));
+        let inside =
+            (0..4).map(|n| routing.listener(SocketAddrV4::new(Ipv4Addr::LOCALHOST, n)).map(|(to, _)| told(to)));
+        let problems = plane.kept().table_problems.iter().cloned().map(Some).collect::<Vec<_>>();
+        outside.chain(inside).chain(problems).collect()
+    }
+
+    #[tokio::test]
+    async fn a_table_is_the_same_whichever_was_before() {
+        let mut state = 7_u64;
+        let mut any = move |below: u64| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 33) % below
+        };
+        let mut service = move || {
+            let mut web = (*table(1 + any(2)).services.values().next().unwrap().clone()).clone();
+            let hosts = [None, Some("a"), Some("b"), Some("*.c")];
+            let ports: [Name; 2] = ["http".parse().unwrap(), "admin".parse().unwrap()];
+            let mut route = || {
+                let timeout = Some(Millis(any(3)));
+                let rules = basalt_model::Rules { exact: any(4) == 0, timeout, ..Default::default() };
+                let path = ["/", "/1", "/2"][any(3) as usize];
+                Route { rules, ..Route::new(hosts[any(4) as usize], path, ports[any(2) as usize].clone()) }
+            };
+            web.routes = vec![route(), route()];
+            if any(3) == 0 {
+                let address = SocketAddrV4::new(Ipv4Addr::LOCALHOST, any(4) as u16);
+                let (port, protocol) = (ports[any(2) as usize].clone(), Protocol::Http);
+                web.listeners.push(basalt_model::Listener { address, port, protocol });
+            }
+            (any(3) > 0, web)
+        };
+        let one = Plane::new(Handle::current());
+        let mut table = RouteTable::default();
+        let mut shared = 0;
+        for version in 1..2000_u64 {
+            let name: Name = format!("s{}", version * 7 % 5).parse().unwrap();
+            let (named, new) = service();
+            match table.services.get_mut(&name) {
+                // Often only what does not decide where requests go.
+                Some(old) if version % 2 == 0 => {
+                    let old = Arc::make_mut(old);
+                    old.releases = new.releases;
+                    old.routes[0].rules.timeout = new.routes[0].rules.timeout;
+                }
+                _ if named => drop(table.services.insert(name, Arc::new(new))),
+                _ => drop(table.services.remove(&name)),
+            }
+            table.version = version;
+            let index = one.routing().index_address();
+            one.set(Arc::new(table.clone())).unwrap();
+            shared += u32::from(one.routing().index_address() == index);
+            let other = Plane::new(Handle::current());
+            other.set(Arc::new(table.clone())).unwrap();
+            assert_eq!(map(&one), map(&other), "{table:?}");
+        }
+        assert!((500..1500).contains(&shared), "{shared}");
     }
 
     #[tokio::test]

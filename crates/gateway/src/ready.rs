@@ -34,7 +34,7 @@ impl<'a> Asked<'a> {
 }
 
 /// The hosts of a route, lowercase.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Host {
     Any,
     Exact(Arc<str>),
@@ -164,6 +164,18 @@ impl ReadyRoute {
             pairs.into_iter().any(|(key, value)| key == name && wanted.as_ref().is_none_or(|wanted| value == wanted))
         };
         self.headers.iter().all(header) && self.query.iter().all(parameter)
+    }
+
+    /// Returns whether it asks for the same of requests for its host and path as another route does.
+    pub(crate) fn asks_as(&self, other: &Self) -> bool {
+        let (ours, theirs) = (&self.rules, &other.rules);
+        (&ours.methods, &ours.headers, &ours.query) == (&theirs.methods, &theirs.headers, &theirs.query)
+    }
+
+    /// Returns whether exactly the requests that fit it fit another route.
+    pub(crate) fn has_place_of(&self, other: &Self) -> bool {
+        let place = |route: &Self| (route.host.clone(), route.key.clone(), route.rules.exact);
+        place(self) == place(other) && self.asks_as(other)
     }
 
     /// Returns what tells, of two routes for the same host and path, which is asked first: the greater.

@@ -1,6 +1,7 @@
 //! A service made ready: what the table in force needs of it. It holds as long as the service does not change, in all tables.
 
 use std::collections::BTreeMap;
+use std::iter::zip;
 use std::net::SocketAddrV4;
 use std::sync::Arc;
 
@@ -66,5 +67,20 @@ impl ReadyService {
         service.keep_routes(after);
         let routing = ServiceRouting { service, traffic: routes.traffic.clone(), releases, cycle };
         Self { routing: Arc::new(routing), outside: made, inside }
+    }
+
+    /// Returns all its routes.
+    pub(crate) fn routes(&self) -> impl Iterator<Item = &Arc<ReadyRoute>> {
+        self.outside.iter().map(|(route, _)| route).chain(self.inside.iter().map(|inside| &inside.route))
+    }
+
+    /// Returns whether exactly the requests that find it find another, too: then the one may stand where the other does.
+    pub(crate) fn has_places_of(&self, other: &Self) -> bool {
+        let listeners = |ready: &Self| ready.inside.as_ref().map(|inside| inside.listeners.clone());
+        self.outside.len() == other.outside.len()
+            && zip(&self.outside, &other.outside)
+                .all(|(ours, theirs)| ours.1 == theirs.1 && ours.0.has_place_of(&theirs.0))
+            && listeners(self) == listeners(other)
+            && self.routing.asks_for_fields() == other.routing.asks_for_fields()
     }
 }

@@ -21,8 +21,14 @@ pub(crate) struct Routing {
     pub(crate) version: u64,
     pub(crate) services: Vec<Arc<ServiceRouting>>,
     pub(crate) routes: Vec<Arc<ReadyRoute>>,
+    index: Arc<Index>,
+}
+
+/// Where requests go, by positions among services and routes. Tables share it that differ in nothing that decides this.
+#[derive(Debug, Default)]
+struct Index {
     /// Whether header fields decide where a request goes: by the word of a route, or because it belongs to an instance.
-    pub(crate) asks_for_fields: bool,
+    asks_for_fields: bool,
     listeners: HashMap<SocketAddrV4, (Destination, Protocol)>,
     hosts: HashMap<Arc<str>, Paths>,
     /// By what follows the `*` of a wildcard: `.example.com`.
@@ -38,6 +44,13 @@ pub(crate) struct ServiceRouting {
     pub(crate) releases: Vec<ReleaseRouting>,
     /// Positions in `releases`, in the order that requests take them.
     pub(crate) cycle: Vec<u16>,
+}
+
+impl ServiceRouting {
+    /// Returns whether requests belong to instances by their header fields.
+    pub(crate) fn asks_for_fields(&self) -> bool {
+        self.traffic.sticky.is_some() || self.traffic.hash_on.is_some()
+    }
 }
 
 /// One release, made ready.
@@ -74,7 +87,9 @@ struct Paths {
 /// Collects what a [`Routing`] is made of.
 #[derive(Debug, Default)]
 pub(crate) struct Builder {
-    routing: Routing,
+    services: Vec<Arc<ServiceRouting>>,
+    routes: Vec<Arc<ReadyRoute>>,
+    index: Index,
     /// What is wrong with the table, for people.
     pub(crate) problems: Vec<String>,
 }
@@ -87,8 +102,8 @@ impl Builder {
             self.add_route(route.clone(), service, *port);
         }
         if let Some(Inside { route, listeners }) = &ready.inside {
-            let at = self.routing.routes.len();
-            self.routing.routes.push(route.clone());
+            let at = self.routes.len();
+            self.routes.push(route.clone());
             for (address, port, protocol) in listeners {
                 self.add_listener(*address, Destination { service, port: *port, route: at }, *protocol);
             }
@@ -97,18 +112,18 @@ impl Builder {
 
     /// Adds a service and returns its position.
     pub(crate) fn add_service(&mut self, service: Arc<ServiceRouting>) -> usize {
-        self.routing.asks_for_fields |= service.traffic.sticky.is_some() || service.traffic.hash_on.is_some();
-        self.routing.services.push(service);
-        self.routing.services.len() - 1
+        self.index.asks_for_fields |= service.asks_for_fields();
+        self.services.push(service);
+        self.services.len() - 1
     }
 
     /// Sends requests that fit a route to a port of a service. Who comes first keeps a place.
     pub(crate) fn add_route(&mut self, ready: Arc<ReadyRoute>, service: usize, port: usize) {
-        let to = Destination { service, port, route: self.routing.routes.len() };
+        let to = Destination { service, port, route: self.routes.len() };
         let paths = match &ready.host {
-            Host::Wildcard(wildcard) => self.routing.wildcards.entry(wildcard.clone()).or_default(),
-            Host::Exact(host) => self.routing.hosts.entry(host.clone()).or_default(),
-            Host::Any => &mut self.routing.any_host,
+            Host::Wildcard(wildcard) => self.index.wildcards.entry(wildcard.clone()).or_default(),
+            Host::Exact(host) => self.index.hosts.entry(host.clone()).or_default(),
+            Host::Any => &mut self.index.any_host,
         };
         let same = if ready.rules.exact {
             paths.whole.entry(ready.key.clone()).or_default()
@@ -116,15 +131,14 @@ impl Builder {
             paths.deepest = paths.deepest.max(ready.key.matches('/').count());
             paths.prefixes.entry(ready.key.clone()).or_default()
         };
-        let of = |rules: &basalt_model::Rules| (rules.methods.clone(), rules.headers.clone(), rules.query.clone());
-        let wanted = |to: &&Destination| of(&self.routing.routes[to.route].rules) == of(&ready.rules);
+        let wanted = |to: &&Destination| self.routes[to.route].asks_as(&ready);
         let first = same.iter().find(wanted).map(|first| first.service);
         let precedence = ready.precedence();
-        let at = same.partition_point(|other| self.routing.routes[other.route].precedence() >= precedence);
+        let at = same.partition_point(|other| self.routes[other.route].precedence() >= precedence);
         same.insert(at, to);
-        self.routing.asks_for_fields |= precedence.1 > 0;
+        self.index.asks_for_fields |= precedence.1 > 0;
         if let Some(first) = first.filter(|first| *first != service) {
-            let name = |at: usize| self.routing.services[at].service.name.clone();
+            let name = |at: usize| self.services[at].service.name.clone();
             let (first, second) = (name(first), name(service));
             self.problems.push(format!(
                 "services `{first}` and `{second}` both want `{}{}/`: `{first}` has it",
@@ -132,12 +146,12 @@ impl Builder {
                 ready.key.trim_end_matches('/')
             ));
         }
-        self.routing.routes.push(ready);
+        self.routes.push(ready);
     }
 
     /// Sends everything that arrives at an address to a destination.
     fn add_listener(&mut self, address: SocketAddrV4, to: Destination, protocol: Protocol) {
-        let first = self.routing.listeners.entry(address).or_insert((to, protocol)).0;
+        let first = self.index.listeners.entry(address).or_insert((to, protocol)).0;
         if first != to {
             self.problems.push(format!("two services want to listen on `{address}`"));
         }
@@ -145,21 +159,49 @@ impl Builder {
 
     /// Returns the table, made ready.
     pub(crate) fn build(self, version: u64, epoch: u64) -> Routing {
-        Routing { version, epoch, ..self.routing }
+        let Self { services, routes, index, .. } = self;
+        Routing { epoch, version, services, routes, index: Arc::new(index) }
     }
 }
 
 impl Routing {
+    /// Returns a table of the same services, each with the same places as here.
+    pub(crate) fn with_same_places<'r>(
+        &self,
+        services: impl Iterator<Item = &'r ReadyService>,
+        version: u64,
+        epoch: u64,
+    ) -> Self {
+        let mut routing = Self { epoch, version, index: self.index.clone(), ..Self::default() };
+        for ready in services {
+            routing.services.push(ready.routing.clone());
+            routing.routes.extend(ready.routes().cloned());
+        }
+        routing
+    }
+
+    /// Returns whether header fields decide where a request goes.
+    pub(crate) fn asks_for_fields(&self) -> bool {
+        self.index.asks_for_fields
+    }
+
     /// Returns where a request from outside goes.
     pub(crate) fn find(&self, asked: &Asked) -> Option<Destination> {
         let host = bare_host(asked.host);
-        let exact = self.hosts.get(&*host).and_then(|paths| paths.find(asked, &self.routes));
+        let Index { hosts, wildcards, any_host, .. } = &*self.index;
+        let exact = hosts.get(&*host).and_then(|paths| paths.find(asked, &self.routes));
         let wildcard = || {
             let suffixes = host.match_indices('.').map(|(at, _)| &host[at..]);
-            suffixes.filter_map(|suffix| self.wildcards.get(suffix)?.find(asked, &self.routes)).next()
+            suffixes.filter_map(|suffix| wildcards.get(suffix)?.find(asked, &self.routes)).next()
         };
-        let wildcard = || if self.wildcards.is_empty() { None } else { wildcard() };
-        exact.or_else(wildcard).or_else(|| self.any_host.find(asked, &self.routes))
+        let wildcard = || if wildcards.is_empty() { None } else { wildcard() };
+        exact.or_else(wildcard).or_else(|| any_host.find(asked, &self.routes))
+    }
+
+    /// Tells tables that share where requests go from others.
+    #[cfg(test)]
+    pub(crate) fn index_address(&self) -> *const () {
+        Arc::as_ptr(&self.index).cast()
     }
 
     /// Returns a route of this table.
@@ -169,7 +211,7 @@ impl Routing {
 
     /// Returns where what arrives at a virtual address goes, and what is spoken there.
     pub(crate) fn listener(&self, address: SocketAddrV4) -> Option<(Destination, Protocol)> {
-        self.listeners.get(&address).copied()
+        self.index.listeners.get(&address).copied()
     }
 
     /// Returns the service of a destination of this table.
@@ -241,7 +283,7 @@ mod tests {
     }
 
     fn add_route(builder: &mut Builder, service: usize, host: Option<&str>, path: &str, rules: Rules) {
-        let name = builder.routing.services[service].service.name.clone();
+        let name = builder.services[service].service.name.clone();
         let route = Route { rules, ..Route::new(host, path, name.clone()) };
         builder.add_route(Arc::new(ReadyRoute::new(&name, &route, None, vec![])), service, 0);
     }

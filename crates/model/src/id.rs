@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -17,11 +18,13 @@ const LONGEST_NAME: usize = 40;
 /// The name of a stack, service, job, port, volume, secret or environment: at most 40 lowercase letters, digits, and
 /// inner hyphens and underscores.
 ///
+/// Copies share their text: tables and states name much the same.
+///
 /// Names of services and jobs become DNS labels (RFC 1123 §2.1): stack files refuse underscores in these.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(value_type = String, example = "web"))]
-pub struct Name(String);
+pub struct Name(Arc<str>);
 
 /// A text that is not a [`Name`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -42,7 +45,7 @@ impl TryFrom<String> for Name {
         let bytes = text.as_bytes();
         let inner = bytes.iter().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-_".contains(b));
         let ends = !text.starts_with(['-', '_']) && !text.ends_with(['-', '_']);
-        if inner && ends && (1..=LONGEST_NAME).contains(&bytes.len()) { Ok(Self(text)) } else { Err(InvalidName(text)) }
+        if inner && ends && (1..=LONGEST_NAME).contains(&bytes.len()) { Ok(Self(text.into())) } else { Err(InvalidName(text)) }
     }
 }
 
@@ -56,7 +59,7 @@ impl FromStr for Name {
 
 impl From<Name> for String {
     fn from(name: Name) -> Self {
-        name.0
+        name.as_str().to_owned()
     }
 }
 
