@@ -18,13 +18,14 @@ const LONGEST_NAME: usize = 40;
 /// The name of a stack, service, job, port, volume, secret or environment: at most 40 lowercase letters, digits, and
 /// inner hyphens and underscores.
 ///
-/// Copies share their text: tables and states name much the same.
-///
 /// Names of services and jobs become DNS labels (RFC 1123 §2.1): stack files refuse underscores in these.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(value_type = String, example = "web"))]
-pub struct Name(Arc<str>);
+pub struct Name(
+    // Copies share it: tables and states name much the same.
+    Arc<str>,
+);
 
 /// A text that is not a [`Name`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -45,7 +46,11 @@ impl TryFrom<String> for Name {
         let bytes = text.as_bytes();
         let inner = bytes.iter().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-_".contains(b));
         let ends = !text.starts_with(['-', '_']) && !text.ends_with(['-', '_']);
-        if inner && ends && (1..=LONGEST_NAME).contains(&bytes.len()) { Ok(Self(text.into())) } else { Err(InvalidName(text)) }
+        if inner && ends && (1..=LONGEST_NAME).contains(&bytes.len()) {
+            Ok(Self(text.into()))
+        } else {
+            Err(InvalidName(text))
+        }
     }
 }
 
