@@ -205,7 +205,6 @@ mod tests {
     use std::collections::BTreeMap;
 
     use basalt_model::{Health, Protocol, Traffic, Weight};
-    use tokio::sync::watch;
 
     use super::*;
     use crate::routing::Builder;
@@ -230,7 +229,7 @@ mod tests {
                 (Health::default(), None),
                 std::time::Duration::ZERO,
                 service.clone(),
-                watch::Sender::default(),
+                Arc::default(),
             );
             instance.judge(Some(healthy));
             Arc::new(instance)

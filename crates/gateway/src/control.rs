@@ -1,5 +1,6 @@
 //! The gateway's end of the control socket.
 
+use std::borrow::Cow;
 use std::fs;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
@@ -9,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use basalt_model::RouteTable;
+use basalt_seam::RouterSeen;
 use basalt_wire::{Reader, WireError, Writer};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::runtime::Builder;
@@ -16,6 +18,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use crate::Error;
+use crate::changes::Touched;
 use crate::plane::Plane;
 use crate::protocol::{Change, Counters, Report, Request};
 use crate::tables::Tables;
@@ -162,7 +165,7 @@ async fn take_tables(mut reader: Reader, tables: &Arc<Tables>, refuse: mpsc::Sen
 }
 
 async fn report(mut writer: Writer, plane: &Plane, mut refused: mpsc::Receiver<Report>) -> Result<(), WireError> {
-    let mut changes = plane.changes();
+    let mut changes = plane.changes.follow();
     let mut counting = interval(COUNTING);
     counting.set_missed_tick_behavior(MissedTickBehavior::Delay);
     counting.reset();
@@ -183,7 +186,17 @@ async fn report(mut writer: Writer, plane: &Plane, mut refused: mpsc::Receiver<R
                 None => return Ok(()),
             },
         };
-        if let Some(change) = Change::between(&sent, &plane.seen(), counters) {
+        let change = match counters {
+            Counters::Told => {
+                changes.take();
+                Change::between(&sent, &plane.seen(), counters)
+            }
+            Counters::Untold => {
+                let (seen, touched) = plane.seen_by(&changes);
+                Change::between(&part(&sent, &touched), &seen, counters)
+            }
+        };
+        if let Some(change) = change {
             let report = Report::Changed(change);
             writer.send(&report).await?;
             if let Report::Changed(change) = report {
@@ -192,4 +205,17 @@ async fn report(mut writer: Writer, plane: &Plane, mut refused: mpsc::Receiver<R
             sleep(SPACING).await;
         }
     }
+}
+
+/// Returns what was seen, with only some of the instances.
+fn part<'s>(seen: &'s RouterSeen, which: &Touched) -> Cow<'s, RouterSeen> {
+    let Touched::Some(some) = which else { return Cow::Borrowed(seen) };
+    let instances = some.keys().filter_map(|id| seen.instances.get_key_value(id));
+    Cow::Owned(RouterSeen {
+        connected: seen.connected,
+        version: seen.version,
+        instances: instances.map(|(id, traffic)| (id.clone(), traffic.clone())).collect(),
+        http: seen.http.clone(),
+        problems: seen.problems.clone(),
+    })
 }

@@ -96,7 +96,6 @@ fn eject_unless_too_many(release: &ReleaseRouting, eject: &Eject, instance: &Arc
 #[cfg(test)]
 mod tests {
     use basalt_model::{Health, Weight};
-    use tokio::sync::watch;
 
     use super::*;
     use crate::service::Service;
@@ -107,8 +106,8 @@ mod tests {
         let instance = |(at, (requests, errors, millis)): (usize, &(u32, u32, u64))| {
             let id = format!("web-1-{}", at + 1).parse().unwrap();
             let (address, health) = ([127, 0, 0, 1].into(), (Health::default(), None));
-            let dirty = watch::Sender::default();
-            let instance = Arc::new(Instance::new(id, 1, address, health, Duration::ZERO, service.clone(), dirty));
+            let changes = Arc::default();
+            let instance = Arc::new(Instance::new(id, 1, address, health, Duration::ZERO, service.clone(), changes));
             instance.judge(Some(true));
             for at in 0..*requests {
                 let in_flight = instance.begin();

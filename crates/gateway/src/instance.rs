@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use basalt_model::{Health, InstanceId, Port};
 use basalt_seam::InstanceTraffic;
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use crate::changes::Changes;
 use crate::http1::pool::Pool;
 use crate::http2;
 use crate::probe;
@@ -61,7 +62,7 @@ pub(crate) struct Instance {
     /// Requests, errors and microseconds until an answer began, since they were looked at last.
     window: [AtomicU64; 3],
     last_probe: Mutex<Option<String>>,
-    dirty: watch::Sender<()>,
+    changes: Arc<Changes>,
 }
 
 /// No verdict yet.
@@ -82,7 +83,7 @@ fn from_byte(verdict: u8) -> Option<bool> {
 }
 
 impl Instance {
-    /// Returns an instance of `service` that has no verdict yet. Changes that others should hear of at once go to `dirty`.
+    /// Returns an instance of `service` that has no verdict yet. Changes that others should hear of at once go to `changes`.
     pub(crate) fn new(
         id: InstanceId,
         generation: u64,
@@ -90,7 +91,7 @@ impl Instance {
         (health, health_port): (Health, Option<Port>),
         drain: Duration,
         service: Arc<Service>,
-        dirty: watch::Sender<()>,
+        changes: Arc<Changes>,
     ) -> Self {
         Self {
             id,
@@ -121,7 +122,7 @@ impl Instance {
             failures_in_a_row: AtomicU32::new(0),
             window: Default::default(),
             last_probe: Mutex::new(None),
-            dirty,
+            changes,
         }
     }
 
@@ -153,7 +154,7 @@ impl Instance {
                 self.healthy_at.store(self.age() + 1, Relaxed);
                 self.service.better.notify_waiters();
             }
-            self.dirty.send_replace(());
+            self.changes.touch(self);
         }
     }
 
@@ -377,7 +378,7 @@ impl Drop for InFlight {
         }
         // The last request to an instance that is leaving is what a drain waits for: tell at once.
         if self.instance.in_flight.fetch_sub(1, SeqCst) == 1 && !self.instance.named.load(SeqCst) {
-            self.instance.dirty.send_replace(());
+            self.instance.changes.touch(&self.instance);
         }
     }
 }

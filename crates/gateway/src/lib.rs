@@ -15,6 +15,7 @@ mod affinity;
 mod aim;
 mod answer;
 mod budget;
+mod changes;
 mod choice;
 mod client;
 mod compression;

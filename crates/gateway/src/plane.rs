@@ -10,9 +10,9 @@ use basalt_model::{InstanceId, InstanceRoute, Name, ProxyProtocol, ReleaseRoutes
 use basalt_seam::RouterSeen;
 use std::net::SocketAddrV4;
 use tokio::runtime::Handle;
-use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
+use crate::changes::{Changes, Follower, Touched};
 use crate::choice::Attempts;
 use crate::edge::Edge;
 use crate::gently::gently;
@@ -33,7 +33,7 @@ pub(crate) struct Plane {
     /// The epoch of the table in force. See [`Plane::begin`].
     epoch: AtomicU64,
     kept: Mutex<Kept>,
-    dirty: watch::Sender<()>,
+    pub(crate) changes: Arc<Changes>,
     runtime: Handle,
     pub(crate) edge: Edge,
     /// What gateways before this one still have in flight.
@@ -89,7 +89,7 @@ impl Plane {
             routing: ArcSwap::default(),
             epoch: AtomicU64::new(0),
             kept: Mutex::default(),
-            dirty: watch::Sender::new(()),
+            changes: Arc::default(),
             runtime,
             edge: Edge::default(),
             predecessors: Predecessors::default(),
@@ -101,16 +101,6 @@ impl Plane {
     /// Returns the table in force.
     pub(crate) fn routing(&self) -> Guard<Arc<Routing>> {
         self.routing.load()
-    }
-
-    /// Has whoever follows changes look again.
-    pub(crate) fn look_again(&self) {
-        self.dirty.send_replace(());
-    }
-
-    /// Returns what tells of changes.
-    pub(crate) fn changes(&self) -> watch::Receiver<()> {
-        self.dirty.subscribe()
     }
 
     /// Puts a table in force. After this returns, no request that arrives is handled by an older one, and whatever an older
@@ -128,12 +118,12 @@ impl Plane {
         let change = TableChange::between(&kept.table, &table);
         let services = &mut kept.services;
         let gone: Vec<Named> = change.gone.iter().filter_map(|name| services.remove(name)).collect();
-        let mut unnamed = Vec::new();
+        let (mut unnamed, mut new) = (Vec::new(), Vec::new());
         let mut same_places = gone.is_empty();
         for (name, routes) in gently(change.services) {
             let before = services.remove(&name);
             let stood = before.as_ref().map(|before| before.ready.clone());
-            let named = self.make_ready(&name, &routes, before, &mut unnamed);
+            let named = self.make_ready(&name, &routes, before, &mut unnamed, &mut new);
             same_places &= stood.is_some_and(|stood| named.ready.has_places_of(&stood));
             services.insert(name, named);
         }
@@ -150,24 +140,28 @@ impl Plane {
         unnamed.iter().for_each(|instance| instance.unname());
         // Before those that leave now are added: they may get requests until the new table is in force.
         kept.settle();
-        kept.leaving.extend(unnamed);
+        kept.leaving.extend(unnamed.iter().cloned());
         self.routing.store(Arc::new(routing));
         self.epoch.store(epoch, SeqCst);
         kept.table = table;
         // Any request that waits may find another service now.
         kept.services.values().chain(&gone).for_each(|named| named.service.better.notify_waiters());
+        // Before `kept` is free: nobody is told of this table without them.
+        unnamed.iter().chain(&new).for_each(|instance| self.changes.touch(instance));
         drop(kept);
-        self.dirty.send_replace(());
+        self.changes.tell();
         Ok(())
     }
 
-    /// Makes a service ready that is new or differs from `before`. Instances that it no longer names are added to `unnamed`.
+    /// Makes a service ready that is new or differs from `before`.
+    /// Instances that it no longer names are added to `unnamed`, and others to `new`.
     fn make_ready(
         &self,
         name: &Name,
         routes: &ServiceRoutes,
         before: Option<Named>,
         unnamed: &mut Vec<Arc<Instance>>,
+        new: &mut Vec<Arc<Instance>>,
     ) -> Named {
         let (service, mut old) = match before {
             Some(Named { service, instances, .. }) => (service, instances),
@@ -175,15 +169,19 @@ impl Plane {
         };
         let mut instances = BTreeMap::new();
         let ready = ReadyService::new(service.clone(), routes, |id, route, of| {
-            let checked = match old.remove(id) {
-                Some(checked) if checked.fits(route, of) => checked,
-                Some(other) => {
+            let kept = match old.remove(id) {
+                Some(other) if !other.fits(route, of) => {
                     // Another start of the same instance: the old one leaves, as if it had another name.
                     old.insert(id.clone(), other);
-                    self.check(id, route, of, &service)
+                    None
                 }
-                None => self.check(id, route, of, &service),
+                kept => kept,
             };
+            let checked = kept.unwrap_or_else(|| {
+                let checked = self.check(id, route, of, &service);
+                new.push(checked.instance.clone());
+                checked
+            });
             if of.health.check.port().is_none() {
                 health::told(&checked.instance, route.healthy);
             }
@@ -245,7 +243,7 @@ impl Plane {
     /// Says where requests from outside are taken.
     pub(crate) fn set_http(&self, address: String) {
         self.kept().http = Some(address);
-        self.dirty.send_replace(());
+        self.changes.tell();
     }
 
     /// Says that something is wrong with `what`, or that it no longer is.
@@ -258,7 +256,7 @@ impl Plane {
                 None => kept.other_problems.remove(&what),
             };
             drop(kept);
-            self.dirty.send_replace(());
+            self.changes.tell();
         }
     }
 
@@ -270,13 +268,23 @@ impl Plane {
         let fewer = kept.other_problems.len() < before;
         drop(kept);
         if fewer {
-            self.dirty.send_replace(());
+            self.changes.tell();
         }
     }
 
     /// Returns what is there now.
     pub(crate) fn seen(&self) -> RouterSeen {
-        let mut kept = self.kept();
+        self.look(self.kept(), &Touched::All)
+    }
+
+    /// Returns the same with only those instances that may look different to a follower than when this was last called.
+    pub(crate) fn seen_by(&self, follower: &Follower) -> (RouterSeen, Touched) {
+        let kept = self.kept();
+        let touched = follower.take();
+        (self.look(kept, &touched), touched)
+    }
+
+    fn look(&self, mut kept: MutexGuard<'_, Kept>, which: &Touched) -> RouterSeen {
         kept.settle();
         let mut seen = RouterSeen {
             connected: true,
@@ -285,10 +293,17 @@ impl Plane {
             http: kept.http.clone(),
             problems: kept.table_problems.iter().chain(kept.other_problems.values()).cloned().collect(),
         };
-        for checked in gently(kept.checked()) {
+        let mut add = |checked: &Checked| {
             seen.instances.insert(checked.instance.id.clone(), checked.instance.traffic());
+        };
+        match which {
+            Touched::All => gently(kept.checked()).for_each(add),
+            Touched::Some(some) => {
+                let named = |(id, service)| kept.services.get(service)?.instances.get(id);
+                some.iter().filter_map(named).for_each(&mut add);
+            }
         }
-        for leaving in &kept.leaving {
+        for leaving in kept.leaving.iter().filter(|leaving| which.has(&leaving.id)) {
             let traffic = leaving.traffic();
             // A later start of the same instance stands for all of them: whoever waits for it to drain waits for all.
             seen.instances
@@ -297,7 +312,7 @@ impl Plane {
                 .or_insert(traffic);
         }
         drop(kept);
-        self.predecessors.add_to(&mut seen);
+        self.predecessors.add_to(&mut seen, which);
         seen
     }
 
@@ -305,10 +320,17 @@ impl Plane {
     fn check(&self, id: &InstanceId, route: &InstanceRoute, of: &ReleaseRoutes, service: &Arc<Service>) -> Checked {
         let port = of.health.check.port().and_then(|port| of.ports.get(port)).copied();
         let health = (of.health.clone(), port);
-        let dirty = self.dirty.clone();
+        let changes = self.changes.clone();
         let drain = Duration::from_millis(of.drain.0);
-        let instance =
-            Arc::new(Instance::new(id.clone(), route.generation, route.address, health, drain, service.clone(), dirty));
+        let instance = Arc::new(Instance::new(
+            id.clone(),
+            route.generation,
+            route.address,
+            health,
+            drain,
+            service.clone(),
+            changes,
+        ));
         let checker = self.runtime.spawn(health::check(instance.clone())).abort_handle();
         Checked { instance, checker }
     }
@@ -510,5 +532,34 @@ mod tests {
         drop(two);
         assert_eq!(seen(), [(2, true, 0)]);
         assert!(plane.set(table(1)).is_err());
+    }
+
+    #[tokio::test]
+    async fn who_follows_hears_of_the_instances_that_change_alone() {
+        let plane = Plane::new(Handle::current());
+        plane.set(table(1)).unwrap();
+        let follower = plane.changes.follow();
+        let web: Name = "web".parse().unwrap();
+        let some = |touched: Touched| match touched {
+            Touched::Some(some) => some.into_iter().map(|(id, of)| (id.to_string(), of)).collect::<Vec<_>>(),
+            Touched::All => panic!("all"),
+        };
+        // Its port is another, and the instance the same.
+        let mut other = (*table(1)).clone();
+        other.version = 2;
+        Arc::make_mut(other.services.get_mut(&web).unwrap()).routes.clear();
+        plane.set(Arc::new(other)).unwrap();
+        assert_eq!(some(follower.take()), []);
+        let begun = plane.kept().checked().next().unwrap().instance.begin();
+        plane.set(table(3)).unwrap();
+        assert_eq!(some(follower.take()), [("web-1-1".to_owned(), web.clone())]);
+        drop(begun);
+        let (seen, touched) = plane.seen_by(&follower);
+        assert_eq!(seen, plane.seen());
+        assert_eq!(some(touched), [("web-1-1".to_owned(), web)]);
+        assert_eq!(plane.seen_by(&follower).0.instances, BTreeMap::new());
+        plane.changes.touch_all();
+        assert!(matches!(follower.take(), Touched::All));
+        assert_eq!(some(follower.take()), []);
     }
 }

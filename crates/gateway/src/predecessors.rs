@@ -14,6 +14,7 @@ use basalt_wire::Reader;
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
+use crate::changes::Touched;
 use crate::plane::Plane;
 use crate::protocol::Report;
 
@@ -27,13 +28,14 @@ const PATIENCE: Duration = Duration::from_secs(2);
 pub(crate) struct Predecessors(Mutex<BTreeMap<PathBuf, RouterSeen>>);
 
 impl Predecessors {
-    /// Adds what they have in flight to what is seen here.
+    /// Adds what they have in flight at some instances to what is seen here of these.
     ///
     /// They know no newer table than their own: whichever instance that names may still get a request over a connection that
     /// is open there, or a retry. So it counts as in flight until they have ended.
-    pub(crate) fn add_to(&self, seen: &mut RouterSeen) {
+    pub(crate) fn add_to(&self, seen: &mut RouterSeen, which: &Touched) {
         let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        for (id, theirs) in all.values().flat_map(|seen| &seen.instances) {
+        let all = all.values().flat_map(|seen| &seen.instances);
+        for (id, theirs) in all.filter(|(id, _)| which.has(id)) {
             let ours = seen.instances.get_mut(id);
             if let Some(ours) = ours {
                 let at_least = u64::from(theirs.named && !ours.named);
@@ -85,6 +87,7 @@ async fn follow_one(plane: &Arc<Plane>, path: PathBuf) {
     match timeout(PATIENCE, reader.next::<Report>()).await {
         Ok(Ok(Some(Report::Seen(seen)))) => {
             plane.predecessors.set(&path, Some(seen.clone()));
+            plane.changes.touch_all();
             let weak = Arc::downgrade(plane);
             tokio::spawn(async move {
                 // It is told by the end of its connection that nobody listens any more.
@@ -108,11 +111,11 @@ async fn listen(plane: &Weak<Plane>, path: &Path, mut reader: Reader, mut seen: 
         }
         let Some(plane) = plane.upgrade() else { return };
         plane.predecessors.set(path, Some(seen.clone()));
-        plane.look_again();
+        plane.changes.touch_all();
     }
     if let Some(plane) = plane.upgrade() {
         plane.predecessors.set(path, None);
-        plane.look_again();
+        plane.changes.touch_all();
     }
 }
 
@@ -132,11 +135,11 @@ mod tests {
             let predecessors = Predecessors::default();
             predecessors.set(Path::new("a"), Some(seen(Some(theirs))));
             let mut sum = seen(ours);
-            predecessors.add_to(&mut sum);
+            predecessors.add_to(&mut sum, &Touched::All);
             assert_eq!((sum.instances[&id].named, sum.instances[&id].in_flight), expected);
             predecessors.set(Path::new("a"), None);
             let mut sum = seen(ours);
-            predecessors.add_to(&mut sum);
+            predecessors.add_to(&mut sum, &Touched::All);
             assert_eq!(sum, seen(ours));
         };
         check(Some((true, 2)), (true, 0), (true, 2));

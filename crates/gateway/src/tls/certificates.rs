@@ -187,7 +187,7 @@ impl Certificates {
 
 /// Keeps the certificates up to the table and the files until the task is ended.
 pub(crate) async fn tend(plane: Arc<Plane>, certificates: Arc<Certificates>) {
-    let mut changes = plane.changes();
+    let mut changes = plane.changes.any();
     let mut told = BTreeSet::new();
     let mut version = None;
     loop {
