@@ -67,11 +67,12 @@ impl From<BadResponse> for Failure {
     }
 }
 
-/// Opens a connection for a request, or takes one that waits for the next.
-pub(crate) async fn open(begun: Begun, idempotent: bool) -> Result<Try, (Begun, io::Error)> {
+/// Opens a connection for a request, or takes one that waits for the next; not if it is sent `again`, as an instance that dies
+/// breaks one after the other.
+pub(crate) async fn open(begun: Begun, idempotent: bool, again: bool) -> Result<Try, (Begun, io::Error)> {
     begun.in_flight.count_request();
     let fresh = if idempotent { IDLE } else { IDLE_UNSAFE };
-    let pooled = begun.in_flight.instance().pool.take(begun.address.port(), fresh);
+    let pooled = (!again).then(|| begun.in_flight.instance().pool.take(begun.address.port(), fresh)).flatten();
     let upstream = match pooled {
         Some(upstream) => upstream,
         None => match connect(begun.address).await {

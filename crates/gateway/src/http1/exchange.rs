@@ -136,7 +136,7 @@ pub(crate) async fn run(
         };
         let opened = tokio::select! {
             biased;
-            opened = attempt::open(begun, request.is_idempotent()) => opened,
+            opened = attempt::open(begun, request.is_idempotent(), progress.retries > 0) => opened,
             () = poll_fn(|cx| client.poll_left(cx)) => return After::Over,
         };
         let mut one = match opened {

@@ -157,7 +157,7 @@ fn begin<'r>(
     }
     client.seen().hedges += 1;
     Second::Opening(Box::pin(async move {
-        let mut other = attempt::open(begun, request.is_idempotent()).await.map_err(Some)?;
+        let mut other = attempt::open(begun, request.is_idempotent(), false).await.map_err(Some)?;
         attempt::send(&mut other.upstream, request).await.map_err(|_| None)?;
         Ok(other)
     }))

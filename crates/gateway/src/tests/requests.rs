@@ -1,5 +1,7 @@
 //! What happens to single requests.
 
+use std::net::Ipv4Addr;
+use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 
 use hyper::{Method, Request};
@@ -315,4 +317,51 @@ async fn a_request_that_can_not_be_read_is_answered_without_a_signature() {
         assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{request}: {answer}");
         assert!(answer.contains("\r\n\r\n") && !answer.to_lowercase().contains("server:"), "{answer}");
     }
+}
+
+/// Starts a server that breaks each connection at the second request on it. The first is answered only once so many have come.
+async fn breaking(together: u32) -> Ipv4Addr {
+    let address = fresh_address();
+    let listener = TcpListener::bind((address, PORT)).await.unwrap();
+    let come = Arc::new(tokio::sync::Semaphore::new(0));
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let come = come.clone();
+            tokio::spawn(async move {
+                let mut head = Vec::new();
+                while !head.ends_with(b"\r\n\r\n") {
+                    let Ok(1..) = stream.read_buf(&mut head).await else { return };
+                }
+                come.add_permits(1);
+                drop(come.acquire_many(together).await);
+                let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
+                let _ = stream.read_buf(&mut head).await;
+            });
+        }
+    });
+    address
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_has_met_a_broken_connection_gets_a_fresh_one() {
+    let mut gateway = Gateway::start().await;
+    let address = breaking(5).await;
+    let mut table = table(1, &[(1, 100, &[address])]);
+    all_healthy(&mut table);
+    gateway.set(&table).await;
+    gateway.until_healthy().await;
+    let http = gateway.http;
+    let ask = || async move {
+        let mut client = TcpStream::connect(http).await.unwrap();
+        client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await.unwrap();
+        let mut back = String::new();
+        client.read_to_string(&mut back).await.unwrap();
+        back
+    };
+    for back in [ask(), ask(), ask(), ask(), ask()].map(tokio::spawn) {
+        assert!(back.await.unwrap().ends_with("ok"));
+    }
+    // Five connections wait now, and not one of them is of use.
+    let back = ask().await;
+    assert!(back.ends_with("ok"), "{back}");
 }
