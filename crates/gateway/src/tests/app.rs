@@ -60,6 +60,8 @@ impl App {
         let shown = behaviour.clone();
         let task = tokio::spawn(async move {
             let mut connections = JoinSet::new();
+            // Dropped first: of a process that dies, the kernel closes what it has opened first.
+            let listener = listener;
             while let Ok((stream, _)) = listener.accept().await {
                 let behaviour = shown.clone();
                 let answer = service_fn(move |request| answer(request, address, behaviour.clone()));
