@@ -54,16 +54,23 @@ impl Changes {
 
     /// An instance looks different now.
     pub(crate) fn touch(&self, instance: &Instance) {
-        self.each(|touched| {
-            if let Touched::Some(some) = touched {
-                some.insert(instance.id.clone(), instance.service.name.clone());
-            }
-        });
+        self.note([instance]);
+        self.tell();
     }
 
     /// Any instance may look different now.
     pub(crate) fn touch_all(&self) {
         self.each(|touched| *touched = Touched::All);
+        self.tell();
+    }
+
+    /// Instances look different now, of which followers are still to be told.
+    pub(crate) fn note<'i>(&self, instances: impl IntoIterator<Item = &'i Instance> + Clone) {
+        self.each(|touched| {
+            if let Touched::Some(some) = touched {
+                some.extend(instances.clone().into_iter().map(|one| (one.id.clone(), one.service.name.clone())));
+            }
+        });
     }
 
     /// Returns what tells that anything has changed.
@@ -83,7 +90,6 @@ impl Changes {
             let follower = follower.upgrade();
             follower.inspect(|touched| touch(&mut lock(touched))).is_some()
         });
-        self.tell();
     }
 }
 

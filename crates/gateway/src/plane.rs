@@ -147,7 +147,7 @@ impl Plane {
         // Any request that waits may find another service now.
         kept.services.values().chain(&gone).for_each(|named| named.service.better.notify_waiters());
         // Before `kept` is free: nobody is told of this table without them.
-        unnamed.iter().chain(&new).for_each(|instance| self.changes.touch(instance));
+        self.changes.note(unnamed.iter().chain(&new).map(|instance| &**instance));
         drop(kept);
         self.changes.tell();
         Ok(())

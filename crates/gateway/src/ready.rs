@@ -174,8 +174,8 @@ impl ReadyRoute {
 
     /// Returns whether exactly the requests that fit it fit another route.
     pub(crate) fn has_place_of(&self, other: &Self) -> bool {
-        let place = |route: &Self| (route.host.clone(), route.key.clone(), route.rules.exact);
-        place(self) == place(other) && self.asks_as(other)
+        let places = (&self.host, &self.key, self.rules.exact) == (&other.host, &other.key, other.rules.exact);
+        places && self.asks_as(other)
     }
 
     /// Returns what tells, of two routes for the same host and path, which is asked first: the greater.

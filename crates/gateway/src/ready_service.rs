@@ -74,13 +74,16 @@ impl ReadyService {
         self.outside.iter().map(|(route, _)| route).chain(self.inside.iter().map(|inside| &inside.route))
     }
 
+    fn listeners(&self) -> &[(SocketAddrV4, usize, Protocol)] {
+        self.inside.as_ref().map_or(&[], |inside| &inside.listeners)
+    }
+
     /// Returns whether exactly the requests that find it find another, too: then the one may stand where the other does.
     pub(crate) fn has_places_of(&self, other: &Self) -> bool {
-        let listeners = |ready: &Self| ready.inside.as_ref().map(|inside| inside.listeners.clone());
         self.outside.len() == other.outside.len()
             && zip(&self.outside, &other.outside)
                 .all(|(ours, theirs)| ours.1 == theirs.1 && ours.0.has_place_of(&theirs.0))
-            && listeners(self) == listeners(other)
+            && self.listeners() == other.listeners()
             && self.routing.asks_for_fields() == other.routing.asks_for_fields()
     }
 }

@@ -6,7 +6,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use basalt_model::{Name, RouteTable, ServiceRoutes};
-use serde::de::{Error, MapAccess, Visitor};
+use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::difference::difference;
@@ -57,7 +57,7 @@ fn read<'de, D: Deserializer<'de>>(from: D) -> Result<BTreeMap<Name, Arc<Service
 
         fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
             let entries = std::iter::from_fn(|| map.next_entry().transpose());
-            gently(entries).collect::<Result<_, A::Error>>().map_err(A::Error::custom)
+            gently(entries).collect()
         }
     }
     from.deserialize_map(Services)

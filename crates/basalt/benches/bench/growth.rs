@@ -87,10 +87,11 @@ pub fn growth() -> Vec<Row> {
     wait_until("requests are answered", Duration::from_secs(20), || get(http, "/").0 == 200);
 
     let load = || wrk(http, 4, "-c64", "/").p99;
-    let (mut nth, mut swapped) = (100, [0, 0]);
+    let mut nth = 100;
+    // Returns how often the table has come, too.
     let mut meanwhile = |changed: u32, pause: Duration| {
-        let ended = AtomicBool::new(false);
-        std::thread::scope(|scope| {
+        let (ended, before) = (AtomicBool::new(false), nth);
+        let p99 = std::thread::scope(|scope| {
             let loaded = scope.spawn(|| {
                 let p99 = load();
                 ended.store(true, SeqCst);
@@ -98,25 +99,29 @@ pub fn growth() -> Vec<Row> {
             });
             while !ended.load(SeqCst) {
                 nth += 1;
-                let next = services(0..changed, nth, port);
-                swap(next);
-                swapped[usize::from(changed > 1)] += 1;
+                swap(services(0..changed, nth, port));
                 std::thread::sleep(pause);
             }
             loaded.join().unwrap()
-        })
+        });
+        (p99, (nth - before) as f64)
     };
     // A percentile of four seconds moves by itself: all kinds in one run, and their medians.
-    let mut times: [Vec<f64>; 3] = Default::default();
+    let [mut quiet, mut one, mut all]: [Vec<(f64, f64)>; 3] = Default::default();
     for _ in 0..ROUNDS {
-        times[0].push(load());
-        times[1].push(meanwhile(1, Duration::from_millis(100)));
-        times[2].push(meanwhile(MOST, Duration::from_millis(500)));
+        quiet.push((load(), 0.0));
+        one.push(meanwhile(1, Duration::from_millis(100)));
+        all.push(meanwhile(MOST, Duration::from_millis(500)));
     }
-    let [quiet, one, all] = times.map(median);
-    for (what, p99, swapped) in [("one", one, swapped[0]), ("all", all, swapped[1])] {
+    let medians = |measured: Vec<(f64, f64)>| {
+        let (p99, came) = measured.into_iter().unzip();
+        (median(p99), median(came))
+    };
+    let (quiet, _) = medians(quiet);
+    for (what, measured) in [("one", one), ("all", all)] {
+        let (p99, came) = medians(measured);
         rows.push(Row::beside(&format!("p99 while {what} of {MOST} change"), "ms", p99, "none does", quiet, "1 ×"));
-        rows.push(Row::alone("… how often within 4 s", "", f64::from(swapped) / f64::from(ROUNDS), "–"));
+        rows.push(Row::alone("… how often within 4 s", "", came, "–"));
     }
     rows
 }
