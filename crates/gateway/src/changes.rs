@@ -81,7 +81,9 @@ impl Changes {
     /// Returns what hears of all that changes from now on, and where.
     pub(crate) fn follow(&self) -> Follower {
         let touched = Arc::default();
-        lock(&self.followers).push(Arc::downgrade(&touched));
+        let mut followers = lock(&self.followers);
+        followers.retain(|follower| follower.strong_count() > 0);
+        followers.push(Arc::downgrade(&touched));
         Follower { any: self.any(), touched }
     }
 

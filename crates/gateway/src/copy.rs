@@ -3,6 +3,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use basalt_model::RouteTable;
@@ -52,10 +53,15 @@ impl Copy {
             Err(error) => return Err(error),
         };
         let mut table = RouteTable::default();
-        let lines = bytes.split_inclusive(|byte| *byte == b'\n').enumerate();
-        // A change without an end was being written when the machine failed: nobody was told that it is in force.
-        for (_, line) in lines.filter(|(nth, line)| *nth == 0 || line.ends_with(b"\n")) {
-            serde_json::from_slice::<TableChange>(line)?.apply(&mut table);
+        let mut lines = bytes.split_inclusive(|byte| *byte == b'\n').peekable();
+        serde_json::from_slice::<TableChange>(lines.next().unwrap_or_default())?.apply(&mut table);
+        while let Some(line) = lines.next() {
+            match serde_json::from_slice::<TableChange>(line) {
+                Ok(change) if line.ends_with(b"\n") => change.apply(&mut table),
+                Err(error) if lines.peek().is_some() => return Err(error.into()),
+                // It was being written when the machine failed: nobody was told that it is in force.
+                _ => {}
+            }
         }
         Ok(Some(table))
     }
@@ -65,17 +71,15 @@ impl Copy {
     /// # Errors
     /// If it can't be written and synced; then the old table is still there.
     pub(crate) fn store(&mut self, old: &RouteTable, new: &RouteTable) -> io::Result<()> {
-        // After an error there is no tail: what was written of it last is not known.
-        if let Some(Tail { mut file, room }) = self.tail.take() {
-            let change = line(&TableChange::between(old, new))?;
-            if let Some(room) = room.checked_sub(change.len()) {
-                file.write_all(&change)?;
-                file.sync_data()?;
-                self.tail = Some(Tail { file, room });
-                return Ok(());
-            }
+        // After an error there is no tail: what was written of it last is not known, and the whole table replaces it.
+        if let Some(tail) = self.tail.take()
+            && let Ok(tail) = tail.add(&TableChange::between(old, new), &self.path)
+        {
+            self.tail = tail;
         }
-        self.tail = Some(self.store_whole(new)?);
+        if self.tail.is_none() {
+            self.tail = Some(self.store_whole(new)?);
+        }
         Ok(())
     }
 
@@ -89,6 +93,22 @@ impl Copy {
         // The new name is on disk only once its folder is.
         self.path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())?;
         Ok(Tail { file, room: table.len() })
+    }
+}
+
+impl Tail {
+    /// Adds a change. Returns `None` if there is no room for it, or if this is no longer the file at `path`: a gateway that leaves
+    /// may have replaced it.
+    fn add(mut self, change: &TableChange, path: &Path) -> io::Result<Option<Self>> {
+        let line = line(change)?;
+        let (here, there) = (self.file.metadata()?, fs::metadata(path)?);
+        let Some(room) = self.room.checked_sub(line.len()) else { return Ok(None) };
+        if (here.dev(), here.ino()) != (there.dev(), there.ino()) {
+            return Ok(None);
+        }
+        self.file.write_all(&line)?;
+        self.file.sync_data()?;
+        Ok(Some(Self { room, ..self }))
     }
 }
 
@@ -137,10 +157,24 @@ mod tests {
         let whole = serde_json::to_vec(&table(99)).unwrap().len();
         assert!(whole < longest && longest <= 2 * whole + 8, "{longest} of {whole}");
 
+        fs::write(writing.path(), "").unwrap();
+        assert!(copy().load().is_err());
         fs::write(writing.path(), "{\"version\":").unwrap();
         assert!(copy().load().is_err());
-        fs::write(writing.path(), "{\"version\":1,\"services\":{}}\n{\"vers\n").unwrap();
+        let first = "{\"version\":1,\"services\":{}}\n";
+        fs::write(writing.path(), format!("{first}{{\"vers\n{first}")).unwrap();
         assert!(copy().load().is_err());
+    }
+
+    #[test]
+    fn who_finds_the_copy_replaced_writes_it_whole() {
+        let data = tempfile::tempdir().unwrap();
+        let [mut ours, mut theirs] = [(); 2].map(|()| Copy::in_data(data.path()).unwrap());
+        ours.store(&RouteTable::default(), &table(1)).unwrap();
+        // A gateway that leaves is late.
+        theirs.store(&RouteTable::default(), &table(0)).unwrap();
+        ours.store(&table(1), &table(2)).unwrap();
+        assert_eq!(ours.load().unwrap(), Some(table(2)));
     }
 
     #[test]
@@ -154,6 +188,11 @@ mod tests {
         assert!(both.starts_with(&first));
         for end in first.len()..both.len() {
             fs::write(copy.path(), &both[..end]).unwrap();
+            assert_eq!(copy.load().unwrap(), Some(table(1)), "{end}");
+            // Its end may have reached the disk before its middle.
+            let mut holed = both.clone();
+            holed[end] = 0;
+            fs::write(copy.path(), &holed).unwrap();
             assert_eq!(copy.load().unwrap(), Some(table(1)), "{end}");
         }
         // A table of before there were lines.
