@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use basalt_model::RouteTable;
 use basalt_seam::{Router, RouterSeen, Wake};
-use basalt_wire::{Reader, Writer};
+use basalt_wire::{Line, Reader, Writer};
 use tokio::net::UnixStream;
 use tokio::sync::watch;
 
+use crate::gently::{apart, is_long};
 use crate::protocol::{Report, Request};
 use crate::table_change::TableChange;
 
@@ -95,14 +96,17 @@ async fn send(mut writer: Writer, newest: &mut watch::Receiver<Option<Arc<RouteT
     let mut last: Option<Arc<RouteTable>> = None;
     while newest.changed().await.is_ok() {
         let Some(table) = newest.borrow_and_update().clone() else { continue };
-        let request = match &last {
-            Some(last) => Request::ChangeTable(TableChange::between(last, &table)),
-            None => Request::SetTable(TableChange::between(&RouteTable::default(), &table)),
-        };
-        if writer.send(&request).await.is_err() {
-            return;
+        let (before, after) = (last.replace(table.clone()), table);
+        let line = apart(is_long(after.services.len(), 0), move || {
+            Line::of(&match before {
+                Some(before) => Request::ChangeTable(TableChange::between(&before, &after)),
+                None => Request::SetTable(TableChange::between(&RouteTable::default(), &after)),
+            })
+        });
+        let sent = async { writer.send_line(&line.await??).await };
+        if let Err(error) = sent.await {
+            return tracing::debug!("can't send the route table to the gateway: {error}");
         }
-        last = Some(table);
     }
 }
 

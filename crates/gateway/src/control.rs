@@ -14,11 +14,12 @@ use basalt_seam::RouterSeen;
 use basalt_wire::{Reader, WireError, Writer};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::runtime::Builder;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use crate::Error;
 use crate::changes::Touched;
+use crate::gently::{apart, is_long};
 use crate::plane::Plane;
 use crate::protocol::{Change, Counters, Report, Request};
 use crate::tables::Tables;
@@ -27,13 +28,6 @@ use crate::tables::Tables;
 const SPACING: Duration = Duration::from_millis(10);
 /// Time between two reports of counters, which are for people and statistics.
 const COUNTING: Duration = Duration::from_secs(1);
-/// Bytes of a table that is felt: up to that, some thousand routes and instances, it is read and put in force within a few milliseconds.
-const LARGE: usize = 512 << 10;
-/// Services of a table whose change is felt, too.
-const MANY: usize = 1_000;
-/// How much a thread with a large table gives way (`nice`): it has a tenth of the share of a thread with requests, when there is not
-/// enough for all.
-const PATIENCE: i32 = 10;
 /// Pause after a failure to accept: descriptors may be short, and come back by themselves.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -112,14 +106,6 @@ fn serve_apart(stream: StdStream, plane: &Plane, tables: &Arc<Tables>, mut servi
     }
 }
 
-/// Has the current thread give way to those that serve requests.
-fn give_way() {
-    // Without it, all works as well while nothing else wants the processor.
-    if let Err(error) = rustix::process::setpriority_process(None, PATIENCE) {
-        tracing::debug!("can't lower the priority of a thread: {error}");
-    }
-}
-
 /// Serves one client until it leaves.
 async fn serve_client(stream: UnixStream, plane: &Plane, tables: &Arc<Tables>) {
     let (reader, writer) = basalt_wire::split(stream);
@@ -137,22 +123,14 @@ async fn serve_client(stream: UnixStream, plane: &Plane, tables: &Arc<Tables>) {
 async fn take_tables(mut reader: Reader, tables: &Arc<Tables>, refuse: mpsc::Sender<Report>) -> Result<(), WireError> {
     let mut last: Arc<RouteTable> = Arc::default();
     while let Some(line) = reader.line().await? {
-        let (tables, before) = (tables.clone(), last.clone());
-        let (done, taken) = oneshot::channel();
-        // It waits for the disk; and a thread that has given way does so for good, so each table has its own.
-        std::thread::Builder::new().name("table".to_owned()).spawn(move || {
-            if line.length() > LARGE || before.services.len() > MANY {
-                give_way();
-            }
-            let taken = line.value().map(|request: Request| {
-                let table = Arc::new(request.table_after(&before));
-                (tables.take(table.clone()), table)
-            });
-            // Fails only if the client has left.
-            let _ = done.send(taken);
-        })?;
-        let Ok(taken) = taken.await else { break };
-        let (taken, table) = taken?;
+        // What is replaced is given back there, too.
+        let (tables, before) = (tables.clone(), std::mem::take(&mut last));
+        let taken = apart(is_long(before.services.len(), line.length()), move || {
+            let request: Request = line.value()?;
+            let table = Arc::new(request.table_after(&before));
+            Ok::<_, WireError>((tables.take(table.clone()), table))
+        });
+        let (taken, table) = taken.await??;
         if let Err(older) = taken {
             let refusal = Report::Refused { version: table.version, why: older.to_string() };
             if refuse.send(refusal).await.is_err() {

@@ -66,14 +66,14 @@ impl Copy {
         Ok(Some(table))
     }
 
-    /// Replaces `old`, the table that was kept last, by another; returns once that is on disk.
+    /// Replaces the table that was kept last by `new`, to which `change` leads; returns once that is on disk.
     ///
     /// # Errors
     /// If it can't be written and synced; then the old table is still there.
-    pub(crate) fn store(&mut self, old: &RouteTable, new: &RouteTable) -> io::Result<()> {
+    pub(crate) fn store(&mut self, change: &TableChange, new: &RouteTable) -> io::Result<()> {
         // After an error there is no tail: what was written of it last is not known, and the whole table replaces it.
         if let Some(tail) = self.tail.take()
-            && let Ok(tail) = tail.add(&TableChange::between(old, new), &self.path)
+            && let Ok(tail) = tail.add(change, &self.path)
         {
             self.tail = tail;
         }
@@ -137,6 +137,10 @@ mod tests {
         RouteTable { version, services: (0..4).map(one).collect() }
     }
 
+    fn store(copy: &mut Copy, old: &RouteTable, new: &RouteTable) -> io::Result<()> {
+        copy.store(&TableChange::between(old, new), new)
+    }
+
     #[test]
     fn a_table_comes_back_and_damage_is_told() {
         let data = tempfile::tempdir().unwrap();
@@ -149,7 +153,7 @@ mod tests {
             if version % 30 == 0 {
                 writing = copy();
             }
-            writing.store(&old, &table(version)).unwrap();
+            store(&mut writing, &old, &table(version)).unwrap();
             old = table(version);
             assert_eq!(copy().load().unwrap().as_ref(), Some(&old));
             longest = longest.max(fs::read(writing.path()).unwrap().len());
@@ -170,10 +174,10 @@ mod tests {
     fn who_finds_the_copy_replaced_writes_it_whole() {
         let data = tempfile::tempdir().unwrap();
         let [mut ours, mut theirs] = [(); 2].map(|()| Copy::in_data(data.path()).unwrap());
-        ours.store(&RouteTable::default(), &table(1)).unwrap();
+        store(&mut ours, &RouteTable::default(), &table(1)).unwrap();
         // A gateway that leaves is late.
-        theirs.store(&RouteTable::default(), &table(0)).unwrap();
-        ours.store(&table(1), &table(2)).unwrap();
+        store(&mut theirs, &RouteTable::default(), &table(0)).unwrap();
+        store(&mut ours, &table(1), &table(2)).unwrap();
         assert_eq!(ours.load().unwrap(), Some(table(2)));
     }
 
@@ -181,9 +185,9 @@ mod tests {
     fn a_change_that_was_not_written_whole_is_none() {
         let data = tempfile::tempdir().unwrap();
         let mut copy = Copy::in_data(data.path()).unwrap();
-        copy.store(&RouteTable::default(), &table(1)).unwrap();
+        store(&mut copy, &RouteTable::default(), &table(1)).unwrap();
         let first = fs::read(copy.path()).unwrap();
-        copy.store(&table(1), &table(2)).unwrap();
+        store(&mut copy, &table(1), &table(2)).unwrap();
         let both = fs::read(copy.path()).unwrap();
         assert!(both.starts_with(&first));
         for end in first.len()..both.len() {

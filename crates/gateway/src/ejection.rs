@@ -6,6 +6,7 @@ use std::time::Duration;
 use basalt_model::Eject;
 use tokio::time::{MissedTickBehavior, interval};
 
+use crate::gently::gently;
 use crate::instance::Instance;
 use crate::plane::Plane;
 use crate::routing::{ReleaseRouting, Routing};
@@ -35,7 +36,7 @@ pub(crate) async fn watch(plane: Weak<Plane>) {
         ticks.tick().await;
         let Some(plane) = plane.upgrade() else { return };
         let routing = plane.routing();
-        for service in &routing.services {
+        for service in gently(&routing.services) {
             let eject = &service.traffic.eject;
             if eject.error_percent > 0 || eject.slower_percent > 0 {
                 service.releases.iter().for_each(|release| compare(release, eject));
@@ -45,7 +46,11 @@ pub(crate) async fn watch(plane: Weak<Plane>) {
 }
 
 fn find<'r>(routing: &'r Routing, instance: &Instance) -> Option<(&'r ReleaseRouting, &'r Eject)> {
-    let service = routing.services.iter().find(|service| Arc::ptr_eq(&service.service, &instance.service))?;
+    // A service of the same name may have come in place of a removed one.
+    let service = routing.service_named(&instance.service.name)?;
+    if !Arc::ptr_eq(&service.service, &instance.service) {
+        return None;
+    }
     let release = service.releases.iter().find(|release| release.number == instance.id.release())?;
     Some((release, &service.traffic.eject))
 }

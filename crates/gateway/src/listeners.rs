@@ -79,11 +79,11 @@ impl Listeners {
         Ok(Self { plane, connections, sockets, running: Mutex::new(running) })
     }
 
-    /// Listens on the virtual addresses of a table that is about to be in force; connections wait until
+    /// Listens on the [`wanted`] addresses of a table that is about to be in force; connections wait until
     /// [`Listeners::accept`]. What can't be listened on is told as a problem and tried again with each call.
-    pub(crate) fn prepare(&self, table: &RouteTable) {
+    pub(crate) fn prepare(&self, wanted: &BTreeSet<SocketAddrV4>) {
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-        for address in wanted(table).into_iter() {
+        for &address in wanted {
             let name = address.to_string();
             if running.contains_key(&name) {
                 continue;
@@ -98,9 +98,9 @@ impl Listeners {
         }
     }
 
-    /// Accepts on all addresses of the table in force, and closes the others.
-    pub(crate) fn accept(&self, table: &RouteTable) {
-        let wanted: BTreeSet<String> = wanted(table).iter().map(ToString::to_string).collect();
+    /// Accepts on the [`wanted`] addresses of the table in force, and closes the others.
+    pub(crate) fn accept(&self, wanted: &BTreeSet<SocketAddrV4>) {
+        let wanted: BTreeSet<String> = wanted.iter().map(ToString::to_string).collect();
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         let before = running.len();
         running.retain(|name, _| name == OUTSIDE || name == SECURE || wanted.contains(name));
@@ -135,7 +135,8 @@ impl Listeners {
     }
 }
 
-fn wanted(table: &RouteTable) -> BTreeSet<SocketAddrV4> {
+/// Returns the virtual addresses of a table.
+pub(crate) fn wanted(table: &RouteTable) -> BTreeSet<SocketAddrV4> {
     gently(table.services.values()).flat_map(|service| &service.listeners).map(|listener| listener.address).collect()
 }
 

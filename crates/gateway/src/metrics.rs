@@ -262,7 +262,7 @@ mod tests {
     #[tokio::test]
     async fn histograms_are_native_in_protobuf() {
         let plane = Plane::new(Handle::current());
-        plane.set(Arc::new(table(1, &[(1, 100, &[[127, 0, 0, 1].into()])]))).unwrap();
+        plane.set_any(Arc::new(table(1, &[(1, 100, &[[127, 0, 0, 1].into()])])));
         let route = plane.routing().routes[0].clone();
         for millis in [1000, 500, 0] {
             route.stats(1).unwrap().count(200, Duration::from_millis(millis), 0, 0);

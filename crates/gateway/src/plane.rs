@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, Guard};
@@ -33,6 +33,8 @@ pub(crate) struct Plane {
     /// The epoch of the table in force. See [`Plane::begin`].
     epoch: AtomicU64,
     kept: Mutex<Kept>,
+    /// Services that the table names. Who takes both locks takes the one of `kept` first.
+    services: RwLock<Services>,
     pub(crate) changes: Arc<Changes>,
     runtime: Handle,
     pub(crate) edge: Edge,
@@ -40,11 +42,12 @@ pub(crate) struct Plane {
     pub(crate) predecessors: Predecessors,
 }
 
-/// What outlives a table. Only who changes or reports takes this lock, never a request.
+type Services = BTreeMap<Name, Named>;
+
+/// What outlives a table. Only who changes or reports takes this lock, never a request, and nobody for long.
 #[derive(Debug, Default)]
 struct Kept {
     table: Arc<RouteTable>,
-    services: BTreeMap<Name, Named>,
     /// Instances that are no longer named and may have requests in flight.
     leaving: Vec<Arc<Instance>>,
     /// What has become of those before, until it is written down.
@@ -58,8 +61,21 @@ struct Kept {
 #[derive(Debug)]
 struct Named {
     service: Arc<Service>,
-    instances: BTreeMap<InstanceId, Checked>,
-    ready: Arc<ReadyService>,
+    instances: BTreeMap<InstanceId, Arc<Checked>>,
+    ready: ReadyService,
+}
+
+/// What is made ready before it is put in force.
+#[derive(Debug)]
+struct Next {
+    routing: Routing,
+    /// What is wrong with the table, unless the same is as before: then all routes have the same places.
+    problems: Option<Vec<String>>,
+    /// Services that are new or differ.
+    services: Services,
+    /// Instances that are no longer named, and those that are for the first time.
+    unnamed: Vec<Arc<Instance>>,
+    new: Vec<Arc<Instance>>,
 }
 
 /// An instance and the task that checks it.
@@ -89,6 +105,7 @@ impl Plane {
             routing: ArcSwap::default(),
             epoch: AtomicU64::new(0),
             kept: Mutex::default(),
+            services: RwLock::default(),
             changes: Arc::default(),
             runtime,
             edge: Edge::default(),
@@ -103,84 +120,87 @@ impl Plane {
         self.routing.load()
     }
 
-    /// Puts a table in force. After this returns, no request that arrives is handled by an older one, and whatever an older
-    /// one still handles is counted in flight.
+    /// Puts a table in force, to which `change` leads from the one that is. After this returns, no request that arrives is handled
+    /// by an older one, and whatever an older one still handles is counted in flight.
     ///
-    /// # Errors
-    /// If a newer table is in force.
-    pub(crate) fn set(&self, table: Arc<RouteTable>) -> Result<(), Older> {
+    /// One table is put in force at a time.
+    pub(crate) fn set(&self, table: Arc<RouteTable>, change: TableChange) {
+        let Next { routing, problems, services: next, unnamed, new } = self.make_ready(table.version, &change);
+        let epoch = routing.epoch;
+        let same_places = problems.is_none();
         let mut kept = self.kept();
-        self.refuse_older(table.version)?;
-        if table == kept.table {
-            return Ok(());
-        }
-        let epoch = self.epoch.load(SeqCst) + 1;
-        let change = TableChange::between(&kept.table, &table);
-        let services = &mut kept.services;
-        let gone: Vec<Named> = change.gone.iter().filter_map(|name| services.remove(name)).collect();
-        let (mut unnamed, mut new) = (Vec::new(), Vec::new());
-        let mut same_places = gone.is_empty();
-        for (name, routes) in gently(change.services) {
-            let before = services.remove(&name);
-            let stood = before.as_ref().map(|before| before.ready.clone());
-            let named = self.make_ready(&name, &routes, before, &mut unnamed, &mut new);
-            same_places &= stood.is_some_and(|stood| named.ready.has_places_of(&stood));
-            services.insert(name, named);
-        }
-        let ready = gently(services.values()).map(|named| &*named.ready);
-        let routing = if same_places {
-            self.routing.load().with_same_places(ready, table.version, epoch)
-        } else {
-            let mut builder = Builder::default();
-            ready.for_each(|ready| builder.add(ready));
-            kept.table_problems = std::mem::take(&mut builder.problems);
-            builder.build(table.version, epoch)
-        };
-        unnamed.extend(gone.iter().flat_map(|named| named.instances.values()).map(|checked| checked.instance.clone()));
         unnamed.iter().for_each(|instance| instance.unname());
         // Before those that leave now are added: they may get requests until the new table is in force.
         kept.settle();
         kept.leaving.extend(unnamed.iter().cloned());
-        self.routing.store(Arc::new(routing));
+        // What is replaced is given back at the end, when nobody waits for it.
+        let _old = (self.routing.swap(Arc::new(routing)), std::mem::replace(&mut kept.table, table));
         self.epoch.store(epoch, SeqCst);
-        kept.table = table;
-        // Any request that waits may find another service now.
-        kept.services.values().chain(&gone).for_each(|named| named.service.better.notify_waiters());
+        if let Some(problems) = problems {
+            kept.table_problems = problems;
+        }
+        let mut services = self.services.write().unwrap_or_else(PoisonError::into_inner);
+        let mut replaced: Vec<Named> = change.gone.iter().filter_map(|name| services.remove(name)).collect();
+        replaced.extend(next.into_iter().filter_map(|(name, named)| services.insert(name, named)));
+        drop(services);
         // Before `kept` is free: nobody is told of this table without them.
         self.changes.note(unnamed.iter().chain(&new).map(|instance| &**instance));
         drop(kept);
         self.changes.tell();
-        Ok(())
+        // Requests that wait for one of these may find another instance now, and without the same places any may find another service.
+        let wake = |named: &Named| named.service.better.notify_waiters();
+        replaced.iter().for_each(wake);
+        if !same_places {
+            gently(self.services().values()).for_each(wake);
+        }
+    }
+
+    /// Makes ready what a change leads to, beside whoever reads the services: nobody else changes them.
+    fn make_ready(&self, version: u64, change: &TableChange) -> Next {
+        let epoch = self.epoch.load(SeqCst) + 1;
+        let services = self.services();
+        let (mut next, mut unnamed, mut new) = (Services::new(), Vec::new(), Vec::new());
+        let mut same_places = change.gone.is_empty();
+        for (name, routes) in gently(&change.services) {
+            let before = services.get(name);
+            let named = self.make_service_ready(name, routes, before, &mut unnamed, &mut new);
+            same_places &= before.is_some_and(|before| named.ready.has_places_of(&before.ready));
+            next.insert(name.clone(), named);
+        }
+        let gone = change.gone.iter().filter_map(|name| services.get(name));
+        unnamed.extend(gone.flat_map(|named| named.instances.values()).map(|checked| checked.instance.clone()));
+        let ready = gently(after(&services, &next, &change.gone)).map(|named| &named.ready);
+        let (routing, problems) = if same_places {
+            (self.routing.load().with_same_places(ready, version, epoch), None)
+        } else {
+            let mut builder = Builder::default();
+            ready.for_each(|ready| builder.add(ready));
+            let problems = std::mem::take(&mut builder.problems);
+            (builder.build(version, epoch), Some(problems))
+        };
+        Next { routing, problems, services: next, unnamed, new }
     }
 
     /// Makes a service ready that is new or differs from `before`.
     /// Instances that it no longer names are added to `unnamed`, and others to `new`.
-    fn make_ready(
+    fn make_service_ready(
         &self,
         name: &Name,
         routes: &ServiceRoutes,
-        before: Option<Named>,
+        before: Option<&Named>,
         unnamed: &mut Vec<Arc<Instance>>,
         new: &mut Vec<Arc<Instance>>,
     ) -> Named {
-        let (service, mut old) = match before {
-            Some(Named { service, instances, .. }) => (service, instances),
-            None => (Arc::new(Service::new(name.clone())), BTreeMap::new()),
-        };
+        let service = before.map_or_else(|| Arc::new(Service::new(name.clone())), |before| before.service.clone());
+        let mut old = before.map(|before| before.instances.clone()).unwrap_or_default();
         let mut instances = BTreeMap::new();
         let ready = ReadyService::new(service.clone(), routes, |id, route, of| {
-            let kept = match old.remove(id) {
-                Some(other) if !other.fits(route, of) => {
-                    // Another start of the same instance: the old one leaves, as if it had another name.
-                    old.insert(id.clone(), other);
-                    None
-                }
-                kept => kept,
-            };
+            // Another start of the same instance leaves, as if it had another name.
+            let kept = old.get(id).is_some_and(|old| old.fits(route, of)).then(|| old.remove(id)).flatten();
             let checked = kept.unwrap_or_else(|| {
                 let checked = self.check(id, route, of, &service);
                 new.push(checked.instance.clone());
-                checked
+                Arc::new(checked)
             });
             if of.health.check.port().is_none() {
                 health::told(&checked.instance, route.healthy);
@@ -190,7 +210,7 @@ impl Plane {
             instance
         });
         unnamed.extend(old.values().map(|checked| checked.instance.clone()));
-        Named { service, instances, ready: Arc::new(ready) }
+        Named { service, instances, ready }
     }
 
     /// Returns an error if a newer table than this is in force.
@@ -231,7 +251,7 @@ impl Plane {
 
     /// Closes connections to instances that have been idle for too long.
     pub(crate) fn sweep(&self) {
-        let instances: Vec<_> = self.kept().checked().map(|checked| checked.instance.clone()).collect();
+        let instances: Vec<_> = checked(&self.services()).map(|checked| checked.instance.clone()).collect();
         instances.iter().for_each(|instance| instance.sweep(IDLE));
     }
 
@@ -293,16 +313,18 @@ impl Plane {
             http: kept.http.clone(),
             problems: kept.table_problems.iter().chain(kept.other_problems.values()).cloned().collect(),
         };
-        let mut add = |checked: &Checked| {
+        let add = |checked: &Arc<Checked>| {
             seen.instances.insert(checked.instance.id.clone(), checked.instance.traffic());
         };
+        let services = self.services();
         match which {
-            Touched::All => gently(kept.checked()).for_each(add),
+            Touched::All => gently(checked(&services)).for_each(add),
             Touched::Some(some) => {
-                let named = |(id, service)| kept.services.get(service)?.instances.get(id);
-                some.iter().filter_map(named).for_each(&mut add);
+                let named = |(id, service)| services.get(service)?.instances.get(id);
+                some.iter().filter_map(named).for_each(add);
             }
         }
+        drop(services);
         for leaving in kept.leaving.iter().filter(|leaving| which.has(&leaving.id)) {
             let traffic = leaving.traffic();
             // A later start of the same instance stands for all of them: whoever waits for it to drain waits for all.
@@ -335,6 +357,10 @@ impl Plane {
         Checked { instance, checker }
     }
 
+    fn services(&self) -> RwLockReadGuard<'_, Services> {
+        self.services.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn kept(&self) -> MutexGuard<'_, Kept> {
         // Nothing panics while it is held; should it ever, what is kept is still the best there is.
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
@@ -358,11 +384,6 @@ impl Begun {
 }
 
 impl Kept {
-    /// Returns the instances that the table names.
-    fn checked(&self) -> impl Iterator<Item = &Checked> {
-        self.services.values().flat_map(|named| named.instances.values())
-    }
-
     /// Forgets those that have left and have nothing in flight any more, and keeps their receipts.
     fn settle(&mut self) {
         let settled = self.leaving.extract_if(.., |instance| instance.in_flight() == 0);
@@ -370,11 +391,42 @@ impl Kept {
     }
 }
 
+/// Returns the instances of services.
+fn checked(services: &Services) -> impl Iterator<Item = &Arc<Checked>> {
+    services.values().flat_map(|named| named.instances.values())
+}
+
+/// Returns all services, by name, as they are once `next` has replaced some and `gone`, in order, have left.
+fn after<'s>(services: &'s Services, next: &'s Services, gone: &'s [Name]) -> impl Iterator<Item = &'s Named> {
+    let (mut gone, mut next) = (gone.iter().peekable(), next.iter().peekable());
+    let mut stay = services.iter().filter(move |(name, _)| gone.next_if(|gone| gone == name).is_none()).peekable();
+    std::iter::from_fn(move || match (stay.peek(), next.peek()) {
+        (Some((stays, _)), Some((comes, _))) => {
+            let order = stays.cmp(comes);
+            // The same: it is replaced.
+            let stays = stay.next_if(|_| order.is_le());
+            if order.is_lt() { stays } else { next.next() }
+        }
+        (Some(_), None) => stay.next(),
+        (None, _) => next.next(),
+    })
+    .map(|(_, named)| named)
+}
+
 impl Checked {
     /// Whether this is still the same start of the instance, checked in the same way.
     fn fits(&self, route: &InstanceRoute, of: &ReleaseRoutes) -> bool {
         let instance = &self.instance;
         (instance.generation, instance.address) == (route.generation, route.address) && instance.health == of.health
+    }
+}
+
+#[cfg(test)]
+impl Plane {
+    /// Puts any table in force.
+    pub(crate) fn set_any(&self, table: Arc<RouteTable>) {
+        let change = TableChange::between(&self.table(), &table);
+        self.set(table, change);
     }
 }
 
@@ -413,7 +465,7 @@ mod tests {
     #[tokio::test]
     async fn an_instance_that_is_drained_gets_no_further_request() {
         let plane = Plane::new(Handle::current());
-        plane.set(table(1)).unwrap();
+        plane.set_any(table(1));
         let (drained, end) = (AtomicU64::new(0), AtomicBool::new(false));
         std::thread::scope(|scope| {
             let send = || {
@@ -429,7 +481,7 @@ mod tests {
             };
             let senders: Vec<_> = (0..3).map(|_| scope.spawn(send)).collect();
             for version in 2..3000 {
-                plane.set(table(version)).unwrap();
+                plane.set_any(table(version));
                 // The same id is named again, so what is left of the start before it is in the sum: look at the leaving ones.
                 while plane.kept().leaving.iter().any(|old| old.in_flight() > 0) {
                     std::hint::spin_loop();
@@ -487,24 +539,27 @@ mod tests {
         let mut table = RouteTable::default();
         let mut shared = 0;
         for version in 1..2000_u64 {
-            let name: Name = format!("s{}", version * 7 % 5).parse().unwrap();
-            let (named, new) = service();
-            match table.services.get_mut(&name) {
-                // Often only what does not decide where requests go.
-                Some(old) if version % 2 == 0 => {
-                    let old = Arc::make_mut(old);
-                    old.releases = new.releases;
-                    old.routes[0].rules.timeout = new.routes[0].rules.timeout;
+            // Now and then more than one.
+            for which in 0..version / 2 % 3 {
+                let name: Name = format!("s{}", (version * 7 + which) % 5).parse().unwrap();
+                let (named, new) = service();
+                match table.services.get_mut(&name) {
+                    // Often only what does not decide where requests go.
+                    Some(old) if version % 2 == 0 => {
+                        let old = Arc::make_mut(old);
+                        old.releases = new.releases;
+                        old.routes[0].rules.timeout = new.routes[0].rules.timeout;
+                    }
+                    _ if named => drop(table.services.insert(name, Arc::new(new))),
+                    _ => drop(table.services.remove(&name)),
                 }
-                _ if named => drop(table.services.insert(name, Arc::new(new))),
-                _ => drop(table.services.remove(&name)),
             }
             table.version = version;
             let index = one.routing().index_address();
-            one.set(Arc::new(table.clone())).unwrap();
+            one.set_any(Arc::new(table.clone()));
             shared += u32::from(one.routing().index_address() == index);
             let other = Plane::new(Handle::current());
-            other.set(Arc::new(table.clone())).unwrap();
+            other.set_any(Arc::new(table.clone()));
             assert_eq!(map(&one), map(&other), "{table:?}");
         }
         assert!((500..1500).contains(&shared), "{shared}");
@@ -513,10 +568,10 @@ mod tests {
     #[tokio::test]
     async fn what_is_seen_sums_up_all_starts_of_an_instance() {
         let plane = Plane::new(Handle::current());
-        plane.set(table(1)).unwrap();
+        plane.set_any(table(1));
         let begin = || plane.begin(|routing| routing.find(&asked()), &mut Attempts::default()).unwrap();
         let (one, two) = (begin(), begin());
-        plane.set(table(2)).unwrap();
+        plane.set_any(table(2));
         let three = begin();
         let seen = || {
             plane
@@ -531,13 +586,13 @@ mod tests {
         assert_eq!(seen(), [(2, true, 1)]);
         drop(two);
         assert_eq!(seen(), [(2, true, 0)]);
-        assert!(plane.set(table(1)).is_err());
+        assert!(plane.refuse_older(1).is_err());
     }
 
     #[tokio::test]
     async fn who_follows_hears_of_the_instances_that_change_alone() {
         let plane = Plane::new(Handle::current());
-        plane.set(table(1)).unwrap();
+        plane.set_any(table(1));
         let follower = plane.changes.follow();
         let web: Name = "web".parse().unwrap();
         let some = |touched: Touched| match touched {
@@ -548,10 +603,10 @@ mod tests {
         let mut other = (*table(1)).clone();
         other.version = 2;
         Arc::make_mut(other.services.get_mut(&web).unwrap()).routes.clear();
-        plane.set(Arc::new(other)).unwrap();
+        plane.set_any(Arc::new(other));
         assert_eq!(some(follower.take()), []);
-        let begun = plane.kept().checked().next().unwrap().instance.begin();
-        plane.set(table(3)).unwrap();
+        let begun = checked(&plane.services()).next().unwrap().instance.begin();
+        plane.set_any(table(3));
         assert_eq!(some(follower.take()), [("web-1-1".to_owned(), web.clone())]);
         drop(begun);
         let (seen, touched) = plane.seen_by(&follower);

@@ -19,6 +19,7 @@ pub(crate) struct Routing {
     pub(crate) epoch: u64,
     /// The version of the table.
     pub(crate) version: u64,
+    /// By their names.
     pub(crate) services: Vec<Arc<ServiceRouting>>,
     pub(crate) routes: Vec<Arc<ReadyRoute>>,
     index: Arc<Index>,
@@ -172,12 +173,13 @@ impl Routing {
         version: u64,
         epoch: u64,
     ) -> Self {
-        let mut routing = Self { epoch, version, index: self.index.clone(), ..Self::default() };
+        let mut all = Vec::with_capacity(self.services.len());
+        let mut routes = Vec::with_capacity(self.routes.len());
         for ready in services {
-            routing.services.push(ready.routing.clone());
-            routing.routes.extend(ready.routes().cloned());
+            all.push(ready.routing.clone());
+            routes.extend(ready.routes().cloned());
         }
-        routing
+        Self { epoch, version, services: all, routes, index: self.index.clone() }
     }
 
     /// Returns whether header fields decide where a request goes.
@@ -212,6 +214,12 @@ impl Routing {
     /// Returns where what arrives at a virtual address goes, and what is spoken there.
     pub(crate) fn listener(&self, address: SocketAddrV4) -> Option<(Destination, Protocol)> {
         self.index.listeners.get(&address).copied()
+    }
+
+    /// Returns a service.
+    pub(crate) fn service_named(&self, name: &Name) -> Option<&ServiceRouting> {
+        let at = self.services.binary_search_by(|service| service.service.name.cmp(name)).ok()?;
+        Some(&self.services[at])
     }
 
     /// Returns the service of a destination of this table.

@@ -32,6 +32,11 @@ impl TableChange {
         Self { version: new.version, services, gone }
     }
 
+    /// Returns whether it leaves `old` as it is.
+    pub(crate) fn is_none(&self, old: &RouteTable) -> bool {
+        self.version == old.version && self.services.is_empty() && self.gone.is_empty()
+    }
+
     /// Carries the change out. What does not change is shared.
     pub(crate) fn apply(self, table: &mut RouteTable) {
         table.version = self.version;

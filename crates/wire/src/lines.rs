@@ -34,6 +34,16 @@ pub fn split(stream: UnixStream) -> (Reader, Writer) {
 pub struct Line(Vec<u8>);
 
 impl Line {
+    /// Returns the line of a value.
+    ///
+    /// # Errors
+    /// If it can't be written as JSON.
+    pub fn of<T: Serialize>(value: &T) -> Result<Self, WireError> {
+        let mut line = serde_json::to_vec(value)?;
+        line.push(b'\n');
+        Ok(Self(line))
+    }
+
     /// Returns its length in bytes.
     pub fn length(&self) -> usize {
         self.0.len()
@@ -94,9 +104,15 @@ impl Writer {
     /// # Errors
     /// If the connection breaks.
     pub async fn send<T: Serialize>(&mut self, value: &T) -> Result<(), WireError> {
-        let mut line = serde_json::to_vec(value)?;
-        line.push(b'\n');
-        self.write.write_all(&line).await?;
+        self.send_line(&Line::of(value)?).await
+    }
+
+    /// Sends a value whose line was written elsewhere.
+    ///
+    /// # Errors
+    /// If the connection breaks.
+    pub async fn send_line(&mut self, line: &Line) -> Result<(), WireError> {
+        self.write.write_all(&line.0).await?;
         Ok(())
     }
 }
