@@ -122,7 +122,7 @@ pub fn wrk(address: SocketAddr, seconds: u32, options: &str, path: &str) -> Rate
     wrk_to(&format!("http://{address}{path}"), seconds, options, &[])
 }
 
-fn wrk_to(url: &str, seconds: u32, options: &str, headers: &[&str]) -> Rate {
+pub fn wrk_to(url: &str, seconds: u32, options: &str, headers: &[&str]) -> Rate {
     let mut wrk = command(&format!("wrk -t1 -d{seconds}s --latency {options} {url}"));
     for header in headers {
         wrk.args(["-H", header]);

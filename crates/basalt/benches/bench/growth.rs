@@ -1,9 +1,10 @@
-//! A gateway alone, with growing route tables: how long one takes to be in force, what it weighs, and whether running
-//! requests notice.
+//! A gateway with growing route tables: how long one takes to be in force, what it weighs, and whether running requests notice;
+//! and other proxies with as many routes.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::SocketAddr;
 use std::ops::Range;
+use std::path::Path;
 use std::process::{Child, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
@@ -17,46 +18,84 @@ use basalt_model::{
 use basalt_seam::Router as _;
 
 use crate::app;
-use crate::gateway::wrk;
-use crate::harness::{free_address, get, wait_until};
-use crate::measure::{command, median, millis, output, resident};
+use crate::crowds::{CROWDS, address, host, status};
+use crate::gateway::wrk_to;
+use crate::harness::{free_address, wait_until};
+use crate::measure::{command, family, median, millis, output};
 use crate::table::Row;
 
 /// The most services.
 const MOST: u32 = 10_000;
 /// Tables of each size.
-const TABLES: u64 = 5;
+const TABLES: u32 = 5;
 /// Times that load is measured without tables that come, and with.
 const ROUNDS: u32 = 5;
+/// Seconds that it is measured at a time.
+const SECONDS: u32 = 4;
+/// Pauses between tables of which one service changes, or all.
+const ONE: (u32, Duration) = (1, Duration::from_millis(100));
+const ALL: (u32, Duration) = (MOST, Duration::from_millis(500));
 
-/// Processes that are stopped at the end.
-struct Running(Vec<Child>);
+/// A process that is stopped at the end.
+struct Running(Child);
 
-impl Drop for Running {
-    fn drop(&mut self) {
-        for child in &mut self.0 {
-            output(&format!("kill {}", child.id()));
-            let _ = child.wait();
-        }
+impl Running {
+    fn start(line: &str) -> Self {
+        Self(command(line).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
     }
 }
 
-/// Tables of as many routes as instances, each of a service of its own.
+impl Drop for Running {
+    fn drop(&mut self) {
+        output(&format!("kill {}", self.0.id()));
+        let _ = self.0.wait();
+    }
+}
+
+/// Tables of as many routes as instances, each of a service of its own; beside others, one service changes at a time.
 pub fn growth() -> Vec<Row> {
     let folder = tempfile::Builder::new().prefix("basalt-bench-").tempdir().unwrap();
-    let (app_address, http) = (free_address(), free_address());
-    let quiet = |line: String| command(&line).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-    let program = env!("CARGO_BIN_EXE_basalt");
-    let running = Running(vec![
-        quiet(format!("nginx {}", app::set_up(folder.path(), app_address.port(), folder.path(), folder.path()))),
-        quiet(format!("{program} --data {} gateway --http {http}", folder.path().display())),
-    ]);
-    let gateway = running.0[1].id();
+    let (at, port) = (folder.path(), free_address().port());
+    let _app = Running::start(&format!("nginx {}", app::set_up(at, port, at, at)));
+    let mut rows = Vec::new();
+    let ours = basalt(at, port, &mut rows);
+    for crowd in &CROWDS {
+        let Some(mut peer) = crowd.start(port, MOST) else { continue };
+        let in_force = median((0..TABLES).map(|_| peer.change()).collect());
+        let memory = peer.memory();
+        let door = peer.door;
+        let (quiet, with) = p99(door, [ONE], |_| peer.change());
+        let theirs = Figures { in_force, memory, quiet, with: with[0] };
+        let mut row = |what: &str, unit, of: fn(&Figures) -> f64, budget| {
+            rows.push(Row::beside(what, unit, of(&ours), crowd.name, of(&theirs), budget));
+        };
+        row(&format!("one of {MOST} in force"), "ms", |it| it.in_force, "≤ 1.0 ×");
+        row("… memory", "MiB", |it| it.memory, "≤ 1.0 ×");
+        row("… p99 meanwhile, to that without", "×", |it| it.with.0 / it.quiet, "≤ 1.0 ×");
+        row(&format!("… how often within {SECONDS} s"), "", |it| it.with.1, "–");
+    }
+    rows
+}
+
+/// What is compared: times in milliseconds, memory in MiB, and with changes how often they came.
+struct Figures {
+    in_force: f64,
+    memory: f64,
+    quiet: f64,
+    with: (f64, f64),
+}
+
+/// Measures the gateway, and adds rows that nothing stands beside.
+fn basalt(data: &Path, port: u16, rows: &mut Vec<Row>) -> Figures {
+    let http = free_address();
+    let gateway =
+        Running::start(&format!("{} --data {} gateway --http {http}", env!("CARGO_BIN_EXE_basalt"), data.display()));
+    let memory = || family(gateway.0.id());
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let _within = runtime.enter();
     let (tell, told) = std::sync::mpsc::channel();
     let router = GatewayRouter::connect(
-        folder.path().join("run/gateway.sock"),
+        data.join("run/gateway.sock"),
         Arc::new(move || {
             let _ = tell.send(());
         }),
@@ -75,22 +114,41 @@ pub fn growth() -> Vec<Row> {
             }
         })
     };
-    let port = app_address.port();
-    let mut rows = Vec::new();
     for count in [10, 100, 1_000, MOST] {
         let times = (0..TABLES).map(|n| swap(services(0..count, n, port))).collect();
         rows.push(Row::alone(&format!("{count} routes and instances in force"), "ms", median(times), "linear"));
-        rows.push(Row::alone("… memory of the gateway", "MiB", resident(gateway), "linear"));
+        rows.push(Row::alone("… memory of the gateway", "MiB", memory(), "linear"));
     }
-    let times = (0..TABLES).map(|n| swap(services(7..8, TABLES + n, port))).collect();
-    rows.push(Row::alone(&format!("one of {MOST} in force"), "ms", median(times), "–"));
-    wait_until("requests are answered", Duration::from_secs(20), || get(http, "/").0 == 200);
+    let in_force = median((0..TABLES).map(|n| swap(services(7..8, TABLES + n, port))).collect());
+    let memory = memory();
+    wait_until("requests are answered", Duration::from_secs(20), || status(http, &host(0)) == Some(200));
 
-    let load = || wrk(http, 4, "-c64", "/").p99;
-    let mut nth = 100;
-    // Returns how often the table has come, too.
-    let mut meanwhile = |changed: u32, pause: Duration| {
-        let (ended, before) = (AtomicBool::new(false), nth);
+    // Made before, so that this takes nothing from those who are measured.
+    let both = |count: u32| [100, 101].map(|nth| services(0..count, nth, port));
+    let (one, all) = (both(1), both(MOST));
+    let mut nth = 0;
+    let (quiet, with) = p99(http, [ONE, ALL], |changed| {
+        nth += 1;
+        let both = if changed == MOST { &all } else { &one };
+        swap(both[nth % 2].clone())
+    });
+    for (what, (p99, came)) in [format!("one of {MOST} changes"), format!("all {MOST} change")].into_iter().zip(with) {
+        rows.push(Row::beside(&format!("p99 while {what}"), "ms", p99, "none does", quiet, "1 ×"));
+        rows.push(Row::alone(&format!("… how often within {SECONDS} s"), "", came, "–"));
+    }
+    Figures { in_force, memory, quiet, with: with[0] }
+}
+
+/// Returns a percentile of requests while nothing changes; and while tables come in which so many services change, with how often.
+fn p99<const N: usize>(
+    door: SocketAddr,
+    kinds: [(u32, Duration); N],
+    mut change: impl FnMut(u32) -> f64,
+) -> (f64, [(f64, f64); N]) {
+    let (url, header) = (format!("http://{door}/"), format!("Host: {}", host(0)));
+    let load = || wrk_to(&url, SECONDS, "-c64", &[&header]).p99;
+    let mut meanwhile = |(changed, pause)| {
+        let (ended, mut came) = (AtomicBool::new(false), 0.0);
         let p99 = std::thread::scope(|scope| {
             let loaded = scope.spawn(|| {
                 let p99 = load();
@@ -98,45 +156,35 @@ pub fn growth() -> Vec<Row> {
                 p99
             });
             while !ended.load(SeqCst) {
-                nth += 1;
-                swap(services(0..changed, nth, port));
+                change(changed);
+                came += 1.0;
                 std::thread::sleep(pause);
             }
             loaded.join().unwrap()
         });
-        (p99, (nth - before) as f64)
+        (p99, came)
     };
-    // A percentile of four seconds moves by itself: all kinds in one run, and their medians.
-    let [mut quiet, mut one, mut all]: [Vec<(f64, f64)>; 3] = Default::default();
+    // A percentile of a few seconds moves by itself: all kinds in one run, and their medians.
+    let (mut quiet, mut with) = (Vec::new(), vec![Vec::new(); N]);
     for _ in 0..ROUNDS {
-        quiet.push((load(), 0.0));
-        one.push(meanwhile(1, Duration::from_millis(100)));
-        all.push(meanwhile(MOST, Duration::from_millis(500)));
+        quiet.push(load());
+        kinds.iter().zip(&mut with).for_each(|(kind, with)| with.push(meanwhile(*kind)));
     }
-    let medians = |measured: Vec<(f64, f64)>| {
-        let (p99, came) = measured.into_iter().unzip();
+    let mut with = with.into_iter().map(|with| {
+        let (p99, came): (Vec<f64>, Vec<f64>) = with.into_iter().unzip();
         (median(p99), median(came))
-    };
-    let (quiet, _) = medians(quiet);
-    for (what, measured) in [("one", one), ("all", all)] {
-        let (p99, came) = medians(measured);
-        rows.push(Row::beside(&format!("p99 while {what} of {MOST} change"), "ms", p99, "none does", quiet, "1 ×"));
-        rows.push(Row::alone("… how often within 4 s", "", came, "–"));
-    }
-    rows
+    });
+    (median(quiet), std::array::from_fn(|_| with.next().unwrap()))
 }
 
 type Services = BTreeMap<Name, Arc<ServiceRoutes>>;
 
-/// Returns services that have a host and an instance of their own each; the first answers to any host. All instances are one program,
-/// which listens on all of loopback. The `nth` of a service differs from all others.
-fn services(which: Range<u32>, nth: u64, port: u16) -> Services {
+/// Returns services that have a host and an instance of their own each. The `nth` of a service differs from all others.
+fn services(which: Range<u32>, nth: u32, port: u16) -> Services {
     let service = |n: u32| {
         let name = |text: String| -> Name { text.parse().unwrap() };
         let (service, http) = (name(format!("service-{n}")), name("http".to_owned()));
-        let host = (n > 0).then(|| format!("service-{n}.example.com"));
-        let address = Ipv4Addr::from(u32::from(Ipv4Addr::new(127, 1, 0, 1)) + n);
-        let instance = InstanceRoute { address, generation: 1, healthy: Some(true) };
+        let instance = InstanceRoute { address: address(n), generation: 1, healthy: Some(true) };
         let release = ReleaseRoutes {
             weight: Weight::ALL,
             ports: [(http.clone(), Port::new(port, Protocol::Http))].into(),
@@ -144,8 +192,8 @@ fn services(which: Range<u32>, nth: u64, port: u16) -> Services {
             drain: Millis::seconds(4),
             instances: [(format!("{service}-1-1").parse().unwrap(), instance)].into(),
         };
-        let rules = Rules { timeout: Some(Millis(30_000 + nth)), ..Rules::default() };
-        let routes = vec![Route { rules, ..Route::new(host.as_deref(), "/", http) }];
+        let rules = Rules { timeout: Some(Millis(30_000 + u64::from(nth))), ..Rules::default() };
+        let routes = vec![Route { rules, ..Route::new(Some(&host(n)), "/", http) }];
         let releases = BTreeMap::from([(1, release)]);
         (service, Arc::new(ServiceRoutes { routes, releases, ..ServiceRoutes::default() }))
     };

@@ -10,6 +10,7 @@ mod harness;
 
 mod app;
 mod bake;
+mod crowds;
 mod docker;
 mod gateway;
 mod growth;

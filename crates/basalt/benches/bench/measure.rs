@@ -64,6 +64,15 @@ pub fn resident(pid: u32) -> f64 {
     kib.unwrap_or(0.0) / 1024.0
 }
 
+/// Memory of a process and those that it has started, in MiB; what they share counts once.
+pub fn family(pid: u32) -> f64 {
+    let rollup = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
+    let line = rollup.lines().find_map(|line| line.strip_prefix("Pss:"));
+    let kib: f64 = line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or(0.0);
+    let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+    kib / 1024.0 + children.split_whitespace().filter_map(|child| child.parse().ok()).map(family).sum::<f64>()
+}
+
 /// Percent of one core that processes use, watched for a while.
 pub fn cpu(pids: &[u32], watched: Duration) -> f64 {
     // Linux counts in hundredths of a second for user space (`USER_HZ`, fixed at 100 on the architectures in use).

@@ -206,6 +206,6 @@ fn traefik(set: &Setting) -> Option<String> {
 }
 
 /// Returns a program that is in no Debian archive; `scripts/bench` says where it is.
-fn program(variable: &str) -> Option<PathBuf> {
+pub fn program(variable: &str) -> Option<PathBuf> {
     Some(PathBuf::from(std::env::var_os(variable)?))
 }
