@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use basalt_model::RouteTable;
 use basalt_seam::{Router, RouterSeen, Wake};
-use basalt_wire::{Line, Reader, Writer};
+use basalt_wire::{Line, Reader, WireError, Writer};
 use tokio::net::UnixStream;
 use tokio::sync::watch;
 
@@ -78,7 +78,9 @@ async fn follow(socket: PathBuf, mut newest: watch::Receiver<Option<Arc<RouteTab
             // The newest table is sent on each connection, whether or not an earlier one has taken it.
             newest.mark_changed();
             tokio::select! {
-                () = send(writer, &mut newest) => {}
+                sent = send(writer, &mut newest) => if let Err(error) = sent {
+                    tracing::debug!("can't send the route table to the gateway: {error}");
+                },
                 () = receive(reader, &router) => {}
             }
             if let Some(router) = router.upgrade() {
@@ -92,7 +94,7 @@ async fn follow(socket: PathBuf, mut newest: watch::Receiver<Option<Arc<RouteTab
 
 /// Sends each table, or what has changed since the one before, until the connection breaks or the router is gone. Tables that were
 /// replaced meanwhile are left out.
-async fn send(mut writer: Writer, newest: &mut watch::Receiver<Option<Arc<RouteTable>>>) {
+async fn send(mut writer: Writer, newest: &mut watch::Receiver<Option<Arc<RouteTable>>>) -> Result<(), WireError> {
     let mut last: Option<Arc<RouteTable>> = None;
     while newest.changed().await.is_ok() {
         let Some(table) = newest.borrow_and_update().clone() else { continue };
@@ -103,11 +105,9 @@ async fn send(mut writer: Writer, newest: &mut watch::Receiver<Option<Arc<RouteT
                 None => Request::SetTable(TableChange::between(&RouteTable::default(), &after)),
             })
         });
-        let sent = async { writer.send_line(&line.await??).await };
-        if let Err(error) = sent.await {
-            return tracing::debug!("can't send the route table to the gateway: {error}");
-        }
+        writer.send_line(&line.await??).await?;
     }
+    Ok(())
 }
 
 /// Takes reports until the connection breaks or the router is gone.

@@ -6,7 +6,6 @@ use std::time::Duration;
 use basalt_model::Eject;
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::gently::gently;
 use crate::instance::Instance;
 use crate::plane::Plane;
 use crate::routing::{ReleaseRouting, Routing};
@@ -36,7 +35,7 @@ pub(crate) async fn watch(plane: Weak<Plane>) {
         ticks.tick().await;
         let Some(plane) = plane.upgrade() else { return };
         let routing = plane.routing();
-        for service in gently(&routing.services) {
+        for service in &routing.services {
             let eject = &service.traffic.eject;
             if eject.error_percent > 0 || eject.slower_percent > 0 {
                 service.releases.iter().for_each(|release| compare(release, eject));
@@ -47,10 +46,8 @@ pub(crate) async fn watch(plane: Weak<Plane>) {
 
 fn find<'r>(routing: &'r Routing, instance: &Instance) -> Option<(&'r ReleaseRouting, &'r Eject)> {
     // A service of the same name may have come in place of a removed one.
-    let service = routing.service_named(&instance.service.name)?;
-    if !Arc::ptr_eq(&service.service, &instance.service) {
-        return None;
-    }
+    let service = routing.service_named(&instance.service.name);
+    let service = service.filter(|service| Arc::ptr_eq(&service.service, &instance.service))?;
     let release = service.releases.iter().find(|release| release.number == instance.id.release())?;
     Some((release, &service.traffic.eject))
 }

@@ -14,7 +14,7 @@ const MANY: usize = 1_000;
 const LARGE: usize = 512 << 10;
 /// How much a thread with long work gives way (`nice`): it has a tenth of the share of a thread with requests, when there is not
 /// enough for all.
-const PATIENCE: i32 = 10;
+const NICENESS: i32 = 10;
 
 /// Returns the same items, and lets other threads run now and then.
 pub(crate) fn gently<T>(items: impl IntoIterator<Item = T>) -> impl Iterator<Item = T> {
@@ -34,7 +34,7 @@ pub(crate) fn is_long(services: usize, bytes: usize) -> bool {
 /// Does work on a table on a thread of its own: it may wait for the disk, and who gives way does so for good.
 ///
 /// # Errors
-/// If there is no thread for it.
+/// If there is no thread for it, or the work panics.
 pub(crate) async fn apart<T: Send + 'static>(long: bool, work: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
     let (done, result) = oneshot::channel();
     std::thread::Builder::new().name("table".to_owned()).spawn(move || {
@@ -50,7 +50,7 @@ pub(crate) async fn apart<T: Send + 'static>(long: bool, work: impl FnOnce() -> 
 /// Has the current thread give way to those that serve requests.
 fn give_way() {
     // Without it, all works as well while nothing else wants the processor.
-    if let Err(error) = rustix::process::setpriority_process(None, PATIENCE) {
+    if let Err(error) = rustix::process::setpriority_process(None, NICENESS) {
         tracing::debug!("can't lower the priority of a thread: {error}");
     }
 }

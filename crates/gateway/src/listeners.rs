@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{SocketAddr, SocketAddrV4, TcpListener};
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use basalt_model::{Protocol, RouteTable};
@@ -31,7 +31,8 @@ pub(crate) struct Listeners {
     plane: Arc<Plane>,
     connections: Arc<Connections>,
     sockets: Sockets,
-    running: Mutex<BTreeMap<String, Running>>,
+    /// `None` once this has stopped: work on a table that goes on then must not listen again beside a successor.
+    running: Mutex<Option<BTreeMap<String, Running>>>,
 }
 
 /// A socket and its accept loops, if they run.
@@ -76,13 +77,14 @@ impl Listeners {
             // Nothing else sets it.
             let _ = plane.edge.https_port.set(one.address.port());
         }
-        Ok(Self { plane, connections, sockets, running: Mutex::new(running) })
+        Ok(Self { plane, connections, sockets, running: Mutex::new(Some(running)) })
     }
 
     /// Listens on the [`wanted`] addresses of a table that is about to be in force; connections wait until
     /// [`Listeners::accept`]. What can't be listened on is told as a problem and tried again with each call.
     pub(crate) fn prepare(&self, wanted: &BTreeSet<SocketAddrV4>) {
-        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut running = self.running();
+        let Some(running) = &mut *running else { return };
         for &address in wanted {
             let name = address.to_string();
             if running.contains_key(&name) {
@@ -101,7 +103,8 @@ impl Listeners {
     /// Accepts on the [`wanted`] addresses of the table in force, and closes the others.
     pub(crate) fn accept(&self, wanted: &BTreeSet<SocketAddrV4>) {
         let wanted: BTreeSet<String> = wanted.iter().map(ToString::to_string).collect();
-        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut running = self.running();
+        let Some(running) = &mut *running else { return };
         let before = running.len();
         running.retain(|name, _| name == OUTSIDE || name == SECURE || wanted.contains(name));
         let mut changed = running.len() < before;
@@ -114,13 +117,15 @@ impl Listeners {
         }
         self.plane.keep_problems(|what| what.strip_prefix("listen ").is_none_or(|name| wanted.contains(name)));
         if changed {
-            self.keep(&running);
+            self.keep(running);
         }
     }
 
     /// Has the keeper hold all sockets: it may have been restarted.
     pub(crate) fn keep_all(&self) {
-        self.keep(&self.running.lock().unwrap_or_else(PoisonError::into_inner));
+        if let Some(running) = &*self.running() {
+            self.keep(running);
+        }
     }
 
     fn keep(&self, running: &BTreeMap<String, Running>) {
@@ -131,7 +136,11 @@ impl Listeners {
 
     /// Stops accepting. The keeper's copies go on listening for the next gateway.
     pub(crate) fn stop(&self) {
-        self.running.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        *self.running() = None;
+    }
+
+    fn running(&self) -> MutexGuard<'_, Option<BTreeMap<String, Running>>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -193,4 +202,36 @@ fn local(stream: &TcpStream, address: SocketAddr) -> SocketAddr {
 fn protocol(plane: &Plane, local: SocketAddr) -> Protocol {
     let SocketAddr::V4(local) = local else { return Protocol::Http };
     plane.routing().listener(local).map_or(Protocol::Http, |(_, protocol)| protocol)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, TcpStream};
+
+    use tokio::runtime::Handle;
+
+    use super::*;
+    use crate::forwarded::Trust;
+    use crate::limits::Limits;
+
+    #[tokio::test]
+    async fn who_has_stopped_listens_no_more() {
+        let data = tempfile::tempdir().unwrap();
+        let plane = Plane::new(Handle::current());
+        let trust = Trust { networks: vec![], proxy_protocol: false };
+        let connections = Connections::new(plane.clone(), 1, Limits::default(), trust).unwrap();
+        let sockets = Sockets::take_back(data.path().join("fdstore.sock"));
+        let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let listeners = Listeners::new(plane, connections, sockets, any, None).unwrap();
+        let free = TcpListener::bind(any).unwrap().local_addr().unwrap();
+        let SocketAddr::V4(virtual_address) = free else { unreachable!("it is one of IPv4") };
+        let wanted = BTreeSet::from([virtual_address]);
+        listeners.prepare(&wanted);
+        assert!(TcpStream::connect(free).is_ok());
+        listeners.stop();
+        // A table that was on its way.
+        listeners.prepare(&wanted);
+        listeners.accept(&wanted);
+        assert!(TcpStream::connect(free).is_err());
+    }
 }

@@ -1,14 +1,14 @@
 //! The table in force, and the change from one to the next.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddrV4;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, Guard};
 use basalt_model::{InstanceId, InstanceRoute, Name, ProxyProtocol, ReleaseRoutes, RouteTable, ServiceRoutes};
-use basalt_seam::RouterSeen;
-use std::net::SocketAddrV4;
+use basalt_seam::{InstanceTraffic, RouterSeen};
 use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
 
@@ -69,13 +69,22 @@ struct Named {
 #[derive(Debug)]
 struct Next {
     routing: Routing,
-    /// What is wrong with the table, unless the same is as before: then all routes have the same places.
-    problems: Option<Vec<String>>,
+    /// Whether all routes have the same places as before; then the same is wrong with the table, and `problems` are empty.
+    same_places: bool,
+    problems: Vec<String>,
     /// Services that are new or differ.
     services: Services,
-    /// Instances that are no longer named, and those that are for the first time.
+    instances: Concerned,
+}
+
+/// Instances of services that are new or differ.
+#[derive(Debug, Default)]
+struct Concerned {
+    /// No longer named.
     unnamed: Vec<Arc<Instance>>,
     new: Vec<Arc<Instance>>,
+    /// Those that stay, with the verdict of checks that are made elsewhere.
+    told: Vec<(Arc<Instance>, Option<bool>)>,
 }
 
 /// An instance and the task that checks it.
@@ -120,23 +129,23 @@ impl Plane {
         self.routing.load()
     }
 
-    /// Puts a table in force, to which `change` leads from the one that is. After this returns, no request that arrives is handled
+    /// Puts a table in force, to which `change` leads from [`Plane::table`]. After this returns, no request that arrives is handled
     /// by an older one, and whatever an older one still handles is counted in flight.
     ///
-    /// One table is put in force at a time.
+    /// The caller sees to it that one table is put in force at a time.
     pub(crate) fn set(&self, table: Arc<RouteTable>, change: TableChange) {
-        let Next { routing, problems, services: next, unnamed, new } = self.make_ready(table.version, &change);
+        let Next { routing, problems, same_places, services: next, instances } =
+            self.make_ready(table.version, &change);
         let epoch = routing.epoch;
-        let same_places = problems.is_none();
         let mut kept = self.kept();
-        unnamed.iter().for_each(|instance| instance.unname());
+        instances.unnamed.iter().for_each(|instance| instance.unname());
         // Before those that leave now are added: they may get requests until the new table is in force.
         kept.settle();
-        kept.leaving.extend(unnamed.iter().cloned());
-        // What is replaced is given back at the end, when nobody waits for it.
+        kept.leaving.extend(instances.unnamed.iter().cloned());
+        // What is replaced is given back at the end, when nobody waits for a lock.
         let _old = (self.routing.swap(Arc::new(routing)), std::mem::replace(&mut kept.table, table));
         self.epoch.store(epoch, SeqCst);
-        if let Some(problems) = problems {
+        if !same_places {
             kept.table_problems = problems;
         }
         let mut services = self.services.write().unwrap_or_else(PoisonError::into_inner);
@@ -144,8 +153,9 @@ impl Plane {
         replaced.extend(next.into_iter().filter_map(|(name, named)| services.insert(name, named)));
         drop(services);
         // Before `kept` is free: nobody is told of this table without them.
-        self.changes.note(unnamed.iter().chain(&new).map(|instance| &**instance));
+        self.changes.note(instances.unnamed.iter().chain(&instances.new).map(|instance| &**instance));
         drop(kept);
+        gently(&instances.told).for_each(|(instance, healthy)| health::told(instance, *healthy));
         self.changes.tell();
         // Requests that wait for one of these may find another instance now, and without the same places any may find another service.
         let wake = |named: &Named| named.service.better.notify_waiters();
@@ -159,57 +169,65 @@ impl Plane {
     fn make_ready(&self, version: u64, change: &TableChange) -> Next {
         let epoch = self.epoch.load(SeqCst) + 1;
         let services = self.services();
-        let (mut next, mut unnamed, mut new) = (Services::new(), Vec::new(), Vec::new());
+        let (mut next, mut instances) = (Services::new(), Concerned::default());
         let mut same_places = change.gone.is_empty();
         for (name, routes) in gently(&change.services) {
             let before = services.get(name);
-            let named = self.make_service_ready(name, routes, before, &mut unnamed, &mut new);
+            let named = self.make_service_ready(name, routes, before, &mut instances);
             same_places &= before.is_some_and(|before| named.ready.has_places_of(&before.ready));
             next.insert(name.clone(), named);
         }
-        let gone = change.gone.iter().filter_map(|name| services.get(name));
-        unnamed.extend(gone.flat_map(|named| named.instances.values()).map(|checked| checked.instance.clone()));
-        let ready = gently(after(&services, &next, &change.gone)).map(|named| &named.ready);
+        let mut all: BTreeMap<&Name, &Named> = gently(&*services).collect();
+        let gone = change.gone.iter().filter_map(|name| all.remove(name)).flat_map(|gone| gone.instances.values());
+        instances.unnamed.extend(gone.map(|checked| checked.instance.clone()));
+        all.extend(&next);
+        let ready = gently(all.values()).map(|named| &named.ready);
         let (routing, problems) = if same_places {
-            (self.routing.load().with_same_places(ready, version, epoch), None)
+            (self.routing.load().with_same_places(ready, version, epoch), Vec::new())
         } else {
             let mut builder = Builder::default();
             ready.for_each(|ready| builder.add(ready));
             let problems = std::mem::take(&mut builder.problems);
-            (builder.build(version, epoch), Some(problems))
+            (builder.build(version, epoch), problems)
         };
-        Next { routing, problems, services: next, unnamed, new }
+        Next { routing, problems, same_places, services: next, instances }
     }
 
     /// Makes a service ready that is new or differs from `before`.
-    /// Instances that it no longer names are added to `unnamed`, and others to `new`.
     fn make_service_ready(
         &self,
         name: &Name,
         routes: &ServiceRoutes,
         before: Option<&Named>,
-        unnamed: &mut Vec<Arc<Instance>>,
-        new: &mut Vec<Arc<Instance>>,
+        concerned: &mut Concerned,
     ) -> Named {
         let service = before.map_or_else(|| Arc::new(Service::new(name.clone())), |before| before.service.clone());
-        let mut old = before.map(|before| before.instances.clone()).unwrap_or_default();
         let mut instances = BTreeMap::new();
         let ready = ReadyService::new(service.clone(), routes, |id, route, of| {
-            // Another start of the same instance leaves, as if it had another name.
-            let kept = old.get(id).is_some_and(|old| old.fits(route, of)).then(|| old.remove(id)).flatten();
-            let checked = kept.unwrap_or_else(|| {
+            let kept = before.and_then(|before| before.instances.get(id)).filter(|kept| kept.fits(route, of));
+            let is_told = of.health.check.port().is_none();
+            let checked = if let Some(kept) = kept {
+                if is_told {
+                    concerned.told.push((kept.instance.clone(), route.healthy));
+                }
+                kept.clone()
+            } else {
                 let checked = self.check(id, route, of, &service);
-                new.push(checked.instance.clone());
+                if is_told {
+                    health::told(&checked.instance, route.healthy);
+                }
+                concerned.new.push(checked.instance.clone());
                 Arc::new(checked)
-            });
-            if of.health.check.port().is_none() {
-                health::told(&checked.instance, route.healthy);
-            }
+            };
             let instance = checked.instance.clone();
             instances.insert(id.clone(), checked);
             instance
         });
-        unnamed.extend(old.values().map(|checked| checked.instance.clone()));
+        // Another start of the same instance leaves, as if it had another name.
+        let stays =
+            |id: &InstanceId, checked: &Arc<Checked>| instances.get(id).is_some_and(|now| Arc::ptr_eq(now, checked));
+        let old = before.iter().flat_map(|before| &before.instances).filter(|(id, checked)| !stays(id, checked));
+        concerned.unnamed.extend(old.map(|(_, checked)| checked.instance.clone()));
         Named { service, instances, ready }
     }
 
@@ -306,6 +324,17 @@ impl Plane {
 
     fn look(&self, mut kept: MutexGuard<'_, Kept>, which: &Touched) -> RouterSeen {
         kept.settle();
+        let services = self.services();
+        let named: Vec<Arc<Instance>> = match which {
+            Touched::All => checked(&services).map(|checked| checked.instance.clone()).collect(),
+            Touched::Some(some) => {
+                let named = some.iter().filter_map(|(id, service)| services.get(service)?.instances.get(id));
+                named.map(|checked| checked.instance.clone()).collect()
+            }
+        };
+        drop(services);
+        let leaving = kept.leaving.iter().filter(|leaving| which.has(&leaving.id));
+        let leaving: Vec<_> = leaving.map(|leaving| (leaving.id.clone(), leaving.traffic())).collect();
         let mut seen = RouterSeen {
             connected: true,
             version: self.routing.load().version,
@@ -313,32 +342,19 @@ impl Plane {
             http: kept.http.clone(),
             problems: kept.table_problems.iter().chain(kept.other_problems.values()).cloned().collect(),
         };
-        let add = |checked: &Arc<Checked>| {
-            seen.instances.insert(checked.instance.id.clone(), checked.instance.traffic());
-        };
-        let services = self.services();
-        match which {
-            Touched::All => gently(checked(&services)).for_each(add),
-            Touched::Some(some) => {
-                let named = |(id, service)| services.get(service)?.instances.get(id);
-                some.iter().filter_map(named).for_each(add);
-            }
-        }
-        drop(services);
-        for leaving in kept.leaving.iter().filter(|leaving| which.has(&leaving.id)) {
-            let traffic = leaving.traffic();
-            // A later start of the same instance stands for all of them: whoever waits for it to drain waits for all.
-            seen.instances
-                .entry(leaving.id.clone())
-                .and_modify(|newer| newer.in_flight += traffic.in_flight)
-                .or_insert(traffic);
-        }
         drop(kept);
+        // They are in the table of this version, whatever has come since.
+        let traffic = |instance: Arc<Instance>| InstanceTraffic { named: true, ..instance.traffic() };
+        seen.instances.extend(gently(named).map(|instance| (instance.id.clone(), traffic(instance))));
+        for (id, traffic) in leaving {
+            // A later start of the same instance stands for all of them: whoever waits for it to drain waits for all.
+            seen.instances.entry(id).and_modify(|newer| newer.in_flight += traffic.in_flight).or_insert(traffic);
+        }
         self.predecessors.add_to(&mut seen, which);
         seen
     }
 
-    /// Returns the service of each table row, for health checks of a new instance.
+    /// Returns a new instance, with the task that checks it.
     fn check(&self, id: &InstanceId, route: &InstanceRoute, of: &ReleaseRoutes, service: &Arc<Service>) -> Checked {
         let port = of.health.check.port().and_then(|port| of.ports.get(port)).copied();
         let health = (of.health.clone(), port);
@@ -394,23 +410,6 @@ impl Kept {
 /// Returns the instances of services.
 fn checked(services: &Services) -> impl Iterator<Item = &Arc<Checked>> {
     services.values().flat_map(|named| named.instances.values())
-}
-
-/// Returns all services, by name, as they are once `next` has replaced some and `gone`, in order, have left.
-fn after<'s>(services: &'s Services, next: &'s Services, gone: &'s [Name]) -> impl Iterator<Item = &'s Named> {
-    let (mut gone, mut next) = (gone.iter().peekable(), next.iter().peekable());
-    let mut stay = services.iter().filter(move |(name, _)| gone.next_if(|gone| gone == name).is_none()).peekable();
-    std::iter::from_fn(move || match (stay.peek(), next.peek()) {
-        (Some((stays, _)), Some((comes, _))) => {
-            let order = stays.cmp(comes);
-            // The same: it is replaced.
-            let stays = stay.next_if(|_| order.is_le());
-            if order.is_lt() { stays } else { next.next() }
-        }
-        (Some(_), None) => stay.next(),
-        (None, _) => next.next(),
-    })
-    .map(|(_, named)| named)
 }
 
 impl Checked {

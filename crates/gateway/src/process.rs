@@ -269,7 +269,7 @@ async fn sweep(plane: Arc<Plane>, refusals: Arc<Refusals>, data: PathBuf) {
     loop {
         sleep(SWEEPING).await;
         let (swept, folder) = (plane.clone(), data.clone());
-        // It waits for the disk, and for a large table that is being made ready: what accepts connections must not.
+        // It waits for the disk: what accepts connections must not.
         let work = tokio::task::spawn_blocking(move || {
             swept.sweep();
             write_receipts(&swept, &folder);

@@ -19,7 +19,7 @@ pub(crate) struct Routing {
     pub(crate) epoch: u64,
     /// The version of the table.
     pub(crate) version: u64,
-    /// By their names.
+    /// In the order of their names.
     pub(crate) services: Vec<Arc<ServiceRouting>>,
     pub(crate) routes: Vec<Arc<ReadyRoute>>,
     index: Arc<Index>,
@@ -216,7 +216,7 @@ impl Routing {
         self.index.listeners.get(&address).copied()
     }
 
-    /// Returns a service.
+    /// Returns the service of this name.
     pub(crate) fn service_named(&self, name: &Name) -> Option<&ServiceRouting> {
         let at = self.services.binary_search_by(|service| service.service.name.cmp(name)).ok()?;
         Some(&self.services[at])

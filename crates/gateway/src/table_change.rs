@@ -33,7 +33,7 @@ impl TableChange {
     }
 
     /// Returns whether it leaves `old` as it is.
-    pub(crate) fn is_none(&self, old: &RouteTable) -> bool {
+    pub(crate) fn changes_nothing(&self, old: &RouteTable) -> bool {
         self.version == old.version && self.services.is_empty() && self.gone.is_empty()
     }
 

@@ -17,7 +17,7 @@ const COPY: &str = "copy";
 pub(crate) struct Tables {
     plane: Arc<Plane>,
     listeners: Arc<Listeners>,
-    /// Held while a table is taken, so that the disk never keeps an older one than is in force, which is the one that was kept last.
+    /// Held while a table is taken: one is put in force at a time, and the disk never keeps an older one than was in force before.
     copy: Mutex<Copy>,
 }
 
@@ -29,7 +29,7 @@ impl Tables {
 
     /// Puts the table that is kept on disk in force. A copy that can't be read is told as a problem: the controller, too, has the table.
     pub(crate) fn restore(&self) {
-        let copy = self.turn();
+        let copy = self.copy();
         let table = copy.load().unwrap_or_else(|error| {
             let path = copy.path().display();
             let problem = format!("can't read the copy of the route table `{path}`: {error}");
@@ -47,11 +47,11 @@ impl Tables {
     /// # Errors
     /// If a newer table is in force.
     pub(crate) fn take(&self, table: Arc<RouteTable>) -> Result<(), Older> {
-        let mut copy = self.turn();
+        let mut copy = self.copy();
         self.plane.refuse_older(table.version)?;
         let old = self.plane.table();
         let change = TableChange::between(&old, &table);
-        if change.is_none(&old) {
+        if change.changes_nothing(&old) {
             return Ok(());
         }
         // A disk that fails must not keep requests from finding their instances.
@@ -66,7 +66,7 @@ impl Tables {
 
     /// Tries again to listen where that was not possible, and has the keeper hold all sockets: it may have been restarted.
     pub(crate) fn tend(&self) {
-        let _turn = self.turn();
+        let _one_at_a_time = self.copy();
         let wanted = listeners::wanted(&self.plane.table());
         self.listeners.prepare(&wanted);
         self.listeners.accept(&wanted);
@@ -82,7 +82,7 @@ impl Tables {
         self.listeners.accept(&wanted);
     }
 
-    fn turn(&self) -> MutexGuard<'_, Copy> {
+    fn copy(&self) -> MutexGuard<'_, Copy> {
         self.copy.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -102,12 +102,12 @@ impl Writer {
     /// Sends a value.
     ///
     /// # Errors
-    /// If the connection breaks.
+    /// If the connection breaks, or the value can't be written as JSON.
     pub async fn send<T: Serialize>(&mut self, value: &T) -> Result<(), WireError> {
         self.send_line(&Line::of(value)?).await
     }
 
-    /// Sends a value whose line was written elsewhere.
+    /// Sends a value whose line was made elsewhere.
     ///
     /// # Errors
     /// If the connection breaks.
