@@ -4,13 +4,12 @@ use std::fmt::Write as _;
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::Path;
-use std::process::{Child, Stdio};
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use crate::harness::now;
-use crate::measure::{command, family, millis, output, run};
+use crate::measure::{Running, command, family, millis, run, run_to_end};
 use crate::peers::{Doors, program};
 
 /// The host of the service with this number.
@@ -94,9 +93,9 @@ pub const CROWDS: [Crowd; 5] = [
 ];
 
 /// A proxy that runs, stopped when dropped.
-pub struct Running<'c> {
+pub struct Started<'c> {
     crowd: &'c Crowd,
-    child: Child,
+    process: Running,
     folder: tempfile::TempDir,
     pub door: SocketAddr,
     port: u16,
@@ -106,36 +105,31 @@ pub struct Running<'c> {
 
 impl Crowd {
     /// Starts it with so many services, whose instances are all on one port, and waits until it serves; `None` if it is not installed.
-    pub fn start(&self, port: u16, services: u32) -> Option<Running<'_>> {
+    pub fn start(&self, port: u16, services: u32) -> Option<Started<'_>> {
         let folder = tempfile::Builder::new().prefix("basalt-bench-").tempdir().unwrap();
         let door = Doors::free().plain;
         let setting = Setting { folder: folder.path(), door, port, services, nth: 0 };
         let line = (self.start)(&setting)?;
         (self.write)(&setting);
-        let child = command(&line).stdout(Stdio::null()).stderr(Stdio::null()).env("HOME", folder.path()).spawn();
-        let child = child.unwrap_or_else(|error| panic!("`{line}`: {error}"));
-        let running = Running { crowd: self, child, folder, door, port, services, nth: 0 };
-        assert!(running.is_in_force(), "{} does not serve", self.name);
-        Some(running)
+        let process = Running::start(&line, folder.path());
+        let started = Started { crowd: self, process, folder, door, port, services, nth: 0 };
+        assert!(started.is_in_force(), "{} does not serve", self.name);
+        Some(started)
     }
 }
 
-impl Running<'_> {
+impl Started<'_> {
     /// Has it take another configuration, in which one service has changed. Returns the milliseconds until that was in force.
     pub fn change(&mut self) -> f64 {
         self.nth += 1;
         let setting = self.setting();
         let took = millis(|| {
             (self.crowd.write)(&setting);
-            let told = || (self.crowd.tell)(&setting, self.child.id());
-            assert!(
-                (0..TIMES).any(|_| {
-                    told();
-                    self.is_in_force()
-                }),
-                "{} takes nothing else",
-                self.crowd.name
-            );
+            let takes_it = |_| {
+                (self.crowd.tell)(&setting, self.process.pid());
+                self.is_in_force()
+            };
+            assert!((0..TIMES).any(takes_it), "{} takes nothing else", self.crowd.name);
         });
         std::thread::sleep(SETTLING);
         took
@@ -143,7 +137,7 @@ impl Running<'_> {
 
     /// Returns the memory of all its processes, in MiB.
     pub fn memory(&self) -> f64 {
-        family(self.child.id())
+        family(self.process.pid())
     }
 
     fn setting(&self) -> Setting<'_> {
@@ -161,13 +155,6 @@ impl Running<'_> {
             std::thread::sleep(Duration::from_millis(5));
         }
         false
-    }
-}
-
-impl Drop for Running<'_> {
-    fn drop(&mut self) {
-        output(&format!("kill {}", self.child.id()));
-        let _ = self.child.wait();
     }
 }
 
@@ -289,7 +276,7 @@ fn tell_caddy(set: &Setting, _: u32) {
     let mut curl =
         command(&format!("curl -sf --unix-socket {at}/admin --data-binary @{at}/config.json http://localhost/load"));
     curl.args(["-H", "Content-Type: application/json"]);
-    crate::measure::run_to_end(curl);
+    run_to_end(curl);
 }
 
 /// It sees by itself that the file was replaced.

@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::path::Path;
-use std::process::{Child, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::Duration;
@@ -21,7 +20,7 @@ use crate::app;
 use crate::crowds::{CROWDS, address, host, status};
 use crate::gateway::wrk_to;
 use crate::harness::{free_address, wait_until};
-use crate::measure::{command, family, median, millis, output};
+use crate::measure::{Running, family, median, millis};
 use crate::table::Row;
 
 /// The most services.
@@ -36,27 +35,11 @@ const SECONDS: u32 = 4;
 const ONE: (u32, Duration) = (1, Duration::from_millis(100));
 const ALL: (u32, Duration) = (MOST, Duration::from_millis(500));
 
-/// A process that is stopped at the end.
-struct Running(Child);
-
-impl Running {
-    fn start(line: &str) -> Self {
-        Self(command(line).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        output(&format!("kill {}", self.0.id()));
-        let _ = self.0.wait();
-    }
-}
-
 /// Tables of as many routes as instances, each of a service of its own; beside others, one service changes at a time.
 pub fn growth() -> Vec<Row> {
     let folder = tempfile::Builder::new().prefix("basalt-bench-").tempdir().unwrap();
     let (at, port) = (folder.path(), free_address().port());
-    let _app = Running::start(&format!("nginx {}", app::set_up(at, port, at, at)));
+    let _app = Running::start(&format!("nginx {}", app::set_up(at, port, at, at)), at);
     let mut rows = Vec::new();
     let ours = basalt(at, port, &mut rows);
     for crowd in &CROWDS {
@@ -88,9 +71,9 @@ struct Figures {
 /// Measures the gateway, and adds rows that nothing stands beside.
 fn basalt(data: &Path, port: u16, rows: &mut Vec<Row>) -> Figures {
     let http = free_address();
-    let gateway =
-        Running::start(&format!("{} --data {} gateway --http {http}", env!("CARGO_BIN_EXE_basalt"), data.display()));
-    let memory = || family(gateway.0.id());
+    let program = env!("CARGO_BIN_EXE_basalt");
+    let gateway = Running::start(&format!("{program} --data {} gateway --http {http}", data.display()), data);
+    let memory = || family(gateway.pid());
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let _within = runtime.enter();
     let (tell, told) = std::sync::mpsc::channel();

@@ -1,6 +1,7 @@
 //! Running programs and taking times.
 
-use std::process::{Command, Output, Stdio};
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
 use crate::harness::now;
@@ -54,6 +55,29 @@ pub fn run_to_end(mut command: Command) -> String {
 /// Runs a command line to its end, well or not.
 pub fn output(line: &str) -> Output {
     command(line).output().unwrap_or_else(|error| panic!("`{line}`: {error}"))
+}
+
+/// A process that is asked to end, and waited for, when this is dropped.
+pub struct Running(Child);
+
+impl Running {
+    /// Starts a command line, whose output goes nowhere, with a home of its own.
+    pub fn start(line: &str, home: &Path) -> Self {
+        let child = command(line).stdout(Stdio::null()).stderr(Stdio::null()).env("HOME", home).spawn();
+        Self(child.unwrap_or_else(|error| panic!("`{line}`: {error}")))
+    }
+
+    /// Returns the id of the process.
+    pub fn pid(&self) -> u32 {
+        self.0.id()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        output(&format!("kill {}", self.pid()));
+        let _ = self.0.wait();
+    }
 }
 
 /// Resident memory of a process in MiB.

@@ -2,11 +2,10 @@
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
 use std::time::Duration;
 
 use crate::harness::{get, wait_until};
-use crate::measure::{command, output, run};
+use crate::measure::{Running, run};
 
 /// Where a proxy is reached.
 #[derive(Clone, Copy)]
@@ -28,21 +27,14 @@ impl Doors {
 /// A proxy under comparison, stopped when dropped.
 pub struct Proxy {
     pub doors: Doors,
-    child: Child,
+    process: Running,
     _folder: tempfile::TempDir,
 }
 
 impl Proxy {
     /// Returns the id of its process.
     pub fn pid(&self) -> u32 {
-        self.child.id()
-    }
-}
-
-impl Drop for Proxy {
-    fn drop(&mut self) {
-        output(&format!("kill {}", self.child.id()));
-        let _ = self.child.wait();
+        self.process.pid()
     }
 }
 
@@ -90,9 +82,8 @@ impl Peer {
         let doors = Doors::free();
         certify(folder.path());
         let line = (self.set_up)(&Setting { folder: folder.path(), doors, upstreams })?;
-        let child = command(&line).stdout(Stdio::null()).stderr(Stdio::null()).env("HOME", folder.path()).spawn();
-        let child = child.unwrap_or_else(|error| panic!("`{line}`: {error}"));
-        let proxy = Proxy { doors, child, _folder: folder };
+        let process = Running::start(&line, folder.path());
+        let proxy = Proxy { doors, process, _folder: folder };
         wait_until(&format!("{} serves", self.name), Duration::from_secs(20), || get(doors.plain, "/").0 == 200);
         Some(proxy)
     }
