@@ -1,7 +1,7 @@
 //! The controller's end of the control socket.
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use basalt_model::RouteTable;
@@ -22,8 +22,17 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 /// Routes by a gateway in another process. It connects, and connects again, by itself.
 pub struct GatewayRouter {
     newest: watch::Sender<Option<Arc<RouteTable>>>,
-    seen: Mutex<Arc<RouterSeen>>,
+    known: Mutex<Known>,
     wake: Wake,
+}
+
+/// What is known of the gateway.
+#[derive(Default)]
+struct Known {
+    /// What it says, with the refusal as one more problem.
+    seen: Arc<RouterSeen>,
+    /// Why it has not taken a table; until another version is in force.
+    refusal: Option<String>,
 }
 
 impl GatewayRouter {
@@ -33,7 +42,7 @@ impl GatewayRouter {
     /// when the router is dropped.
     pub fn connect(socket: PathBuf, wake: Wake) -> Arc<Self> {
         let (newest, changes) = watch::channel(None);
-        let router = Arc::new(Self { newest, seen: Mutex::default(), wake });
+        let router = Arc::new(Self { newest, known: Mutex::default(), wake });
         let weak = Arc::downgrade(&router);
         // A thread of its own: this works inside and outside of a runtime, and reading a large table stalls nobody.
         let thread = std::thread::Builder::new().name("gateway-link".into()).spawn(move || {
@@ -51,10 +60,30 @@ impl GatewayRouter {
 
     /// Changes what is seen, and tells.
     fn update(&self, change: impl FnOnce(&mut RouterSeen)) {
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        change(Arc::make_mut(&mut seen));
-        drop(seen);
+        let mut known = self.known();
+        let Known { seen, refusal } = &mut *known;
+        let seen = Arc::make_mut(seen);
+        let version = seen.version;
+        change(seen);
+        refusal.take_if(|_| seen.version != version);
+        if let Some(refusal) = refusal
+            && !seen.problems.contains(refusal)
+        {
+            seen.problems.push(refusal.clone());
+        }
+        drop(known);
         (self.wake)();
+    }
+
+    /// Says that a table was not taken.
+    fn refuse(&self, version: u64, why: &str) {
+        let refusal = format!("the gateway did not take version {version} of the route table: {why}");
+        let before = self.known().refusal.replace(refusal);
+        self.update(|seen| seen.problems.retain(|problem| Some(problem) != before.as_ref()));
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -64,7 +93,7 @@ impl Router for GatewayRouter {
     }
 
     fn seen(&self) -> Arc<RouterSeen> {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.known().seen.clone()
     }
 }
 
@@ -78,7 +107,7 @@ async fn follow(socket: PathBuf, mut newest: watch::Receiver<Option<Arc<RouteTab
             // The newest table is sent on each connection, whether or not an earlier one has taken it.
             newest.mark_changed();
             tokio::select! {
-                sent = send(writer, &mut newest) => if let Err(error) = sent {
+                sent = send(writer, &mut newest, &router) => if let Err(error) = sent {
                     tracing::debug!("can't send the route table to the gateway: {error}");
                 },
                 () = receive(reader, &router) => {}
@@ -94,25 +123,38 @@ async fn follow(socket: PathBuf, mut newest: watch::Receiver<Option<Arc<RouteTab
 
 /// Sends each table, or what has changed since the one before, until the connection breaks or the router is gone. Tables that were
 /// replaced meanwhile are left out.
-async fn send(mut writer: Writer, newest: &mut watch::Receiver<Option<Arc<RouteTable>>>) -> Result<(), WireError> {
+async fn send(
+    mut writer: Writer,
+    newest: &mut watch::Receiver<Option<Arc<RouteTable>>>,
+    router: &Weak<GatewayRouter>,
+) -> Result<(), WireError> {
     let mut last: Option<Arc<RouteTable>> = None;
     while newest.changed().await.is_ok() {
         let Some(table) = newest.borrow_and_update().clone() else { continue };
-        let (before, after) = (last.replace(table.clone()), table);
+        let (before, after) = (last.clone(), table.clone());
         let line = apart(is_long(after.services.len(), 0), move || {
             Line::of(&match before {
                 Some(before) => Request::ChangeTable(TableChange::between(&before, &after)),
                 None => Request::SetTable(TableChange::between(&RouteTable::default(), &after)),
             })
         });
-        writer.send_line(&line.await??).await?;
+        match line.await? {
+            Ok(line) => writer.send_line(&line).await?,
+            // A connection less would not make it shorter.
+            Err(error @ WireError::TooLong) => {
+                let Some(router) = router.upgrade() else { break };
+                router.refuse(table.version, &error.to_string());
+                continue;
+            }
+            Err(error) => return Err(error),
+        }
+        last = Some(table);
     }
     Ok(())
 }
 
 /// Takes reports until the connection breaks or the router is gone.
 async fn receive(mut reader: Reader, router: &Weak<GatewayRouter>) {
-    let mut refused: Option<String> = None;
     loop {
         let report = match reader.next::<Report>().await {
             Ok(Some(report)) => report,
@@ -120,20 +162,10 @@ async fn receive(mut reader: Reader, router: &Weak<GatewayRouter>) {
             Err(error) => return tracing::warn!("lost the gateway: {error}"),
         };
         let Some(router) = router.upgrade() else { return };
-        router.update(|seen| {
-            match report {
-                Report::Seen(all) => *seen = all,
-                Report::Changed(change) => change.apply(seen),
-                Report::Refused { version, why } => {
-                    refused = Some(format!("the gateway did not take version {version} of the route table: {why}"));
-                }
-            }
-            seen.connected = true;
-            if let Some(refused) = &refused
-                && !seen.problems.contains(refused)
-            {
-                seen.problems.push(refused.clone());
-            }
-        });
+        match report {
+            Report::Seen(all) => router.update(|seen| *seen = RouterSeen { connected: true, ..all }),
+            Report::Changed(change) => router.update(|seen| change.apply(seen)),
+            Report::Refused { version, why } => router.refuse(version, &why),
+        }
     }
 }

@@ -16,6 +16,8 @@ pub(crate) struct Copy {
     path: PathBuf,
     /// Where changes are added, once this has written a table.
     tail: Option<Tail>,
+    /// Whether the last table could not be kept.
+    behind: bool,
 }
 
 /// The end of a copy.
@@ -34,7 +36,7 @@ impl Copy {
     pub(crate) fn in_data(data: &Path) -> io::Result<Self> {
         let folder = data.join("gateway");
         fs::create_dir_all(&folder)?;
-        Ok(Self { path: folder.join("routes.json"), tail: None })
+        Ok(Self { path: folder.join("routes.json"), tail: None, behind: false })
     }
 
     /// Returns where it is.
@@ -66,6 +68,11 @@ impl Copy {
         Ok(Some(table))
     }
 
+    /// Returns whether the last table could not be kept.
+    pub(crate) fn is_behind(&self) -> bool {
+        self.behind
+    }
+
     /// Replaces the table that was kept last by `new`, to which `change` leads; returns once that is on disk.
     ///
     /// # Errors
@@ -77,13 +84,21 @@ impl Copy {
         {
             self.tail = tail;
         }
-        if self.tail.is_none() {
-            self.tail = Some(self.store_whole(new)?);
-        }
+        if self.tail.is_none() { self.store_whole(new) } else { Ok(()) }
+    }
+
+    /// Replaces whatever was kept by a table; returns once that is on disk.
+    ///
+    /// # Errors
+    /// As for [`Copy::store`].
+    pub(crate) fn store_whole(&mut self, table: &RouteTable) -> io::Result<()> {
+        let written = self.write(table);
+        self.behind = written.is_err();
+        self.tail = Some(written?);
         Ok(())
     }
 
-    fn store_whole(&self, table: &RouteTable) -> io::Result<Tail> {
+    fn write(&self, table: &RouteTable) -> io::Result<Tail> {
         let temporary = self.path.with_extension("json.new");
         let mut file = File::create(&temporary)?;
         let table = line(&TableChange::between(&RouteTable::default(), table))?;

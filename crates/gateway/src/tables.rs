@@ -1,5 +1,7 @@
 //! What happens when a table arrives: it is kept on disk, listened for, and put in force.
 
+use std::io;
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use basalt_model::RouteTable;
@@ -55,22 +57,30 @@ impl Tables {
             return Ok(());
         }
         // A disk that fails must not keep requests from finding their instances.
-        let problem = copy
-            .store(&change, &table)
-            .err()
-            .map(|error| format!("can't keep a copy of the route table in `{}`: {error}", copy.path().display()));
-        self.plane.set_problem(COPY.to_owned(), problem);
+        let stored = copy.store(&change, &table);
+        self.tell(copy.path(), stored);
         self.put_in_force(table, change);
         Ok(())
     }
 
-    /// Tries again to listen where that was not possible, and has the keeper hold all sockets: it may have been restarted.
+    /// Tries again what was not possible: to keep the table, and to listen. Has the keeper hold all sockets: it may have been
+    /// restarted.
     pub(crate) fn tend(&self) {
-        let _one_at_a_time = self.copy();
+        let mut copy = self.copy();
+        if copy.is_behind() {
+            let stored = copy.store_whole(&self.plane.table());
+            self.tell(copy.path(), stored);
+        }
         let wanted = listeners::wanted(&self.plane.table());
         self.listeners.prepare(&wanted);
         self.listeners.accept(&wanted);
         self.listeners.keep_all();
+    }
+
+    fn tell(&self, path: &Path, stored: io::Result<()>) {
+        let problem =
+            stored.err().map(|error| format!("can't keep a copy of the route table in `{}`: {error}", path.display()));
+        self.plane.set_problem(COPY.to_owned(), problem);
     }
 
     fn put_in_force(&self, table: Arc<RouteTable>, change: TableChange) {

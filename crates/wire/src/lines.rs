@@ -6,7 +6,7 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 
-/// The longest line taken: a route table of 10,000 instances has about 3 MiB, so this leaves room and still bounds memory.
+/// The longest line sent and taken: a route table of 10,000 instances has about 3 MiB, so this leaves room and still bounds memory.
 pub const LONGEST_LINE: u64 = 64 << 20;
 
 /// Why a value could not be read or written.
@@ -18,8 +18,8 @@ pub enum WireError {
     /// The other side sent something that is not the value expected.
     #[error("the other side sent something unexpected")]
     Json(#[from] serde_json::Error),
-    /// The other side sent a line longer than [`LONGEST_LINE`].
-    #[error("the other side sent a line of more than {LONGEST_LINE} bytes")]
+    /// A line is longer than [`LONGEST_LINE`].
+    #[error("a message has more than {} MiB", LONGEST_LINE >> 20)]
     TooLong,
 }
 
@@ -37,11 +37,11 @@ impl Line {
     /// Returns the line of a value.
     ///
     /// # Errors
-    /// If it can't be written as JSON.
+    /// If it can't be written as JSON, or nobody would take so long a line.
     pub fn of<T: Serialize>(value: &T) -> Result<Self, WireError> {
         let mut line = serde_json::to_vec(value)?;
         line.push(b'\n');
-        Ok(Self(line))
+        if line.len() as u64 > LONGEST_LINE { Err(WireError::TooLong) } else { Ok(Self(line)) }
     }
 
     /// Returns its length in bytes.
@@ -102,7 +102,7 @@ impl Writer {
     /// Sends a value.
     ///
     /// # Errors
-    /// If the connection breaks, or the value can't be written as JSON.
+    /// If the connection breaks, the value can't be written as JSON, or nobody would take so long a line.
     pub async fn send<T: Serialize>(&mut self, value: &T) -> Result<(), WireError> {
         self.send_line(&Line::of(value)?).await
     }

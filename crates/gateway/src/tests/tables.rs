@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use basalt_model::{HealthCheck, Port, Protocol, ProxyProtocol};
+use basalt_model::{HealthCheck, Port, Protocol, ProxyProtocol, Route};
 use basalt_seam::Router;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -23,6 +23,42 @@ async fn an_older_table_is_refused() {
     let seen = gateway.until(|seen| !seen.problems.is_empty()).await;
     assert_eq!(seen.version, 5);
     assert!(seen.problems[0].contains("version 5 is in force already"), "{:?}", seen.problems);
+    gateway.router.set(Arc::new(table(6, &[])));
+    gateway.until(|seen| seen.version == 6 && seen.problems.is_empty()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_table_too_long_to_send_is_told_and_the_next_one_is_sent() {
+    let mut gateway = Gateway::start().await;
+    gateway.set(&table(1, &[])).await;
+    let mut long = table(2, &[]);
+    let path = format!("/{}", "a".repeat(usize::try_from(basalt_wire::LONGEST_LINE).unwrap()));
+    web(&mut long).routes = vec![Route::new(None, &path, "http".parse().unwrap())];
+    gateway.router.set(Arc::new(long));
+    let seen = gateway.until(|seen| !seen.problems.is_empty()).await;
+    assert!(
+        seen.problems[0].contains("version 2 of the route table: a message has more than 64 MiB"),
+        "{:?}",
+        seen.problems
+    );
+    assert_eq!((seen.connected, seen.version), (true, 1));
+    gateway.router.set(Arc::new(table(3, &[])));
+    gateway.until(|seen| seen.version == 3 && seen.problems.is_empty()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_table_that_could_not_be_kept_is_kept_once_the_disk_takes_it() {
+    let data = tempfile::tempdir().unwrap();
+    let mut gateway = Gateway::start_in(data.path(), "127.0.0.1:0".parse().unwrap()).await;
+    let (kept, in_the_way) = (data.path().join("gateway/routes.json"), data.path().join("gateway/routes.json.new"));
+    std::fs::create_dir(&in_the_way).unwrap();
+    gateway.router.set(Arc::new(table(1, &[])));
+    let seen = gateway.until(|seen| seen.version == 1 && !seen.problems.is_empty()).await;
+    assert!(seen.problems[0].contains("can't keep a copy of the route table"), "{:?}", seen.problems);
+    assert!(!kept.exists());
+    std::fs::remove_dir(&in_the_way).unwrap();
+    gateway.until(|seen| seen.problems.is_empty()).await;
+    assert!(kept.exists());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
