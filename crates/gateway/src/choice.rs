@@ -2,6 +2,7 @@
 
 use std::net::SocketAddrV4;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 use basalt_model::{Millis, Port, ReleaseNumber};
 
@@ -174,7 +175,7 @@ impl ReleaseRouting {
         if count == 0 {
             return None;
         }
-        let start = of.service.next_start();
+        let start = self.turn.fetch_add(1, Relaxed);
         let from = |start: usize| (0..count).map(move |step| &self.instances[(start + step) % count]);
         let slow = of.traffic.slow_start;
         let usable = |instance: &&Arc<Instance>| of.is_usable(instance, attempts) && !instance.is_ejected();
@@ -203,6 +204,7 @@ impl ReleaseRouting {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
+    use std::sync::atomic::AtomicUsize;
 
     use basalt_model::{Health, Protocol, Traffic, Weight};
 
@@ -242,6 +244,7 @@ mod tests {
                 weight: Weight(*weight),
                 instances,
                 ports: vec![Some(Port::new(80, Protocol::Http))],
+                turn: AtomicUsize::default(),
             }
         });
         let releases: Vec<_> = ready.collect();
@@ -269,6 +272,8 @@ mod tests {
         check(&[(10_000, &[true, true])], &[("web-1-1", 500), ("web-1-2", 500)]);
         check(&[(9_500, &[true]), (500, &[true])], &[("web-1-1", 950), ("web-2-1", 50)]);
         check(&[(10_000, &[true]), (0, &[true])], &[("web-1-1", 1000)]);
+        let quarters = [("web-1-1", 250), ("web-1-2", 250), ("web-2-1", 250), ("web-2-2", 250)];
+        check(&[(5_000, &[true, true]), (5_000, &[true, true])], &quarters);
         // Without a healthy instance, weight goes elsewhere: first to who has weight, then to anyone.
         check(&[(9_500, &[false]), (500, &[true]), (0, &[true])], &[("web-2-1", 1000)]);
         check(&[(10_000, &[false]), (0, &[true])], &[("web-2-1", 1000)]);

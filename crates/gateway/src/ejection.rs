@@ -121,7 +121,7 @@ mod tests {
             instance
         };
         let instances = instances.iter().enumerate().map(instance).collect();
-        ReleaseRouting { number: 1, weight: Weight::ALL, instances, ports: vec![None] }
+        ReleaseRouting { number: 1, weight: Weight::ALL, instances, ports: vec![None], turn: Default::default() }
     }
 
     #[tokio::test(start_paused = true)]

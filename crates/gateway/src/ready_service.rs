@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::iter::zip;
 use std::net::SocketAddrV4;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 
 use basalt_model::{InstanceId, InstanceRoute, Protocol, ReleaseRoutes, ServiceRoutes};
 
@@ -46,6 +47,7 @@ impl ReadyService {
             weight: release.weight,
             instances: release.instances.iter().map(|(id, route)| instance(id, route, release)).collect(),
             ports: numbers.names().iter().map(|name| release.ports.get(*name).copied()).collect(),
+            turn: AtomicUsize::new(service.turns()),
         };
         let releases: Vec<_> = routes.releases.iter().map(release).collect();
         let cycle = weights::cycle(&releases.iter().map(|release| release.weight.0).collect::<Vec<_>>());

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::net::SocketAddrV4;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 
 use basalt_model::{Name, Port, Protocol, ReleaseNumber, Traffic, Weight};
 
@@ -62,6 +63,8 @@ pub(crate) struct ReleaseRouting {
     pub(crate) instances: Vec<Arc<Instance>>,
     /// Ports by the numbers that [`Destination`] gives to their names; `None` where the release has no such port.
     pub(crate) ports: Vec<Option<Port>>,
+    /// How often one of its instances was chosen. It is the release's own: a turn of the service's would be in step with weights.
+    pub(crate) turn: AtomicUsize,
 }
 
 /// Where a request goes: a port of a service. It holds in one table only.

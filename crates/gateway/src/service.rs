@@ -26,7 +26,6 @@ pub(crate) struct Service {
     /// What is kept of its routes, by their labels. Only who changes tables takes this lock.
     routes: Mutex<BTreeMap<String, KeptRoute>>,
     turn: AtomicU64,
-    spread: AtomicUsize,
     waiting: AtomicUsize,
 }
 
@@ -39,7 +38,6 @@ impl Service {
             budget: Budget::default(),
             routes: Mutex::default(),
             turn: AtomicU64::new(0),
-            spread: AtomicUsize::new(0),
             waiting: AtomicUsize::new(0),
         }
     }
@@ -59,9 +57,9 @@ impl Service {
         self.turn.fetch_add(1, Relaxed)
     }
 
-    /// Returns where to begin looking among the instances of a release.
-    pub(crate) fn next_start(&self) -> usize {
-        self.spread.fetch_add(1, Relaxed)
+    /// Returns how many turns there were.
+    pub(crate) fn turns(&self) -> usize {
+        self.turn.load(Relaxed) as usize
     }
 
     /// Returns a place in the queue, or `None` if it is full. The place is free again when it is dropped.

@@ -21,6 +21,18 @@ use crate::ready::ReadyRoute;
 /// Spans that may wait to be sent, and how many are worth a batch (the defaults of OpenTelemetry's batch processor).
 const WAITING: usize = 2048;
 const BATCH: usize = 512;
+/// Methods that spans are named by (RFC 9110 §9, RFC 5789).
+const METHODS: [Method; 9] = [
+    Method::GET,
+    Method::HEAD,
+    Method::POST,
+    Method::PUT,
+    Method::DELETE,
+    Method::CONNECT,
+    Method::OPTIONS,
+    Method::TRACE,
+    Method::PATCH,
+];
 /// How long spans wait for others.
 const GATHERING: Duration = Duration::from_secs(1);
 /// How often it is looked for them meanwhile.
@@ -46,6 +58,11 @@ impl TraceContext {
         let (trace, parent, sampled) =
             said.unwrap_or_else(|| ((u128::from(random()) << 64) | u128::from(random()), 0, true));
         Self { trace, parent, span: random(), sampled }
+    }
+
+    /// Whether it began before the gateway.
+    pub(crate) fn goes_on(&self) -> bool {
+        self.parent != 0
     }
 
     /// Returns the header for the next in the trace.
@@ -186,7 +203,13 @@ fn to_json(batch: &[(SystemTime, Span)]) -> Value {
     let spans = batch.iter().map(|(ended, span)| {
         let ended = ended.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let began = ended.saturating_sub(span.took);
-        let (method, route) = (span.method.as_str(), span.route.as_ref().map_or("", |route| route.label.as_str()));
+        let route = span.route.as_ref().map_or("", |route| route.label.as_str());
+        // Names that clients may choose would be without number (OpenTelemetry's conventions for HTTP spans).
+        let (method, named) = if METHODS.contains(&span.method) {
+            (span.method.as_str(), span.method.as_str())
+        } else {
+            ("_OTHER", "HTTP")
+        };
         let mut attributes = vec![
             text("http.request.method", method),
             text("http.route", route),
@@ -198,7 +221,7 @@ fn to_json(batch: &[(SystemTime, Span)]) -> Value {
         let mut json = json!({
             "traceId": format!("{:032x}", span.context.trace),
             "spanId": format!("{:016x}", span.context.span),
-            "name": format!("{method} {route}"),
+            "name": format!("{named} {route}"),
             "kind": 2, // SPAN_KIND_SERVER
             "startTimeUnixNano": began.as_nanos().to_string(),
             "endTimeUnixNano": ended.as_nanos().to_string(),
@@ -237,6 +260,27 @@ mod tests {
         assert!(!header.contains("b7ad6b7169203331"));
         assert!(!of("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00").sampled);
         assert_eq!(of("cc-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01-what").parent, 0xb7ad_6b71_6920_3331);
+    }
+
+    #[test]
+    fn spans_have_few_names() {
+        let span = |method: &str| Span {
+            context: of(""),
+            method: method.parse().unwrap(),
+            path: "/x".to_owned(),
+            status: 200,
+            retries: 0,
+            route: None,
+            instance: None,
+            took: Duration::ZERO,
+        };
+        for (method, name, told) in
+            [("PATCH", "PATCH ", "PATCH"), ("QQ~Z1", "HTTP ", "_OTHER"), ("get", "HTTP ", "_OTHER")]
+        {
+            let sent = to_json(&[(SystemTime::UNIX_EPOCH, span(method))]);
+            let sent = &sent["resourceSpans"][0]["scopeSpans"][0]["spans"][0];
+            assert_eq!((&sent["name"], &sent["attributes"][0]["value"]["stringValue"]), (&name.into(), &told.into()));
+        }
     }
 
     #[test]

@@ -46,6 +46,11 @@ impl Try {
     pub(crate) fn instance(&self) -> &Arc<Instance> {
         self.begun.in_flight.instance()
     }
+
+    /// Whether a failure says nothing about the instance: it has closed an idle connection.
+    pub(crate) fn was_idle(&self, failure: Failure) -> bool {
+        self.upstream.reused && failure == Failure::Broken
+    }
 }
 
 /// Why there is no answer.
@@ -53,7 +58,7 @@ impl Try {
 pub(crate) enum Failure {
     /// The instance broke the connection before it answered.
     Broken,
-    /// It did not answer in HTTP.
+    /// It did not answer in HTTP, or broke off within the head of its answer.
     Bad,
     /// It was silent for longer than its route allows.
     Silent,
@@ -147,8 +152,7 @@ pub(crate) fn judge(shared: &Shared, one: &Try, asking: &Result<Response, Failur
     let failed = match asking {
         Ok(response) => Some(matches!(response.status, 502..=504)),
         Err(Failure::Body(_)) => return,
-        // An idle connection that was closed says nothing about its instance.
-        Err(_) => (!one.upstream.reused).then_some(true),
+        Err(failure) => (!one.was_idle(*failure)).then_some(true),
     };
     if let Some(failed) = failed {
         count(shared, in_flight, failed, one.asked.elapsed());
@@ -187,7 +191,7 @@ pub(crate) async fn ask(
         sent = send(upstream, request) => sent?,
         () = poll_fn(|cx| client.poll_left(cx)) => return Err(Failure::Body(BadBody::Left)),
     }
-    let mut silence = Stall::default();
+    let (mut silence, mut informed) = (Stall::default(), 0);
     loop {
         let heard = poll_fn(|cx| {
             if let Poll::Ready(response) = poll_head(upstream, request, cx) {
@@ -220,7 +224,7 @@ pub(crate) async fn ask(
         if response.status == 100 && upload.wanted() {
             client.go_on().await.map_err(|_| Failure::Body(BadBody::Left))?;
         }
-        inform(client, upstream, request, &response).await?;
+        inform(client, upstream, request, &response, &mut informed).await?;
     }
 }
 
@@ -246,7 +250,8 @@ pub(crate) fn poll_head(
         }
         match poll_piece(stream, cx, |piece| buffer.extend_from_slice(piece)) {
             Poll::Ready(Ok(Some(()))) => {}
-            Poll::Ready(Ok(None) | Err(_)) => return Poll::Ready(Err(Failure::Broken)),
+            Poll::Ready(Ok(None) | Err(_)) if buffer.is_empty() => return Poll::Ready(Err(Failure::Broken)),
+            Poll::Ready(Ok(None) | Err(_)) => return Poll::Ready(Err(Failure::Bad)),
             Poll::Pending => return Poll::Pending,
         }
     }
@@ -260,13 +265,19 @@ pub(crate) fn is_final(response: &Response, request: &Request) -> Result<bool, F
     }
 }
 
-/// Passes an informational answer on.
+/// Passes an informational answer on. `informed` counts the bytes of all of a request's: without an end to them, neither time nor a
+/// client that takes nothing would end it.
 pub(crate) async fn inform(
     client: &mut impl Asker,
     upstream: &mut Upstream,
     request: &Request,
     response: &Response,
+    informed: &mut usize,
 ) -> Result<(), Failure> {
+    *informed += response.length;
+    if *informed > response::LARGEST_HEAD {
+        return Err(Failure::Bad);
+    }
     // `100` is for whoever has asked for it, and old clients do not know others.
     if response.status != 100 && !request.old {
         client.inform(&upstream.buffer, response).await.map_err(|_| Failure::Body(BadBody::Left))?;

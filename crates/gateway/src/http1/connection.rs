@@ -42,10 +42,12 @@ pub(crate) async fn serve(client: &mut Client, shared: &Arc<Shared>) {
     // A timer that is set anew with each request would cost more than it is worth: it is looked at when it fires.
     let mut timer = pin!(sleep_until(Instant::now() + shared.limits.head));
     let mut first = true;
+    // Until when a request is waited for; empty lines before it do not make that longer.
+    let mut until = None;
     loop {
         if client.buffer.is_empty() {
             let limit = if first { shared.limits.head } else { shared.limits.idle };
-            let deadline = Instant::now() + limit;
+            let deadline = *until.get_or_insert_with(|| Instant::now() + limit);
             if timer.deadline() > deadline || timer.is_elapsed() {
                 timer.as_mut().reset(deadline);
             }
@@ -78,6 +80,7 @@ pub(crate) async fn serve(client: &mut Client, shared: &Arc<Shared>) {
             Err(End::Quiet) => return,
             Err(End::Refused(why)) => return Box::pin(refuse(client, shared, why)).await,
         };
+        until = None;
         // What a request needs is there only as long as the request: connections are idle most of the time.
         let after = match Box::pin(pass_on(client, &head, shared)).await {
             Ok(after) => after,

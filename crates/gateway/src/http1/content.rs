@@ -17,6 +17,12 @@ use super::rewrite;
 use super::upload::{BadBody, Need, Upload};
 use crate::compression::Encoder;
 
+/// The error of an answer that its instance has broken off, or has been silent within; [`BAD_FRAMING`] is the other one that is not
+/// the client's.
+pub(crate) const BROKEN_OFF: io::ErrorKind = io::ErrorKind::UnexpectedEof;
+/// The error of an answer whose framing can't be read.
+pub(crate) const BAD_FRAMING: io::ErrorKind = io::ErrorKind::InvalidData;
+
 /// Where the content of an answer goes.
 pub(crate) trait Content: Source {
     /// Begins the answer to a request, which may be all of it.
@@ -85,13 +91,13 @@ enum Next {
 pub(crate) async fn pass_on<C: Content>(client: &mut C, mut answered: Answered<'_>) -> io::Result<bool> {
     let Answered { upstream, response, request, cookie, close, .. } = &answered;
     let header = rewrite::response_header(&upstream.buffer, response, cookie.as_ref(), answered.dress());
-    let mut header = header.map_err(|_| io::ErrorKind::InvalidData)?;
+    let mut header = header.map_err(|_| BAD_FRAMING)?;
     let (request, close) = (*request, *close);
     let Answered { upstream, response, upload, patience: (patience, pause), encoders, .. } = &mut answered;
     let body = &mut response.body;
     let tail = &upstream.buffer[response.length..];
     let (mut content, mut trailers) = (BytesMut::new(), Vec::new());
-    let taken = body.take_content(tail, &mut content, &mut trailers).map_err(|_| io::ErrorKind::InvalidData)?;
+    let taken = body.take_content(tail, &mut content, &mut trailers).map_err(|_| BAD_FRAMING)?;
     let mut clean = taken == tail.len();
     upstream.buffer.clear();
     let mut ended = body.is_done();
@@ -148,9 +154,9 @@ pub(crate) async fn pass_on<C: Content>(client: &mut C, mut answered: Answered<'
             });
             match piece {
                 Poll::Ready(Ok(Some(Ok(all)))) => Poll::Ready(Ok(Next::Piece(all))),
-                Poll::Ready(Ok(Some(Err(_)))) => Poll::Ready(Err(io::ErrorKind::InvalidData.into())),
+                Poll::Ready(Ok(Some(Err(_)))) => Poll::Ready(Err(BAD_FRAMING.into())),
                 Poll::Ready(Ok(None)) => Poll::Ready(Ok(Next::Closed)),
-                Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+                Poll::Ready(Err(_)) => Poll::Ready(Err(BROKEN_OFF.into())),
                 Poll::Pending if holds => Poll::Ready(Ok(Next::Paused)),
                 Poll::Pending => {
                     let moved = pass_rest(client, upload, &mut upstream.stream, *pause, cx)?;
@@ -161,7 +167,7 @@ pub(crate) async fn pass_on<C: Content>(client: &mut C, mut answered: Answered<'
         match next.await? {
             Next::Piece(all) => clean &= all,
             Next::Closed if *body == Body::UntilClose => ended = true,
-            Next::Closed => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Next::Closed => return Err(BROKEN_OFF.into()),
             Next::Paused => {
                 if let Some(encoder) = &mut encoder {
                     encoder.flush()?;
@@ -184,7 +190,7 @@ pub(crate) fn poll_silence<T>(
         silence.end();
     }
     let late = patience.is_some_and(|patience| silence.poll(cx, patience).is_ready());
-    if late { Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into())) } else { Poll::Pending }
+    if late { Poll::Ready(Err(BROKEN_OFF.into())) } else { Poll::Pending }
 }
 
 /// Passes on what still comes of the request while its answer is under way. Returns whether something has moved.

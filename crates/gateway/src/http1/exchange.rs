@@ -14,6 +14,7 @@ use tokio::time::{Instant, sleep};
 use super::asker::{Answered, Asker};
 use super::attempt::{self, ATTEMPTS, Failure, Try};
 use super::body::Body;
+use super::content;
 use super::response::Response;
 use super::upload::{BadBody, Upload};
 use super::{hedge, rewrite, tunnel};
@@ -182,9 +183,8 @@ pub(crate) async fn run(
             return fail(shared, client, request, upload, Answer::of(502)).await;
         }
         progress.retries += 1;
-        // An idle connection that was closed says nothing about its instance. Otherwise another one is tried; without
-        // another, waiting for this one or its successor is what is left.
-        if !one.upstream.reused {
+        // Another one is tried; without another, waiting for this one or its successor is what is left.
+        if !one.was_idle(failure) {
             progress.attempts.failed.push(one.instance().clone());
             drop(one);
             if !another {
@@ -270,7 +270,7 @@ async fn pass_on(
     one: Try,
     response: Response,
 ) -> After {
-    let Try { mut begun, mut upstream, .. } = one;
+    let Try { mut begun, mut upstream, asked } = one;
     client.seen().status = response.status;
     let peer = client.peer();
     if response.status == 101 {
@@ -288,7 +288,7 @@ async fn pass_on(
     let endless = response.body == Body::UntilClose || request.old && !matches!(response.body, Body::Length(_));
     // Who is still sending when its answer begins may go on for as long as that takes, and no longer.
     let close = request.close || endless || !upload.has_ended() || shared.is_finishing();
-    let keeps = response.keeps;
+    let (keeps, status) = (response.keeps, response.status);
     let answered = Answered {
         upstream: &mut upstream,
         response,
@@ -308,6 +308,11 @@ async fn pass_on(
         Ok(clean) => clean && keeps,
         Err(error) => {
             begun.in_flight.identify_if_cut(|| who(request));
+            // With a status of an error, it was counted already.
+            if [content::BROKEN_OFF, content::BAD_FRAMING].contains(&error.kind()) && status < 500 {
+                attempt::count(shared, &begun.in_flight, true, asked.elapsed());
+                begun.in_flight.count_error();
+            }
             if error.kind() == io::ErrorKind::TimedOut {
                 shared.refusals.count(Refusal::SlowReader, peer);
             }

@@ -66,7 +66,7 @@ pub(crate) async fn ask(
 ) -> Result<Response, Failure> {
     attempt::send(&mut one.upstream, request).await?;
     let mut due = pin!(sleep(after));
-    let mut silence = Stall::default();
+    let (mut silence, mut informed) = (Stall::default(), 0);
     let mut second = Second::NotYet;
     loop {
         let event = poll_fn(|cx| {
@@ -97,7 +97,7 @@ pub(crate) async fn ask(
                 second = Second::Never;
             }
             Event::First(Ok(response)) if !attempt::is_final(&response, request)? => {
-                attempt::inform(client, &mut one.upstream, request, &response).await?;
+                attempt::inform(client, &mut one.upstream, request, &response, &mut informed).await?;
             }
             Event::First(asked) => match replace(&mut second, Second::Never) {
                 // The second may still do better.
@@ -115,7 +115,7 @@ pub(crate) async fn ask(
                 let Second::Asked(mut other) = replace(&mut second, Second::Never) else { continue };
                 match asked {
                     Ok(response) if attempt::is_final(&response, request) == Ok(false) => {
-                        attempt::inform(client, &mut other.upstream, request, &response).await?;
+                        attempt::inform(client, &mut other.upstream, request, &response, &mut informed).await?;
                         second = Second::Asked(other);
                     }
                     Ok(response) if !is_bad(&Ok(response.clone())) => {
@@ -170,8 +170,7 @@ fn is_bad(asked: &Result<Response, Failure>) -> bool {
 /// Notes that one of two has failed.
 fn fail(shared: &Shared, progress: &mut Progress, failed: &Try, asked: &Result<Response, Failure>) {
     attempt::judge(shared, failed, asked);
-    // An idle connection that was closed says nothing about its instance.
-    if asked.is_ok() || !failed.upstream.reused {
+    if !asked.as_ref().is_err_and(|failure| failed.was_idle(*failure)) {
         progress.attempts.failed.push(failed.instance().clone());
     }
 }

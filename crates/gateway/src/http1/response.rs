@@ -87,6 +87,8 @@ pub(crate) fn with_fields<T>(
     let mut parsed = httparse::Response::new(&mut []);
     let config = httparse::ParserConfig::default();
     let length = match config.parse_response_with_uninit_headers(&mut parsed, buffer, &mut space) {
+        // The first line is the status line: no empty ones stand before it.
+        _ if buffer.starts_with(b"\r") || buffer.starts_with(b"\n") => return Err(BadResponse),
         Ok(httparse::Status::Complete(length)) => length,
         Ok(httparse::Status::Partial) if buffer.len() < LARGEST_HEAD => return Ok(None),
         Ok(httparse::Status::Partial) | Err(_) => return Err(BadResponse),
@@ -124,6 +126,7 @@ mod tests {
         check("HTTP/1.1 200 OK\r\nContent-Le", false, Ok(None));
         for bad in [
             "SSH-2.0-OpenSSH\r\n",
+            "\r\nHTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n",
             "HTTP/1.1 099 x\r\n\r\n",
             "HTTP/1.1 200 OK\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\n",
             "HTTP/1.1 200 OK\r\nContent-Length: +3\r\n\r\n",

@@ -47,6 +47,10 @@ fn is_nominated(fields: &[Header<'_>], name: &str) -> bool {
     !stays(name) && tokens.any(|token| token.eq_ignore_ascii_case(name.as_bytes()))
 }
 
+fn is_tracestate(field: &Header<'_>) -> bool {
+    field.name.len() == 10 && field.name.eq_ignore_ascii_case("tracestate")
+}
+
 fn put_field(out: &mut Vec<u8>, name: &str, value: &[u8]) {
     out.extend_from_slice(name.as_bytes());
     out.extend_from_slice(b": ");
@@ -119,7 +123,8 @@ fn request_with(
         if field.name.len() == 7 && field.name.eq_ignore_ascii_case("upgrade") {
             upgrade = Some(field.value);
         }
-        let ends = traceparent || tells_of_client(field.name) || ends_here(field.name);
+        let tracestate = changes.traced && is_tracestate(field);
+        let ends = traceparent || tracestate || tells_of_client(field.name) || ends_here(field.name);
         if !(ends || is_changed(field.name) || head.nominates && is_nominated(fields, field.name)) {
             put_field(&mut out, field.name, field.value);
         }
@@ -128,6 +133,12 @@ fn request_with(
         put_field(&mut out, "Host", &buffer[head.host.clone()]);
     }
     let Told { forwarded, trace } = tell(said);
+    // What others have noted of a trace is of no use in a new one.
+    for field in fields.iter().filter(|field| is_tracestate(field) && trace.is_some_and(|trace| trace.goes_on())) {
+        if !is_changed(field.name) {
+            put_field(&mut out, field.name, field.value);
+        }
+    }
     let trace = trace.map(|trace| trace.header()).unwrap_or_default();
     let told = [
         ("X-Forwarded-For", forwarded.for_.as_bytes()),
@@ -182,7 +193,8 @@ impl<'a> Said<'a> {
             9 if is("forwarded") => self.claimed.standard = text(),
             10 if is("user-agent") => self.user_agent = self.user_agent.or(Some(field.value)),
             11 if is("traceparent") => {
-                self.traceparent = self.traceparent.or_else(|| Some(text()));
+                // Two of them are none (W3C Trace Context §3.2).
+                self.traceparent = Some(if self.traceparent.is_some() { "" } else { text() });
                 return true;
             }
             15 if is("x-forwarded-for") => self.claimed.for_ = text(),
@@ -191,6 +203,17 @@ impl<'a> Said<'a> {
             _ => {}
         }
         false
+    }
+}
+
+/// Whether a field of an answer is better not there: without content it has no framing (RFC 9112 §6.1, RFC 9110 §8.6), and equal
+/// lengths, which may stand there twice (RFC 9112 §6.3), say no more than one.
+fn is_superfluous(name: &str, status: u16, has_length: &mut bool) -> bool {
+    let bare = status < 200 || status == 204;
+    match name.len() {
+        14 if name.eq_ignore_ascii_case("content-length") => std::mem::replace(has_length, true) || bare,
+        17 if name.eq_ignore_ascii_case("transfer-encoding") => bare,
+        _ => false,
     }
 }
 
@@ -211,7 +234,11 @@ pub(crate) fn response<'d>(
         out.extend_from_slice(b"HTTP/1.1 ");
         out.extend_from_slice(line.get(9..).unwrap_or_default());
         out.extend_from_slice(b"\r\n");
+        let mut has_length = false;
         for field in fields {
+            if is_superfluous(field.name, status, &mut has_length) {
+                continue;
+            }
             let framing = field.name.len() == 17 && field.name.eq_ignore_ascii_case("transfer-encoding");
             let upgrade = field.name.len() == 7 && field.name.eq_ignore_ascii_case("upgrade");
             let stays = framing || upgrade && (status == 101 || status == 426) || !ends_here(field.name);
@@ -252,14 +279,14 @@ pub(crate) fn response_header<'d>(
         *header.status_mut() = http::StatusCode::from_u16(status).map_err(|_| BadResponse)?;
         let headers = header.headers_mut();
         headers.reserve(fields.len() + 4);
+        let mut has_length = false;
         for field in fields {
-            if ends_here(field.name) || head.nominates && is_nominated(fields, field.name) {
+            let superfluous = is_superfluous(field.name, status, &mut has_length);
+            if superfluous || ends_here(field.name) || head.nominates && is_nominated(fields, field.name) {
                 continue;
             }
             let (name, value) = to_field(field)?;
-            // Equal lengths may stand twice in HTTP/1 (RFC 9112 §6.3); clients of HTTP/2 need not bear that, nor one of a 204.
-            let superfluous = name == header::CONTENT_LENGTH && (status == 204 || headers.contains_key(&name));
-            if !superfluous && !dress.clone().any(|(dressed, _)| *dressed == name) {
+            if !dress.clone().any(|(dressed, _)| *dressed == name) {
                 headers.append(name, value);
             }
         }
@@ -373,6 +400,17 @@ mod tests {
         let traced = rewritten(&text, &[], true);
         assert!(traced.contains("traceparent: 00-0af7651916cd43dd8448eb211c80319c-"), "{traced}");
         assert!(!traced.contains("b7ad6b7169203331"), "{traced}");
+
+        // What others have noted goes with it, and not with a new one.
+        let with_state = |parents: &[&str]| {
+            let parents: String = parents.iter().map(|parent| format!("traceparent: {parent}\r\n")).collect();
+            rewritten(&format!("GET / HTTP/1.1\r\nHost: a\r\nTracestate: a=b\r\n{parents}\r\n"), &[], true)
+        };
+        assert!(with_state(&[parent]).contains("Tracestate: a=b\r\n"));
+        for none in [&["00-bad"][..], &[], &[parent, parent]] {
+            let got = with_state(none);
+            assert!(!got.contains("a=b") && !got.contains("b7ad6b7169203331"), "{got}");
+        }
     }
 
     #[test]
@@ -444,6 +482,17 @@ mod tests {
             "HTTP/1.1 404 Not Found\r\nConnection: Transfer-Encoding\r\nTransfer-Encoding: chunked\r\n\r\n",
             "close",
             "HTTP/1.1 404 Not Found\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n",
+        );
+        for bare in ["204 No Content", "103 Early Hints"] {
+            let framed = format!("HTTP/1.1 {bare}\r\nContent-Length: 0\r\nA: b\r\n\r\n");
+            let bare = format!("HTTP/1.1 {bare}\r\nA: b\r\n\r\n");
+            check(&framed, "", &bare);
+            check(&framed.replace("Content-Length: 0", "Transfer-Encoding: chunked"), "", &bare);
+        }
+        check(
+            "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nA: b\r\ncontent-length: 2\r\n\r\nok",
+            "",
+            "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nA: b\r\n\r\n",
         );
         check(
             "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\r\n",

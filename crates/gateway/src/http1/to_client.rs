@@ -117,7 +117,7 @@ impl Asker for Client {
         rewrite::response(&mut out, &upstream.buffer, response, connection, cookie.as_ref(), answered.dress());
         let Answered { upstream, response, .. } = &mut answered;
         let tail = &upstream.buffer[response.length..];
-        let taken = response.body.take(tail).map_err(|_| io::ErrorKind::InvalidData)?;
+        let taken = response.body.take(tail).map_err(|_| content::BAD_FRAMING)?;
         out.extend_from_slice(&tail[..taken]);
         self.seen.sent += taken as u64;
         let clean = taken == tail.len();
@@ -175,7 +175,7 @@ async fn relay(client: &mut Client, answered: &mut Answered<'_>, first: &[u8]) -
             rest.clear();
             rest_at = 0;
             let piece = poll_piece(&mut upstream.stream, cx, |piece| {
-                let Ok(taken) = body.take(piece) else { return Err(io::ErrorKind::InvalidData.into()) };
+                let Ok(taken) = body.take(piece) else { return Err(content::BAD_FRAMING.into()) };
                 excess |= taken < piece.len();
                 client.seen.sent += taken as u64;
                 rest.extend_from_slice(&piece[..taken]);
@@ -183,9 +183,9 @@ async fn relay(client: &mut Client, answered: &mut Answered<'_>, first: &[u8]) -
             });
             match piece {
                 Poll::Ready(Ok(Some(Ok(())))) => silence.end(),
-                Poll::Ready(Ok(Some(Err(error))) | Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Ready(Ok(Some(Err(error)))) => return Poll::Ready(Err(error)),
                 Poll::Ready(Ok(None)) if *body == Body::UntilClose => ended = true,
-                Poll::Ready(Ok(None)) => return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into())),
+                Poll::Ready(Ok(None) | Err(_)) => return Poll::Ready(Err(content::BROKEN_OFF.into())),
                 Poll::Pending => {
                     // What is written is to arrive before the next piece does.
                     if let Poll::Ready(Err(error)) = Pin::new(&mut client.io).poll_flush(cx) {

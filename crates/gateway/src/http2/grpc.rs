@@ -174,6 +174,7 @@ pub(crate) async fn run(
             Failure::Silent if answered => return After::Over,
             Failure::Silent => {
                 attempt::count(shared, &begun.in_flight, true, asked.elapsed());
+                begun.in_flight.count_error();
                 return fail(shared, client, request, Answer::of(504)).await;
             }
             Failure::Broken(error) if answered => {

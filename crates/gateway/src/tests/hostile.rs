@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use hyper::Method;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{sleep, timeout};
@@ -127,6 +128,53 @@ async fn a_client_that_takes_nothing_is_cut_off_and_holds_no_instance() {
     let id = "web-2-1".parse().unwrap();
     gateway.until(|seen| seen.instances.get(&id).is_some_and(|one| one.requests == 2 && one.in_flight == 0)).await;
     assert!(memory("VmHWM") < before + MOST_MEMORY);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_sends_empty_lines_is_idle_all_the_same() {
+    let (gateway, _app) = impatient().await;
+    for begin in ["", "GET / HTTP/1.1\r\nHost: a\r\n\r\n"] {
+        let client = TcpStream::connect(gateway.http).await.unwrap();
+        let (mut read, mut write) = client.into_split();
+        write.write_all(begin.as_bytes()).await.unwrap();
+        let drip = tokio::spawn(async move {
+            while write.write_all(b"\r\n").await.is_ok() {
+                sleep(Duration::from_millis(100)).await;
+            }
+        });
+        let mut back = Vec::new();
+        let ended = async { while read.read_buf(&mut back).await.unwrap_or(0) > 0 {} };
+        timeout(Duration::from_secs(3), ended).await.expect("the connection is ended");
+        assert_eq!(String::from_utf8_lossy(&back).matches("HTTP/1.1 200").count(), usize::from(!begin.is_empty()));
+        drip.abort();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn informational_answers_without_end_are_no_answer() {
+    let (mut gateway, _app) = impatient().await;
+    for (version, head) in
+        [(2, "100 Continue\r\n".to_owned()), (3, format!("103 Early Hints\r\nA: {}\r\n", "x".repeat(2_000)))]
+    {
+        let address = fresh_address();
+        let listener = TcpListener::bind((address, PORT)).await.unwrap();
+        let informing = tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let head = format!("HTTP/1.1 {head}\r\n");
+                tokio::spawn(async move { while stream.write_all(head.as_bytes()).await.is_ok() {} });
+            }
+        });
+        let mut table = table(version, &[(1, 100, &[address])]);
+        all_healthy(&mut table);
+        gateway.set(&table).await;
+        gateway.until_healthy().await;
+        for kind in [Kind::KeepAlive, Kind::Http2] {
+            let mut client = Client::new(gateway.http, kind);
+            let got = timeout(Duration::from_secs(10), client.send(Method::POST, "/", "".into()));
+            assert_eq!(got.await.expect("an answer").unwrap().status, 502, "{kind:?}");
+        }
+        informing.abort();
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

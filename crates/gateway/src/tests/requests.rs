@@ -4,6 +4,7 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 
+use basalt_seam::Router;
 use hyper::{Method, Request};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -364,4 +365,41 @@ async fn who_has_met_a_broken_connection_gets_a_fresh_one() {
     // Five connections wait now, and not one of them is of use.
     let back = ask().await;
     assert!(back.ends_with("ok"), "{back}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_fails_on_a_kept_connection_is_counted() {
+    let mut gateway = Gateway::start().await;
+    let id = "web-1-1".parse().unwrap();
+    for (version, bad, status) in [
+        (1, "what is this?\r\n\r\n", Some(502)),
+        (2, "HTTP/1.1 200", Some(502)),
+        (3, "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf", None),
+        (4, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nno chunk", None),
+    ] {
+        let address = fresh_address();
+        let listener = TcpListener::bind((address, PORT)).await.unwrap();
+        let app = tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                tokio::spawn(async move {
+                    for said in ["HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", bad] {
+                        let mut request = [0; 4096];
+                        let Ok(1..) = stream.read(&mut request).await else { return };
+                        let _ = stream.write_all(said.as_bytes()).await;
+                    }
+                });
+            }
+        });
+        let mut table = table(version, &[(1, 100, &[address])]);
+        all_healthy(&mut table);
+        gateway.set(&table).await;
+        gateway.until_healthy().await;
+        let before = gateway.router.seen().instances[&id].errors;
+        let mut client = Client::new(gateway.http, Kind::KeepAlive);
+        assert_eq!(client.send(Method::POST, "/", "".into()).await.unwrap().status, 200);
+        let got = client.send(Method::POST, "/", "".into()).await;
+        assert_eq!(got.as_ref().ok().map(|got| got.status), status, "{bad:?}: {got:?}");
+        gateway.until(|seen| seen.instances[&id].errors == before + 1).await;
+        app.abort();
+    }
 }
