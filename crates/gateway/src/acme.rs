@@ -72,7 +72,8 @@ pub(crate) async fn tend(plane: Arc<Plane>, certificates: Arc<Certificates>, fol
     loop {
         sleep(LOOKING).await;
         let table = plane.table();
-        let wanted = tls::wanted(&table).into_iter().filter(|(_, tls)| tls.certificate == CertificateSource::Acme);
+        let wanted =
+            tls::wanted(&table).into_iter().filter(|(_, wanted)| wanted.tls.certificate == CertificateSource::Acme);
         for (host, _) in wanted {
             let patient = failed.get(&host).is_some_and(|(again, _)| Instant::now() < *again);
             if patient || !is_due(&certificates, &host) {
@@ -87,7 +88,7 @@ pub(crate) async fn tend(plane: Arc<Plane>, certificates: Arc<Certificates>, fol
                     failed.remove(&host);
                     tracing::info!("`{host}` has a new certificate");
                     // It is read before anybody looks again.
-                    certificates.load(&table);
+                    certificates.load(&plane.table());
                     None
                 }
                 Err(error) => {

@@ -67,7 +67,9 @@ pub(crate) fn judge(
         if let Some(reason) = reason {
             plane.edge.refusals.count(reason);
         }
-        return Some(answer.in_words_of(Some(route)));
+        // A service's own words for its maintenance come before those of its route for any error.
+        let own = reason == Some(Reason::Maintenance) && service.traffic.maintenance.as_deref() != Some("");
+        return Some(if own { answer } else { answer.in_words_of(Some(route)) });
     }
     answer(route, &arrival.asked, arrival.secure)
 }
@@ -93,7 +95,10 @@ fn refuse(
             Some(secured) if tls.clients.is_some() && secured.server_name.as_deref() != Some(&*host) => {
                 return refused(Answer::of(421), Some(Reason::Misdirected));
             }
-            Some(secured) if tls.clients.as_ref().is_some_and(|c| c.required) && secured.client.is_none() => {
+            // Nor does one authority's client go for another's.
+            Some(secured)
+                if tls.clients.as_ref().is_some_and(|c| c.required && secured.client_of(&c.authorities).is_none()) =>
+            {
                 return refused(Answer::of(403), Some(Reason::NoCertificate));
             }
             _ => {}

@@ -31,8 +31,8 @@ pub struct GatewayRouter {
 struct Known {
     /// What it says, with the refusal as one more problem.
     seen: Arc<RouterSeen>,
-    /// Why it has not taken a table; until another version is in force.
-    refusal: Option<String>,
+    /// Why it has not taken a table, and the last version with which that is still true: a later one in force came after it.
+    refusal: Option<(u64, String)>,
 }
 
 impl GatewayRouter {
@@ -63,10 +63,9 @@ impl GatewayRouter {
         let mut known = self.known();
         let Known { seen, refusal } = &mut *known;
         let seen = Arc::make_mut(seen);
-        let version = seen.version;
         change(seen);
-        refusal.take_if(|_| seen.version != version);
-        if let Some(refusal) = refusal
+        refusal.take_if(|(last, _)| seen.version > *last);
+        if let Some((_, refusal)) = refusal
             && !seen.problems.contains(refusal)
         {
             seen.problems.push(refusal.clone());
@@ -78,8 +77,11 @@ impl GatewayRouter {
     /// Says that a table was not taken.
     fn refuse(&self, version: u64, why: &str) {
         let refusal = format!("the gateway did not take version {version} of the route table: {why}");
-        let before = self.known().refusal.replace(refusal);
-        self.update(|seen| seen.problems.retain(|problem| Some(problem) != before.as_ref()));
+        let mut known = self.known();
+        let last = version.max(known.seen.version);
+        let before = known.refusal.replace((last, refusal));
+        drop(known);
+        self.update(|seen| seen.problems.retain(|problem| before.as_ref().is_none_or(|(_, before)| before != problem)));
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {

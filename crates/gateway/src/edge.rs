@@ -64,4 +64,13 @@ pub(crate) struct Secured {
     pub(crate) server_name: Option<String>,
     /// The client's certificate, verified, as RFC 9440 §2.2 writes it.
     pub(crate) client: Option<HeaderValue>,
+    /// By which authorities: the file with them.
+    pub(crate) authorities: Option<Arc<str>>,
+}
+
+impl Secured {
+    /// Returns the client's certificate if these authorities have verified it.
+    pub(crate) fn client_of(&self, authorities: &str) -> Option<&HeaderValue> {
+        self.client.as_ref().filter(|_| self.authorities.as_deref() == Some(authorities))
+    }
 }

@@ -154,7 +154,7 @@ pub(crate) async fn serve(
     let _ = plane.edge.peers.set(connections.refusals().clone());
     let listeners = Arc::new(Listeners::new(plane.clone(), connections.clone(), sockets, options.http, options.https)?);
     let tables = Arc::new(Tables::new(plane.clone(), listeners.clone(), copy));
-    // Certificates are there before the table is: with it, connections are accepted.
+    // Who keeps certificates is there before the table is: with it, connections are accepted.
     let beside = beside(&plane, &options);
     tables.restore();
     // Nobody is told what is in flight before what a gateway before this one has in flight is known too.
@@ -226,7 +226,6 @@ fn beside(plane: &Arc<Plane>, options: &GatewayOptions) -> Vec<AbortHandle> {
     }
     if options.https.is_some() {
         let certificates = Arc::new(Certificates::in_data(&options.data));
-        certificates.load(&plane.table());
         let _ = plane.edge.certificates.set(certificates.clone());
         tasks.push(tokio::spawn(tls::tend(plane.clone(), certificates.clone())).abort_handle());
         let folder = options.data.join("gateway/acme");

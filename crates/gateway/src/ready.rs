@@ -220,8 +220,11 @@ impl ReadyRoute {
             left = after;
         }
         location.push_str(left);
-        // `//host` would be another host, and clients choose the path.
-        if location.starts_with("//") { format!("/{}", location.trim_start_matches('/')) } else { location }
+        // `//host` would be another host, and `/\host` is that for browsers; clients choose the path.
+        match location.strip_prefix('/').filter(|rest| rest.starts_with(['/', '\\'])) {
+            Some(rest) => format!("/{}", rest.trim_start_matches(['/', '\\'])),
+            None => location,
+        }
     }
 
     /// Returns what follows the route's path in a path.
@@ -306,6 +309,8 @@ mod tests {
         check("{scheme}://{host}/new{rest}", "/old/x", None, "http://a.example:80/new/x");
         check("{path}", "//evil.example", None, "/evil.example");
         check("{rest}", "/old//evil.example", None, "/evil.example");
+        check("{rest}", "/old/\\evil.example", None, "/evil.example");
+        check("{rest}", "/old/x//y", None, "/x//y");
     }
 
     #[test]

@@ -85,9 +85,12 @@ impl Tables {
 
     fn put_in_force(&self, table: Arc<RouteTable>, change: TableChange) {
         let wanted = listeners::wanted(&table);
-        // Sockets listen before the table is in force, so that who is told of it can connect, and are accepted from after it, so
-        // that each connection finds its service.
+        // Sockets listen, and hosts have certificates, before the table is in force, so that who is told of it can connect. Connections
+        // are accepted after it, so that each finds its service.
         self.listeners.prepare(&wanted);
+        if let Some(certificates) = self.plane.edge.certificates.get() {
+            certificates.prepare(&table);
+        }
         self.plane.set(table, change);
         self.listeners.accept(&wanted);
     }

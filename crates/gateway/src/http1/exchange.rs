@@ -73,10 +73,10 @@ impl Request {
         self.method == Method::HEAD
     }
 
-    /// Returns how long an instance may be silent. Other protocols may be for as long as both sides like.
+    /// Returns how long an instance may be silent before and within its answer. Behind an upgrade that may be as long as both sides like.
     pub(crate) fn timeout(&self) -> Option<Duration> {
         let timeout = self.route.as_ref().and_then(|route| route.rules.timeout)?;
-        (!self.upgrade).then(|| Duration::from_millis(timeout.0))
+        Some(Duration::from_millis(timeout.0))
     }
 
     /// Returns when it is sent to a second instance. Only if it reads: a write that is still under way at the slower instance

@@ -147,7 +147,10 @@ pub(crate) fn look(shared: &Shared, arrived: &Arrived<'_>, aim: &Aim<'_>) -> Loo
     let changes = Changes {
         target: &target,
         headers: route.as_ref().map_or(&[], |route| &route.request_headers),
-        certificate: secured.and_then(|secured| secured.client.as_ref()),
+        certificate: secured.and_then(|secured| {
+            let clients = route.as_ref().and_then(|route| route.rules.tls.as_ref()?.clients.as_ref());
+            clients.map_or(secured.client.as_ref(), |clients| secured.client_of(&clients.authorities))
+        }),
         traced: edge.watches(),
         // A body that is there already waits for nothing.
         expects: head.expect && body.is_empty() && head.framing != Framing::Length(0),

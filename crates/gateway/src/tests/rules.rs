@@ -174,12 +174,18 @@ async fn what_is_too_much_is_refused() {
     app.behaviour.delay.store(2000, SeqCst);
     let got = client.get("/slow").await.unwrap();
     assert_eq!((got.status, header(&got, "content-type"), got.body.as_str()), (504, "text/html", "<h1>sorry</h1>"));
+    // Who asks for another protocol has to be answered in time, too.
+    let (back, _) = speak(&gateway, "GET /slow HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n").await;
+    assert!(back.starts_with("HTTP/1.1 504"), "{back}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_service_can_be_closed() {
     let app = App::start().await;
-    let mut table = table(1, &[(1, 100, &[app.address])]);
+    let sorry = ErrorPage { content_type: "text/plain".into(), body: "sorry".into() };
+    let rules = Rules { error_pages: [("5xx".to_owned(), sorry)].into(), ..Rules::default() };
+    let mut table =
+        with_routes(table(1, &[(1, 100, &[app.address])]), vec![("/", Rules::default()), ("/sorry", rules)]);
     let (mut gateway, mut client) = serving(&table).await;
     for (version, text, expected) in [(2, "", "closed for maintenance\n"), (3, "back at noon", "back at noon")] {
         table = with_traffic(table, Traffic { maintenance: Some(text.into()), ..Traffic::default() });
@@ -187,6 +193,9 @@ async fn a_service_can_be_closed() {
         gateway.set(&table).await;
         let got = client.get("/").await.unwrap();
         assert_eq!((got.status, got.body.as_str(), header(&got, "retry-after")), (503, expected, "60"));
+        // The service's own words come before those of its route for any error.
+        let expected = if text.is_empty() { "sorry" } else { text };
+        assert_eq!(client.get("/sorry").await.unwrap().body, expected);
     }
     table = with_traffic(table, Traffic::default());
     table.version = 4;

@@ -1,9 +1,11 @@
 //! TLS from outside.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
 use std::time::Duration;
 
 use basalt_model::{CertificateSource, ClientCertificates, Millis, Route, RouteTable, Rules, Tls};
+use basalt_seam::RouterSeen;
 use hyper::Request;
 
 use super::acme_server::{AcmeServer, Proof};
@@ -81,7 +83,6 @@ async fn each_host_has_its_certificate_and_protocols_are_agreed_on() {
     let mut gateway = Gateway::start_with(options).await;
     gateway.set(&with_hosts(app.address, hosts)).await;
     gateway.until_healthy().await;
-    tokio::time::sleep(Duration::from_millis(300)).await;
     let ask = async |wants: Wants<'_>| wants.from(https, authority.roots()).await;
     for (host, http2, version) in [
         ("a.example", false, &rustls::version::TLS13),
@@ -111,7 +112,15 @@ async fn each_host_has_its_certificate_and_protocols_are_agreed_on() {
     assert_eq!(ask(Wants::get("a.example", "/")).await.unwrap().1, before);
     authority.write(folder.path(), "a", &["a.example"]);
     gateway.until(|seen| seen.problems.is_empty()).await;
-    assert_ne!(ask(Wants::get("a.example", "/")).await.unwrap().1, before);
+    let (_, after) = ask(Wants::get("a.example", "/")).await.unwrap();
+    assert_ne!(after, before);
+    // Nor do files that are elsewhere from now on, and not there.
+    let nowhere = ["crt", "key"].map(|name| folder.path().join("nowhere").join(name).display().to_string());
+    let mut moved = with_hosts(app.address, vec![("a.example", files(nowhere.into()))]);
+    moved.version = 2;
+    gateway.set(&moved).await;
+    gateway.until(|seen| seen.problems.iter().any(|problem| problem.contains("no TLS for `a.example`"))).await;
+    assert_eq!(ask(Wants::get("a.example", "/")).await.unwrap().1, after);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -130,9 +139,8 @@ async fn clients_show_certificates() {
         vec![("must.example", write("must", true)), ("may.example", write("may", false)), ("open.example", open)];
     let options = GatewayOptions { https: Some(https), ..GatewayOptions::new(folder.path().join("data"), free()) };
     let mut gateway = Gateway::start_with(options).await;
-    gateway.set(&with_hosts(app.address, hosts)).await;
+    gateway.set(&with_hosts(app.address, hosts.clone())).await;
     gateway.until_healthy().await;
-    tokio::time::sleep(Duration::from_millis(300)).await;
     let ask = async |wants: Wants<'_>| wants.from(https, authority.roots()).await;
     let known = Some(people.issue(&["ann"]));
     for host in ["must.example", "may.example"] {
@@ -144,6 +152,35 @@ async fn clients_show_certificates() {
     assert!(ask(Wants::get("must.example", "/")).await.is_err());
     let (got, _) = ask(Wants::get("may.example", "/headers")).await.unwrap();
     assert!(got.status == 200 && !got.body.contains("client-cert"), "{}", got.body);
+    // Nor does the client of one authority get where another's are wanted, on the same host.
+    let others = Authority::new();
+    let others_path = folder.path().join("others.pem");
+    std::fs::write(&others_path, others.0.pem()).unwrap();
+    let admin = |tls: &Tls, authorities: &Path| {
+        let clients = ClientCertificates { authorities: authorities.display().to_string(), required: true };
+        let rules = Rules { tls: Some(Tls { clients: Some(clients), ..tls.clone() }), ..Rules::default() };
+        Route { rules, ..Route::new(Some("both.example"), "/admin", name("http")) }
+    };
+    let both = files(authority.write(folder.path(), "both", &["both.example"]));
+    for (version, first, second) in [(2, clients(false), &others_path), (3, None, &path)] {
+        let mut table = with_hosts(app.address, vec![("both.example", Tls { clients: first, ..both.clone() })]);
+        web(&mut table).routes.push(admin(&both, second));
+        table.version = version;
+        gateway.set(&table).await;
+        for (client, path, status) in [
+            (&known, "/", 200),
+            (&known, "/admin", if version == 2 { 403 } else { 200 }),
+            (&None, "/admin", 403),
+            (&None, "/", 200),
+        ] {
+            let got = ask(Wants { certificate: client.clone(), ..Wants::get("both.example", path) }).await.unwrap().0;
+            assert_eq!(got.status, status, "{version} {path}");
+        }
+        let contested =
+            |seen: &RouterSeen| seen.problems.iter().any(|problem| problem.contains("routes of `both.example`"));
+        gateway.until(|seen| contested(seen) == (version == 2)).await;
+    }
+    gateway.set(&RouteTable { version: 4, ..with_hosts(app.address, hosts) }).await;
     // A handshake for one host opens no other.
     let wants = Wants { server_name: Some("open.example"), ..Wants::get("must.example", "/") };
     assert_eq!(ask(wants).await.unwrap().0.status, 421);

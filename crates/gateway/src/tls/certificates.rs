@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use basalt_model::{CertificateSource, RouteTable, Tls};
+use basalt_model::{CertificateSource, ClientCertificates, RouteTable, Tls};
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -28,13 +28,29 @@ const LOOKING: Duration = Duration::from_secs(2);
 /// The certificates in use.
 #[derive(Debug)]
 pub(crate) struct Certificates {
-    hosts: ArcSwap<HashMap<String, Arc<ServerConfig>>>,
+    hosts: ArcSwap<HashMap<String, Host>>,
     /// For names that nobody has a certificate for.
-    nobody: Arc<ServerConfig>,
+    nobody: Host,
     loaded: Mutex<BTreeMap<String, Loaded>>,
     pub(crate) proofs: Proofs,
     /// Where those of ACME are.
     folder: PathBuf,
+}
+
+/// What is spoken with clients of a host.
+#[derive(Debug, Clone)]
+pub(crate) struct Host {
+    pub(crate) config: Arc<ServerConfig>,
+    /// Whose clients are let in: the file with their authorities.
+    pub(crate) authorities: Option<Arc<str>>,
+}
+
+/// What a table wants of a host.
+#[derive(Debug, Clone)]
+pub(crate) struct Wanted {
+    pub(crate) tls: Tls,
+    /// Whether its routes do not agree on that.
+    contested: bool,
 }
 
 /// What was read for a host.
@@ -64,7 +80,10 @@ impl Certificates {
     pub(crate) fn in_data(data: &Path) -> Self {
         Self {
             hosts: ArcSwap::default(),
-            nobody: Arc::new(builder().with_no_client_auth().with_cert_resolver(Arc::new(Nobody))),
+            nobody: Host {
+                config: Arc::new(builder().with_no_client_auth().with_cert_resolver(Arc::new(Nobody))),
+                authorities: None,
+            },
             loaded: Mutex::default(),
             proofs: Proofs::default(),
             folder: data.join("gateway/acme"),
@@ -78,7 +97,7 @@ impl Certificates {
     }
 
     /// Returns what is spoken with a client that wants a host.
-    pub(crate) fn config(&self, host: Option<&str>) -> Arc<ServerConfig> {
+    pub(crate) fn host(&self, host: Option<&str>) -> Host {
         let hosts = self.hosts.load();
         let Some(host) = host else { return self.nobody.clone() };
         let wildcard = || {
@@ -93,17 +112,38 @@ impl Certificates {
         self.loaded().iter().map(|(host, loaded)| (host.clone(), loaded.times)).collect()
     }
 
-    /// Reads what is new or has changed for the hosts of a table. Returns problems by host.
+    /// Reads what is new for a table that is about to be in force, so that its hosts have certificates once it is. Hosts that have
+    /// none by its word keep theirs until it is [loaded](Self::load).
+    pub(crate) fn prepare(&self, table: &RouteTable) {
+        self.read_for(table, |loaded, others| loaded.extend(others));
+    }
+
+    /// Reads what is new or has changed for the hosts of a table, and forgets others. Returns problems by host.
     pub(crate) fn load(&self, table: &RouteTable) -> BTreeMap<String, String> {
+        self.read_for(table, |_, _| {})
+    }
+
+    /// Reads what is new or has changed for the hosts of a table; `others` says what becomes of other hosts.
+    fn read_for(
+        &self,
+        table: &RouteTable,
+        others: impl FnOnce(&mut BTreeMap<String, Loaded>, BTreeMap<String, Loaded>),
+    ) -> BTreeMap<String, String> {
         let mut problems = BTreeMap::new();
         let mut loaded = self.loaded();
         let mut before = std::mem::take(&mut *loaded);
-        for (host, tls) in wanted(table) {
+        for (host, Wanted { tls, contested }) in wanted(table) {
+            if contested {
+                let problem = format!(
+                    "routes of `{host}` name different certificates, or different authorities of clients; what the first of them says holds"
+                );
+                problems.insert(host.clone(), problem);
+            }
             let stamps = self.files(&host, &tls).iter().map(|path| stamp(path)).collect();
-            let old = before
-                .remove(&host)
-                .filter(|old| old.tls.certificate == tls.certificate && old.tls.clients == tls.clients);
-            if let Some(old) = old.as_ref().filter(|old| old.stamps == stamps && old.config.is_some()) {
+            let old = before.remove(&host).filter(|old| old.tls.clients == tls.clients);
+            let is_same =
+                |old: &&Loaded| old.tls.certificate == tls.certificate && old.stamps == stamps && old.config.is_some();
+            if let Some(old) = old.as_ref().filter(is_same) {
                 let kept = Loaded { tls, stamps, config: old.config.clone(), times: old.times };
                 loaded.insert(host, kept);
                 continue;
@@ -113,7 +153,7 @@ impl Certificates {
                 Err(problem) => {
                     let waiting = tls.certificate == CertificateSource::Acme && stamps.first() == Some(&None);
                     if !waiting {
-                        problems.insert(host.clone(), problem);
+                        problems.insert(host.clone(), format!("no TLS for `{host}`: {problem}"));
                     }
                     // The last that could be read goes on; without its stamps it is looked at again.
                     let (config, times) = old.map_or((None, None), |old| (old.config, old.times));
@@ -122,7 +162,11 @@ impl Certificates {
             };
             loaded.insert(host, entry);
         }
-        let ready = loaded.iter().filter_map(|(host, loaded)| Some((host.clone(), loaded.config.clone()?)));
+        others(&mut loaded, before);
+        let ready = loaded.iter().filter_map(|(host, loaded)| {
+            let authorities = loaded.tls.clients.as_ref().map(|clients| clients.authorities.as_str().into());
+            Some((host.clone(), Host { config: loaded.config.clone()?, authorities }))
+        });
         self.hosts.store(Arc::new(ready.collect()));
         problems
     }
@@ -196,7 +240,7 @@ pub(crate) async fn tend(plane: Arc<Plane>, certificates: Arc<Certificates>) {
             version = Some(table.version);
             let problems = certificates.load(&table);
             for (host, problem) in &problems {
-                plane.set_problem(format!("tls {host}"), Some(format!("no TLS for `{host}`: {problem}")));
+                plane.set_problem(format!("tls {host}"), Some(problem.clone()));
             }
             let now: BTreeSet<String> = problems.into_keys().collect();
             told.difference(&now).for_each(|host: &String| plane.set_problem(format!("tls {host}"), None));
@@ -209,12 +253,25 @@ pub(crate) async fn tend(plane: Arc<Plane>, certificates: Arc<Certificates>) {
     }
 }
 
-/// Returns the hosts of a table that TLS is wanted for. Who comes first has a host.
-pub(crate) fn wanted(table: &RouteTable) -> BTreeMap<String, Tls> {
-    let mut wanted = BTreeMap::new();
+/// Returns the hosts of a table that TLS is wanted for. There is one handshake for all routes of a host: the first says which certificate
+/// is shown, and clients are asked for theirs if any route wants them, but need one there only if all do.
+pub(crate) fn wanted(table: &RouteTable) -> BTreeMap<String, Wanted> {
+    let mut wanted: BTreeMap<String, Wanted> = BTreeMap::new();
     for route in gently(table.services.values()).flat_map(|service| &service.routes) {
-        if let Some((host, tls)) = route.host.as_ref().zip(route.rules.tls.as_ref()) {
-            wanted.entry(host.clone()).or_insert_with(|| tls.clone());
+        let Some((host, tls)) = route.host.as_ref().zip(route.rules.tls.as_ref()) else { continue };
+        let Some(before) = wanted.get_mut(host) else {
+            wanted.insert(host.clone(), Wanted { tls: tls.clone(), contested: false });
+            continue;
+        };
+        before.contested |= before.tls.certificate != tls.certificate;
+        match (&mut before.tls.clients, &tls.clients) {
+            (Some(before_them), Some(them)) => {
+                before.contested |= before_them.authorities != them.authorities;
+                before_them.required &= them.required;
+            }
+            (Some(clients), None) => clients.required = false,
+            (none, Some(clients)) => *none = Some(ClientCertificates { required: false, ..clients.clone() }),
+            (None, None) => {}
         }
     }
     wanted

@@ -29,8 +29,8 @@ pub(crate) async fn accept(
     let server_name = hello.server_name().map(str::to_ascii_lowercase);
     let proves = hello.alpn().is_some_and(|mut spoken| spoken.any(|one| one == PROTOCOL));
     let proof = server_name.as_deref().filter(|_| proves).and_then(|host| certificates.proofs.config(host));
-    let config = proof.unwrap_or_else(|| certificates.config(server_name.as_deref()));
-    let mut stream = start.into_stream(config).await?;
+    let host = certificates.host(server_name.as_deref());
+    let mut stream = start.into_stream(proof.unwrap_or(host.config)).await?;
     if stream.get_ref().1.alpn_protocol() == Some(PROTOCOL) {
         // RFC 8737 §3: the handshake was all.
         stream.shutdown().await?;
@@ -40,5 +40,5 @@ pub(crate) async fn accept(
     let certificate = session.peer_certificates().and_then(|chain| chain.first());
     // Base64 between colons is a header.
     let client = certificate.and_then(|first| HeaderValue::from_str(&format!(":{}:", STANDARD.encode(first))).ok());
-    Ok((stream, Secured { server_name, client }))
+    Ok((stream, Secured { server_name, client, authorities: host.authorities }))
 }
