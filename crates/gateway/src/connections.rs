@@ -28,7 +28,7 @@ use crate::workers::Workers;
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// At the end, time in which clients that are just sending a request on an open connection still get their answer.
 const LINGER: Duration = Duration::from_millis(250);
-/// At the end, time for requests in flight: what load balancers and service managers commonly grant.
+/// At the end, time for requests in flight, if nobody grants more: what load balancers and service managers commonly do.
 pub(crate) const FINISH: Duration = Duration::from_secs(30);
 /// Serves connections until it is told to finish.
 #[derive(Debug)]
@@ -205,14 +205,14 @@ impl Connections {
     }
 
     /// Finishes what is in flight: answers close their connection, and idle connections are closed.
-    pub(crate) async fn finish(&self) {
+    pub(crate) async fn finish(&self, patience: Duration) {
         self.shared.ending.store(true, Relaxed);
         self.shared.finishing.send_replace(true);
         if timeout(LINGER, self.until_none_open()).await.is_ok() {
             return;
         }
-        if timeout(FINISH, self.until_none_open()).await.is_err() {
-            tracing::warn!("ending with requests in flight: they took longer than {} s", FINISH.as_secs());
+        if timeout(patience, self.until_none_open()).await.is_err() {
+            tracing::warn!("ending with requests in flight: they took longer than {} s", patience.as_secs());
         }
     }
 

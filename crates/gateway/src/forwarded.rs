@@ -1,5 +1,6 @@
 //! What instances are told of the client (RFC 7239, and the older `X-Forwarded-*`).
 
+use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};
 
 use crate::network::Network;
@@ -18,14 +19,36 @@ impl Trust {
         self.networks.iter().any(|network| network.has(peer))
     }
 
-    /// Returns who has sent a request: the last in `X-Forwarded-For` whom nobody trusted has vouched for, else the peer.
-    pub(crate) fn client(&self, peer: IpAddr, forwarded_for: &str) -> IpAddr {
+    /// Returns what is believed of what a peer claims. Where it only has RFC 7239's field, that says the rest too: protocol and host are
+    /// those that the client itself has used, by the word of whoever it came to first among the trusted.
+    pub(crate) fn believed<'a>(&self, peer: IpAddr, claimed: Claimed<'a>) -> Claimed<'a> {
         if !self.has(peer) {
-            return peer;
+            return Claimed::default();
         }
-        let chain = forwarded_for.rsplit(',').map_while(|one| one.trim().parse::<IpAddr>().ok());
+        if !claimed.for_.is_empty() || claimed.standard.is_empty() {
+            return claimed;
+        }
+        let hops: Vec<Hop<'_>> = claimed.standard.split(',').map(Hop::of).collect();
+        let is_trusted = |hop: &&Hop<'_>| node(hop.for_).is_some_and(|one| self.has(one));
+        let first = hops.iter().rev().find(|hop| !is_trusted(hop)).or(hops.first());
+        let nodes: Vec<String> =
+            hops.iter().map(|hop| node(hop.for_).map_or_else(|| hop.for_.to_owned(), |one| one.to_string())).collect();
+        let or = |claimed: &Cow<'a, str>, said: Option<&str>| match said {
+            Some(said) if claimed.is_empty() => Cow::Owned(said.to_owned()),
+            _ => claimed.clone(),
+        };
+        Claimed {
+            for_: nodes.join(", ").into(),
+            proto: or(&claimed.proto, first.map(|hop| hop.proto)),
+            host: or(&claimed.host, first.map(|hop| hop.host)),
+            standard: claimed.standard,
+        }
+    }
+
+    /// Returns who has sent a request: the last in a believed `X-Forwarded-For` whom nobody trusted has vouched for, else the peer.
+    pub(crate) fn client(&self, peer: IpAddr, forwarded_for: &str) -> IpAddr {
         let mut last = peer;
-        for one in chain {
+        for one in forwarded_for.rsplit(',').map_while(node) {
             last = one;
             if !self.has(one) {
                 break;
@@ -33,6 +56,38 @@ impl Trust {
         }
         last
     }
+}
+
+/// One step of a request by the word of RFC 7239.
+#[derive(Debug, Default)]
+struct Hop<'a> {
+    for_: &'a str,
+    proto: &'a str,
+    host: &'a str,
+}
+
+impl<'a> Hop<'a> {
+    fn of(element: &'a str) -> Self {
+        let mut hop = Self::default();
+        for (key, value) in element.split(';').filter_map(|pair| pair.trim().split_once('=')) {
+            let value = value.trim_matches('"');
+            match key {
+                _ if key.eq_ignore_ascii_case("for") => hop.for_ = value,
+                _ if key.eq_ignore_ascii_case("proto") => hop.proto = value,
+                _ if key.eq_ignore_ascii_case("host") => hop.host = value,
+                _ => {}
+            }
+        }
+        hop
+    }
+}
+
+/// Returns the address in a node, with a port or without (RFC 7239 §6).
+fn node(text: &str) -> Option<IpAddr> {
+    let text = text.trim();
+    let bare = || text.strip_prefix('[')?.strip_suffix(']')?.parse().ok();
+    let with_port = || text.parse::<SocketAddr>().ok().map(|one| one.ip());
+    text.parse().ok().or_else(with_port).or_else(bare)
 }
 
 /// The fields that tell of a client.
@@ -46,20 +101,26 @@ pub(crate) struct Forwarded {
 }
 
 /// What the peer itself says in such fields; empty if it says nothing.
-#[derive(Debug, Default, Clone, Copy)]
+#[derive(Debug, Default, Clone)]
 pub(crate) struct Claimed<'a> {
-    pub(crate) for_: &'a str,
-    pub(crate) proto: &'a str,
-    pub(crate) host: &'a str,
-    pub(crate) standard: &'a str,
+    pub(crate) for_: Cow<'a, str>,
+    pub(crate) proto: Cow<'a, str>,
+    pub(crate) host: Cow<'a, str>,
+    pub(crate) standard: Cow<'a, str>,
+}
+
+impl Claimed<'_> {
+    /// Whether the client itself has used TLS.
+    pub(crate) fn is_https(&self) -> bool {
+        self.proto.split(',').next().is_some_and(|first| first.trim().eq_ignore_ascii_case("https"))
+    }
 }
 
 impl Forwarded {
-    /// Returns the fields for a request of `peer` that named `host`. What a peer claims is replaced by what is seen of it,
-    /// unless it is `trusted`: then what is seen is added.
-    pub(crate) fn of(peer: SocketAddr, https: bool, host: &str, claimed: Claimed<'_>, trusted: bool) -> Self {
+    /// Returns the fields for a request of `peer` that named `host`: to what is believed of what the peer claims, what is seen of it is
+    /// added.
+    pub(crate) fn of(peer: SocketAddr, https: bool, host: &str, claimed: &Claimed<'_>) -> Self {
         let peer = peer.ip().to_canonical();
-        let claimed = if trusted { claimed } else { Claimed::default() };
         let proto = if https { "https" } else { "http" };
         let or = |claimed: &str, seen: &str| if claimed.is_empty() { seen.to_owned() } else { claimed.to_owned() };
         let node = match peer {
@@ -68,14 +129,14 @@ impl Forwarded {
         };
         let behind = |claimed: &str, seen: String| if claimed.is_empty() { seen } else { format!("{claimed}, {seen}") };
         Self {
-            for_: behind(claimed.for_, peer.to_string()),
-            proto: or(claimed.proto, proto),
-            host: or(claimed.host, host),
+            for_: behind(&claimed.for_, peer.to_string()),
+            proto: or(&claimed.proto, proto),
+            host: or(&claimed.host, host),
             // Only a chain that has begun is carried on: two fields with the same content would only cost.
             standard: if claimed.standard.is_empty() {
                 String::new()
             } else {
-                behind(claimed.standard, format!("for={node}"))
+                behind(&claimed.standard, format!("for={node}"))
             },
         }
     }
@@ -85,37 +146,75 @@ impl Forwarded {
 mod tests {
     use super::*;
 
+    fn trust() -> Trust {
+        Trust { networks: vec!["10.0.0.0/8".parse().unwrap()], ..Trust::default() }
+    }
+
     #[test]
     fn the_client_is_whom_no_trusted_proxy_vouches_for() {
-        let trust = Trust { networks: vec!["10.0.0.0/8".parse().unwrap()], ..Trust::default() };
         let check = |peer: &str, said: &str, expected: &str| {
-            assert_eq!(trust.client(peer.parse().unwrap(), said).to_string(), expected, "{peer} {said}");
+            let peer = peer.parse().unwrap();
+            let believed = trust().believed(peer, Claimed { for_: said.into(), ..Claimed::default() });
+            assert_eq!(trust().client(peer, &believed.for_).to_string(), expected, "{peer} {said}");
         };
         check("192.0.2.1", "6.6.6.6", "192.0.2.1");
         check("10.0.0.1", "", "10.0.0.1");
         check("10.0.0.1", "6.6.6.6, 192.0.2.7", "192.0.2.7");
         check("10.0.0.1", "6.6.6.6, 192.0.2.7, 10.0.0.2", "192.0.2.7");
+        check("10.0.0.1", "6.6.6.6, 192.0.2.7:1000, 10.0.0.2:80", "192.0.2.7");
+        check("10.0.0.1", "[2001:db8::1]:1000, 10.0.0.2", "2001:db8::1");
         check("10.0.0.1", "nonsense, 10.0.0.2", "10.0.0.2");
         check("10.0.0.1", "192.0.2.7, nonsense", "10.0.0.1");
     }
 
     #[test]
+    fn the_standard_field_says_it_alone() {
+        let check = |peer: &str, standard: &str, expected: [&str; 3]| {
+            let claimed = Claimed { standard: standard.into(), ..Claimed::default() };
+            let got = trust().believed(peer.parse().unwrap(), claimed);
+            assert_eq!([&*got.for_, &*got.proto, &*got.host], expected, "{standard}");
+        };
+        check("192.0.2.1", "for=6.6.6.6;proto=https", ["", "", ""]);
+        check("10.0.0.1", "For=192.0.2.7 ; Proto=https;host=a.example", ["192.0.2.7", "https", "a.example"]);
+        check(
+            "10.0.0.1",
+            "for=6.6.6.6;proto=http;host=x, for=\"[2001:db8::1]:7\";proto=https;host=b, for=10.0.0.3;proto=http",
+            ["6.6.6.6, 2001:db8::1, 10.0.0.3", "https", "b"],
+        );
+        check("10.0.0.1", "for=unknown;proto=https", ["unknown", "https", ""]);
+        check("10.0.0.1", ";;=,", [", ", "", ""]);
+        let both =
+            Claimed { for_: "192.0.2.8".into(), standard: "for=192.0.2.7;proto=https".into(), ..Claimed::default() };
+        assert_eq!(trust().believed([10, 0, 0, 1].into(), both).proto, "");
+    }
+
+    #[test]
     fn only_trusted_peers_are_believed() {
-        let claimed = Claimed { for_: "10.9.9.9", proto: "https", host: "x.example", standard: "for=10.9.9.9" };
-        let check = |peer: &str, claimed, trusted, expected: [&str; 4]| {
-            let got = Forwarded::of(peer.parse().unwrap(), false, "shop.example", claimed, trusted);
+        let claimed = Claimed {
+            for_: "10.9.9.9".into(),
+            proto: "https".into(),
+            host: "x.example".into(),
+            standard: "for=10.9.9.9".into(),
+        };
+        let check = |peer: &str, claimed: &Claimed<'_>, trusted: bool, expected: [&str; 4]| {
+            let peer: SocketAddr = peer.parse().unwrap();
+            let networks =
+                if trusted { vec!["0.0.0.0/0".parse().unwrap(), "::/0".parse().unwrap()] } else { Vec::new() };
+            let believed = Trust { networks, ..Trust::default() }.believed(peer.ip(), claimed.clone());
+            let got = Forwarded::of(peer, false, "shop.example", &believed);
             assert_eq!([&*got.for_, &*got.proto, &*got.host, &*got.standard], expected);
         };
-        check("192.0.2.1:5", claimed, false, ["192.0.2.1", "http", "shop.example", ""]);
-        check("192.0.2.1:5", Claimed::default(), true, ["192.0.2.1", "http", "shop.example", ""]);
+        let none = Claimed::default();
+        check("192.0.2.1:5", &claimed, false, ["192.0.2.1", "http", "shop.example", ""]);
+        check("192.0.2.1:5", &none, true, ["192.0.2.1", "http", "shop.example", ""]);
         check(
             "192.0.2.1:5",
-            claimed,
+            &claimed,
             true,
             ["10.9.9.9, 192.0.2.1", "https", "x.example", "for=10.9.9.9, for=192.0.2.1"],
         );
-        check("[::ffff:192.0.2.1]:5", claimed, false, ["192.0.2.1", "http", "shop.example", ""]);
+        check("[::ffff:192.0.2.1]:5", &claimed, false, ["192.0.2.1", "http", "shop.example", ""]);
         let six = ["10.9.9.9, 2001:db8::1", "https", "x.example", "for=10.9.9.9, for=\"[2001:db8::1]\""];
-        check("[2001:db8::1]:5", claimed, true, six);
+        check("[2001:db8::1]:5", &claimed, true, six);
     }
 }

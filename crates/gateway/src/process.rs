@@ -16,7 +16,7 @@ use crate::access_log::{AccessLog, LogFormat};
 use crate::acme::{self, AcmeOptions, LETS_ENCRYPT};
 use crate::admin;
 use crate::affinity::Signer;
-use crate::connections::Connections;
+use crate::connections::{Connections, FINISH};
 use crate::control::Control;
 use crate::copy::Copy;
 use crate::forwarded::Trust;
@@ -182,14 +182,14 @@ pub(crate) async fn serve(
             }
         };
         successor();
-        connections.finish().await;
+        connections.finish(longest_drain(&plane).max(FINISH)).await;
         // Nothing is in flight any more, or it is cut with this process.
         let _ = std::fs::remove_file(&path);
         if let Some(told) = told {
             told.abort();
         }
     } else {
-        connections.finish().await;
+        connections.finish(FINISH).await;
     }
     write_receipts(&plane, &options.data);
     // It waits for the disk; that it can't is no reason to fail at the end.
@@ -233,6 +233,13 @@ fn beside(plane: &Arc<Plane>, options: &GatewayOptions) -> Vec<AbortHandle> {
         tasks.push(tokio::spawn(acme).abort_handle());
     }
     tasks
+}
+
+/// Returns the longest time that an instance of the table in force has to drain: so long may what is in flight take.
+fn longest_drain(plane: &Plane) -> Duration {
+    let table = plane.table();
+    let releases = table.services.values().flat_map(|service| service.releases.values());
+    Duration::from_millis(releases.map(|release| release.drain.0).max().unwrap_or(0))
 }
 
 /// Looks after the listening sockets until the task is ended.

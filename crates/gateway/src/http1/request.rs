@@ -99,11 +99,12 @@ pub(crate) async fn perform(
 /// Writes down a request that could not be read to its end.
 pub(crate) fn write_down_unread(shared: &Shared, (arrived, aim): (&Arrived<'_>, &Aim<'_>), seen: Seen) {
     let routing = shared.plane.routing();
-    let claimed = rewrite::said(arrived.bytes, arrived.head).claimed;
+    let peer = arrived.ends.peer.ip();
+    let claimed = shared.trust.believed(peer, rewrite::said(arrived.bytes, arrived.head).claimed);
     let ended = Ended {
         asked: aim.asked,
         protocol: arrived.protocol,
-        client: Some(shared.trust.client(arrived.ends.peer.ip(), claimed.for_)),
+        client: Some(shared.trust.client(peer, &claimed.for_)),
         route: aim.find(&routing).map(|to| routing.route(to)),
         trace: None,
         referrer: None,
@@ -151,23 +152,24 @@ pub(crate) fn look(shared: &Shared, arrived: &Arrived<'_>, aim: &Aim<'_>) -> Loo
             let clients = route.as_ref().and_then(|route| route.rules.tls.as_ref()?.clients.as_ref());
             clients.map_or(secured.client.as_ref(), |clients| secured.client_of(&clients.authorities))
         }),
+        trusted: shared.trust.has(ends.peer.ip()),
         traced: edge.watches(),
         // A body that is there already waits for nothing.
         expects: head.expect && body.is_empty() && head.framing != Framing::Length(0),
     };
-    let trusted = shared.trust.has(ends.peer.ip());
     let compresses = route.as_ref().is_some_and(|route| route.rules.compress) && !head.old;
     let (mut from, mut secure, mut told) = (ends.peer.ip(), ends.https, None);
     let (mut referrer, mut user_agent) = (None, None);
     let mut out = rewrite::request(bytes, head, changes, |said: Said<'_>| {
-        from = shared.trust.client(from, said.claimed.for_);
-        secure |= trusted && said.claimed.proto == "https";
+        let claimed = shared.trust.believed(from, said.claimed);
+        from = shared.trust.client(from, &claimed.for_);
+        secure |= claimed.is_https();
         told = changes.traced.then(|| TraceContext::of(said.traceparent));
         if edge.log.get().is_some() {
             let text = |value: &[u8]| String::from_utf8_lossy(value).into_owned();
             (referrer, user_agent) = (said.referrer.map(text), said.user_agent.map(text));
         }
-        let forwarded = Forwarded::of(ends.peer, ends.https, asked.host, said.claimed, trusted);
+        let forwarded = Forwarded::of(ends.peer, ends.https, asked.host, &claimed);
         Told { forwarded, trace: told }
     });
     out.extend_from_slice(body);

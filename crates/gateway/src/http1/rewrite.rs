@@ -1,5 +1,7 @@
 //! Heads as they are passed on: without what belongs to one connection only (RFC 9110 §7.6.1).
 
+use std::borrow::Cow;
+
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use httparse::Header;
 
@@ -17,24 +19,30 @@ pub(crate) fn ends_here(name: &str) -> bool {
         7 => is("upgrade"),
         10 => is("connection") || is("keep-alive"),
         // What a handshake has shown is not for a client to claim (RFC 9440 §4).
-        11 => is("client-cert"),
+        11 => is_for_programs(name, "client-cert"),
         16 => is("proxy-connection"),
-        17 if is("client-cert-chain") => true,
+        17 if is_for_programs(name, "client-cert-chain") => true,
         17 => is("transfer-encoding"),
         _ => false,
     }
 }
 
-/// Fields that tell of the client.
-fn tells_of_client(name: &str) -> bool {
-    let is = |other: &str| name.eq_ignore_ascii_case(other);
+/// Fields that tell of the client: they are written anew. What more a proxy may say of it stays if that is `trusted`.
+fn tells_of_client(name: &str, trusted: bool) -> bool {
     match name.len() {
-        9 => is("forwarded"),
-        15 => is("x-forwarded-for"),
-        16 => is("x-forwarded-host"),
-        17 => is("x-forwarded-proto"),
+        9 => is_for_programs(name, "forwarded"),
+        13.. if !trusted => name.get(..12).is_some_and(|begin| is_for_programs(begin, "x-forwarded-")),
+        15 => is_for_programs(name, "x-forwarded-for"),
+        16 => is_for_programs(name, "x-forwarded-host"),
+        17 => is_for_programs(name, "x-forwarded-proto"),
         _ => false,
     }
+}
+
+/// Whether a name is another for programs that tell `_` from `-` no more than capitals (CGI, RFC 3875 §4.1.18).
+fn is_for_programs(name: &str, other: &str) -> bool {
+    let plain = |byte: u8| if byte == b'_' { b'-' } else { byte.to_ascii_lowercase() };
+    name.bytes().map(plain).eq(other.bytes())
 }
 
 /// Whether `Connection` says that a field ends here. Framing and `Host` never do, whoever says so.
@@ -67,15 +75,17 @@ pub(crate) struct Changes<'a> {
     pub(crate) headers: &'a [(HeaderName, Option<HeaderValue>)],
     /// The client's certificate.
     pub(crate) certificate: Option<&'a HeaderValue>,
+    /// Whether the peer is believed in what it says of the client.
+    pub(crate) trusted: bool,
     /// Whether it gets a new place in its trace.
     pub(crate) traced: bool,
     /// Whether the client waits for the instance's word before it sends its body.
     pub(crate) expects: bool,
 }
 
-/// What a request says that others than its instance want to know. Of lines with the same name, the last tells of the client:
-/// it is the one that the nearest proxy has written.
-#[derive(Debug, Default, Clone, Copy)]
+/// What a request says that others than its instance want to know. Lists may come on several lines (RFC 9110 §5.3); of other lines with
+/// the same name, the last tells of the client: it is the one that the nearest proxy has written.
+#[derive(Debug, Default, Clone)]
 pub(crate) struct Said<'a> {
     pub(crate) claimed: Claimed<'a>,
     pub(crate) traceparent: Option<&'a str>,
@@ -124,7 +134,7 @@ fn request_with(
             upgrade = Some(field.value);
         }
         let tracestate = changes.traced && is_tracestate(field);
-        let ends = traceparent || tracestate || tells_of_client(field.name) || ends_here(field.name);
+        let ends = traceparent || tracestate || tells_of_client(field.name, changes.trusted) || ends_here(field.name);
         if !(ends || is_changed(field.name) || head.nominates && is_nominated(fields, field.name)) {
             put_field(&mut out, field.name, field.value);
         }
@@ -188,18 +198,22 @@ impl<'a> Said<'a> {
     fn take(&mut self, field: &Header<'a>) -> bool {
         let is = |other: &str| field.name.eq_ignore_ascii_case(other);
         let text = || std::str::from_utf8(field.value).unwrap_or_default();
+        let add = |list: &mut Cow<'a, str>| match list.is_empty() {
+            true => *list = text().into(),
+            false => *list = format!("{list}, {}", text()).into(),
+        };
         match field.name.len() {
             7 if is("referer") => self.referrer = self.referrer.or(Some(field.value)),
-            9 if is("forwarded") => self.claimed.standard = text(),
+            9 if is("forwarded") => add(&mut self.claimed.standard),
             10 if is("user-agent") => self.user_agent = self.user_agent.or(Some(field.value)),
             11 if is("traceparent") => {
                 // Two of them are none (W3C Trace Context §3.2).
                 self.traceparent = Some(if self.traceparent.is_some() { "" } else { text() });
                 return true;
             }
-            15 if is("x-forwarded-for") => self.claimed.for_ = text(),
-            16 if is("x-forwarded-host") => self.claimed.host = text(),
-            17 if is("x-forwarded-proto") => self.claimed.proto = text(),
+            15 if is("x-forwarded-for") => add(&mut self.claimed.for_),
+            16 if is("x-forwarded-host") => self.claimed.host = text().into(),
+            17 if is("x-forwarded-proto") => self.claimed.proto = text().into(),
             _ => {}
         }
         false
@@ -343,7 +357,7 @@ pub(crate) fn trailers(text: &[u8]) -> Result<HeaderMap, BadResponse> {
 pub(crate) fn without_framing(trailers: HeaderMap) -> HeaderMap {
     let stays = |name: &HeaderName| {
         let frames = [header::CONTENT_LENGTH, header::HOST, header::TRAILER].contains(name);
-        !(frames || ends_here(name.as_str()) || tells_of_client(name.as_str()))
+        !(frames || ends_here(name.as_str()) || tells_of_client(name.as_str(), false))
     };
     let mut last = None;
     let named = trailers.into_iter().filter_map(|(name, value)| {
@@ -370,10 +384,10 @@ mod tests {
         let target = &text[head.target.clone()];
         let target = if target.is_empty() { "/" } else { target };
         let tell = |said: Said<'_>| Told {
-            forwarded: Forwarded::of("192.0.2.1:5".parse().unwrap(), false, "a.example", said.claimed, false),
+            forwarded: Forwarded::of("192.0.2.1:5".parse().unwrap(), false, "a.example", &Claimed::default()),
             trace: traced.then(|| TraceContext::of(said.traceparent)),
         };
-        let changes = Changes { target, headers, certificate: None, traced, expects: head.expect };
+        let changes = Changes { target, headers, certificate: None, trusted: false, traced, expects: head.expect };
         String::from_utf8(request(text.as_bytes(), &head, changes, tell)).unwrap()
     }
 
@@ -433,7 +447,8 @@ mod tests {
         );
         check(
             "GET / HTTP/1.1\r\nConnection: X-Secret, Content-Length, Host, close\r\nHost: a.example\r\nContent-Length: 0\r\n\
-             X-Secret: 1\r\nKeep-Alive: 5\r\nTE: gzip\r\nX-Forwarded-For: 1.1.1.1\r\nForwarded: for=x\r\n\r\n",
+             X-Secret: 1\r\nKeep-Alive: 5\r\nTE: gzip\r\nX-Forwarded-For: 1.1.1.1\r\nForwarded: for=x\r\n\
+             X-Forwarded-Port: 1\r\nX-Forwarded-Prefix: /x\r\nX_Forwarded_For: 1.1.1.1\r\nClient_Cert: :x:\r\n\r\n",
             "GET / HTTP/1.1\r\nHost: a.example\r\nContent-Length: 0\r\n",
         );
     }
