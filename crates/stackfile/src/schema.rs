@@ -577,7 +577,7 @@ static TRAFFIC: Shape = shape(
 static STICKY: Shape = shape(
     "sticky",
     &[
-        key("cookie", Of::Text, "The cookie's name; `basalt_instance`."),
+        key("cookie", Of::Text, "The cookie's name; `basalt_` and the service's name."),
         key("lasts", Of::Duration, "How long a browser keeps it; until it is closed."),
     ],
     &[],

@@ -24,6 +24,8 @@ use crate::refusals::Refusal;
 const STREAMS: u32 = 100;
 /// Streams that a client may have opened and reset before they were looked at (CVE-2023-44487): honest clients have few.
 const RESETS: usize = 50;
+/// Streams that a client may have opened with a fault that `h2` resets them for: each costs an answer, and honest clients have none.
+const FAULTS: usize = 50;
 /// Streams that a client may have reset before they were answered, if it has not waited for as many answers: what one page of a
 /// browser may have under way when its user goes elsewhere.
 const UNANSWERED: u32 = 100;
@@ -86,7 +88,9 @@ pub(crate) async fn serve(client: &mut Client, shared: &Arc<Shared>) {
     builder
         .max_concurrent_streams(STREAMS)
         .max_pending_accept_reset_streams(RESETS)
-        .max_header_list_size(LARGEST_HEAD)
+        .max_local_error_reset_streams(Some(FAULTS))
+        // What is larger than it may be is mostly read all the same, so that it is counted as with HTTP/1.
+        .max_header_list_size(2 * LARGEST_HEAD)
         .initial_window_size(WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_send_buffer_size(SENDING);

@@ -119,14 +119,15 @@ fn to_http1(request: &Parts, bodyless: bool) -> Result<Vec<u8>, Refusal> {
     if request.method == Method::CONNECT {
         return Err(Refusal::Connect);
     }
-    let target = request.uri.path_and_query().map_or("/", |target| target.as_str());
-    let named = request.headers.get(header::HOST).map(|host| host.as_bytes());
-    let host = match (request.uri.authority().map(|authority| authority.as_str().as_bytes()), named) {
-        // RFC 9113 §8.3.1.
-        (Some(authority), Some(host)) if !authority.eq_ignore_ascii_case(host) => return Err(Refusal::BadHead),
-        (Some(host), _) | (None, Some(host)) => host,
-        (None, None) => b"",
-    };
+    // RFC 9113 §8.3.1: there is a path, and whoever names the host names the same.
+    let target = request.uri.path_and_query().ok_or(Refusal::BadHead)?.as_str();
+    let authority = request.uri.authority().map(|authority| authority.as_str().as_bytes());
+    let mut hosts =
+        authority.into_iter().chain(request.headers.get_all(header::HOST).iter().map(|host| host.as_bytes()));
+    let host = hosts.next().unwrap_or_default();
+    if hosts.any(|other| !other.eq_ignore_ascii_case(host)) {
+        return Err(Refusal::BadHead);
+    }
     let mut out = Vec::with_capacity(512);
     let put = |out: &mut Vec<u8>, parts: &[&[u8]]| parts.iter().for_each(|part| out.extend_from_slice(part));
     put(
@@ -231,10 +232,10 @@ impl Source for Stream {
                 let _ = self.body.flow_control().release_capacity(data.len());
                 self.body.is_end_stream().then(HeaderMap::new)
             }
-            Some(Err(_)) => return Poll::Ready(Err(BadBody::Left)),
+            Some(Err(error)) => return Poll::Ready(Err(broken(&error))),
             None => match ready!(self.body.poll_trailers(cx)) {
                 Ok(trailers) => Some(trailers.map(rewrite::without_framing).unwrap_or_default()),
-                Err(_) => return Poll::Ready(Err(BadBody::Left)),
+                Err(error) => return Poll::Ready(Err(broken(&error))),
             },
         };
         Poll::Ready(Ok(end))
@@ -306,6 +307,11 @@ impl Content for Stream {
     fn left(&self) -> usize {
         self.content.len()
     }
+}
+
+/// Why no more of a body comes: the client has left, or `h2` has found fault with it, such as with its length.
+fn broken(error: &h2::Error) -> BadBody {
+    if error.is_library() && error.is_reset() { BadBody::Refused(Refusal::BadHttp2) } else { BadBody::Left }
 }
 
 fn to_io(error: h2::Error) -> io::Error {

@@ -115,6 +115,7 @@ async fn frames_and_heads_are_judged_as_the_rfc_says() {
         ("§8.3: a response's pseudo-header", head(&with(&get, &[0x88])), StreamError),
         ("§8.3.1: no method", head(&get[1..]), StreamError),
         ("§8.3.1: no path", head(&[0x82, 0x86, 0x41, 0x01, b'a']), StreamError),
+        ("§8.3.1: two hosts", head(&[&get[..3], &field("host", "a"), &field("host", "b")].concat()), StreamError),
         ("§8.3.1: an empty path", head(&[0x82, 0x86, 0x04, 0x00, 0x41, 0x01, b'a']), StreamError),
         ("§8.3.1: `host` other than `:authority`", head(&with(&get, &field("host", "b"))), StreamError),
     ];

@@ -33,7 +33,7 @@ pub(super) fn service(mut reader: Reader, name: &Name, places: &mut Places, seal
         stop_within: reader.get("stop_within", units::duration).unwrap_or(default.stop_within),
         depends_on: names(&mut reader, "depends_on", Kind::Job).into_iter().map(|(job, _)| job).collect(),
         rollout: rollout(&mut reader),
-        traffic: traffic(&mut reader),
+        traffic: traffic(&mut reader, name),
     };
     settings.depends_on.sort();
     settings.depends_on.dedup();

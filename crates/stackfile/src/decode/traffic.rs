@@ -1,6 +1,6 @@
 //! `traffic` blocks: how instances share requests.
 
-use basalt_model::{Eject, HashOn, Millis, Sticky, Traffic};
+use basalt_model::{Eject, HashOn, Millis, Name, Sticky, Traffic};
 
 use super::rules::header_name;
 use super::service::positive;
@@ -10,11 +10,8 @@ use crate::reader::Reader;
 use crate::units;
 use crate::value::{Data, Value};
 
-/// The cookie that keeps a client at an instance, unless another is named.
-const COOKIE: &str = "basalt_instance";
-
 /// Decodes the `traffic` block of a service.
-pub(super) fn traffic(reader: &mut Reader) -> Traffic {
+pub(super) fn traffic(reader: &mut Reader, service: &Name) -> Traffic {
     let Some(mut traffic) = reader.only_block("traffic") else { return Traffic::default() };
     let maintenance = traffic.get("maintenance", |value| match &value.data {
         Data::Bool(true) => Ok(Some(String::new())),
@@ -26,7 +23,7 @@ pub(super) fn traffic(reader: &mut Reader) -> Traffic {
         slow_start: traffic.get("slow_start", units::duration).unwrap_or_default(),
         panic_below: traffic.get("panic_below", percent).unwrap_or(0),
         hash_on: traffic.get("hash_on", hash_on),
-        sticky: sticky(&mut traffic),
+        sticky: sticky(&mut traffic, service),
         eject: eject(&mut traffic),
     };
     if decoded.sticky.is_some() && decoded.hash_on.is_some() {
@@ -37,12 +34,13 @@ pub(super) fn traffic(reader: &mut Reader) -> Traffic {
     decoded
 }
 
-fn sticky(traffic: &mut Reader) -> Option<Sticky> {
+fn sticky(traffic: &mut Reader, service: &Name) -> Option<Sticky> {
     let mut sticky = traffic.only_block("sticky")?;
     let cookie = sticky.get("cookie", |value| header_name(&read::text(value)?, value).map(|_| value.to_text())?);
     let lasts = sticky.get("lasts", units::duration).unwrap_or(Millis::ZERO);
     sticky.finish();
-    Some(Sticky { cookie: cookie.unwrap_or_else(|| COOKIE.to_owned()), lasts })
+    // Services may share a host, and so a client's cookies.
+    Some(Sticky { cookie: cookie.unwrap_or_else(|| format!("basalt_{service}")), lasts })
 }
 
 fn eject(traffic: &mut Reader) -> Eject {
