@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::io::AsyncRead;
 use tokio::net::TcpStream;
-use tokio::sync::{Notify, Semaphore, watch};
+use tokio::sync::{Notify, Semaphore, SemaphorePermit, watch};
 use tokio::task::AbortHandle;
 use tokio::time::{sleep, timeout};
 
@@ -48,6 +48,8 @@ pub(crate) struct Shared {
     clients: Clients,
     /// Room for answers that are compressed.
     pub(crate) encoders: Semaphore,
+    /// Room for bodies, in bytes.
+    ahead: Semaphore,
     /// How many are open.
     open: AtomicUsize,
     /// The last has been closed.
@@ -64,6 +66,11 @@ impl Shared {
     /// Returns whether the gateway is about to end, so that connections end with their next answer.
     pub(crate) fn is_finishing(&self) -> bool {
         self.ending.load(Relaxed)
+    }
+
+    /// Returns room for so many bytes of a body, until it is dropped; `None` if others take too much already.
+    pub(crate) fn room(&self, bytes: u64) -> Option<SemaphorePermit<'_>> {
+        self.ahead.try_acquire_many(u32::try_from(bytes).ok()?).ok()
     }
 
     /// Returns once connections are to end that have nothing under way.
@@ -137,6 +144,7 @@ impl Connections {
             plane,
             refusals: Arc::default(),
             encoders: Semaphore::new(limits.encoders),
+            ahead: Semaphore::new(limits.ahead),
             limits,
             trust,
             finishing: watch::Sender::new(false),

@@ -20,6 +20,9 @@ pub struct Limits {
     pub connections: usize,
     /// Answers that are compressed at once; others are passed on as they are.
     pub encoders: usize,
+    /// Bytes of bodies that are here before they are sent, or kept to be sent again, for all requests together; other bodies are
+    /// passed on as they come, and once.
+    pub ahead: usize,
 }
 
 impl Default for Limits {
@@ -35,6 +38,8 @@ impl Default for Limits {
             connections: 4096,
             // Each takes about a mebibyte, for as long as its client takes.
             encoders: 128,
+            // As much as 4,096 requests may take.
+            ahead: 256 << 20,
         }
     }
 }

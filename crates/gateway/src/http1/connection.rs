@@ -146,7 +146,10 @@ async fn pass_on(client: &mut Client, head: &Head, shared: &Shared) -> Result<Af
     };
     let there = (client.buffer.len() - head.length) as u64;
     // Who waits for our word would wait for ever.
-    let small = told <= there.max(most) && (told <= there || !head.expect);
+    let may_wait = told <= there.max(most) && (told <= there || !head.expect);
+    let room = may_wait.then(|| shared.room(told.saturating_sub(there))).flatten();
+    let small = room.is_some();
+    let copy = if small { room } else { shared.room(SMALL) };
     let whole = head.length + if small { told as usize } else { 0 };
     let read = if small { read_body(client, whole, shared).await } else { Ok(()) };
     let bytes = split(&mut client.buffer, whole);
@@ -169,7 +172,8 @@ async fn pass_on(client: &mut Client, head: &Head, shared: &Shared) -> Result<Af
             Framing::Chunked => Body::Chunked(Chunks::default()),
         };
         client.incoming = Some(Box::new(Incoming { body, trailers: Vec::new() }));
-        Upload::new(head.framing, head.expect)
+        let upload = Upload::new(head.framing, head.expect);
+        if copy.is_some() { upload } else { upload.without_copy() }
     };
     let after = request::perform(shared, client, (&arrived, &aim), upload).await;
     client.incoming = None;

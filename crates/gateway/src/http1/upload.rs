@@ -69,7 +69,7 @@ impl Upload {
         Self { ended: true, ..Self::new(Framing::Length(0), false) }
     }
 
-    /// Returns the upload of a body that is still to be read.
+    /// Returns the upload of a body that is still to be read, and of which as much as is [`SMALL`] is kept.
     pub(crate) fn new(framing: Framing, expects: bool) -> Self {
         Self {
             framing,
@@ -85,6 +85,11 @@ impl Upload {
             pause: Stall::default(),
             moved: false,
         }
+    }
+
+    /// Keeps nothing of it.
+    pub(crate) fn without_copy(self) -> Self {
+        Self { whole: false, ..self }
     }
 
     /// Bounds it by the word of a request's route.
@@ -105,7 +110,7 @@ impl Upload {
 
     /// Whether it can be sent again from its beginning.
     pub(crate) fn is_whole(&self) -> bool {
-        self.whole
+        self.whole || self.received == 0
     }
 
     /// Whether it is the client who has to say something now.

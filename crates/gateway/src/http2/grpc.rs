@@ -47,6 +47,8 @@ struct Body {
     /// How much of that was taken for this attempt.
     at: usize,
     size: u64,
+    /// Whether there is room to keep any of it.
+    keeps: bool,
     /// How much there may be.
     most: u64,
     /// What is behind its end, once that has come.
@@ -56,7 +58,7 @@ struct Body {
 impl Body {
     /// Whether all that has come was kept.
     fn is_whole(&self) -> bool {
-        self.size <= SMALL
+        self.size == 0 || self.keeps && self.size <= SMALL
     }
 
     /// Returns its next piece, and how much of the client's window that takes; `None` at its end.
@@ -97,17 +99,18 @@ impl Body {
     }
 }
 
-/// Passes a call on, and its answer back. `find` says where it goes in a table.
+/// Passes a call on, and its answer back. `keeps` says whether its body may be kept, `find` where it goes in a table.
 pub(crate) async fn run(
     shared: &Shared,
     client: &mut Stream,
     request: &Request,
+    keeps: bool,
     find: impl Fn(&Routing) -> Option<Destination> + Send + Sync,
 ) -> After {
     let mut progress = Progress::of(request);
     let limit = request.route.as_ref().and_then(|route| route.rules.body_limit);
     let most = limit.map_or(u64::MAX, |limit| limit.0);
-    let mut body = Body { kept: BytesMut::new(), at: 0, size: 0, most, end: None };
+    let mut body = Body { kept: BytesMut::new(), at: 0, size: 0, keeps, most, end: None };
     let Some(head) = to_http2(request) else { return fail(shared, client, request, Answer::of(400)).await };
     for _ in 0..ATTEMPTS {
         let mut begun = match exchange::begin(shared, client, &find, &mut progress).await {

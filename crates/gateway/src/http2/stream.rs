@@ -75,7 +75,12 @@ async fn answer(shared: &Shared, origin: &Origin, stream: &mut Stream, parts: &P
         Err(why) => return stream.refuse(shared, why).await,
     };
     let grpc = is_grpc(parts);
-    let small = matches!(head.framing, Framing::Length(length) if length <= SMALL) && !head.expect && !grpc;
+    let room = match head.framing {
+        Framing::Length(length) if length <= SMALL && !head.expect && !grpc => shared.room(length),
+        _ => None,
+    };
+    let small = room.is_some();
+    let copy = if small { room } else { shared.room(SMALL) };
     let read = if small { stream.read_body(&mut text, shared.limits.body).await } else { Ok(()) };
     stream.seen.received = (text.len() - head.length) as u64;
     let secured = origin.secured.as_deref();
@@ -92,13 +97,17 @@ async fn answer(shared: &Shared, origin: &Origin, stream: &mut Stream, parts: &P
         };
     }
     if !grpc {
-        let upload = if small { Upload::none() } else { Upload::new(head.framing, head.expect) };
+        let upload = match copy {
+            _ if small => Upload::none(),
+            Some(_) => Upload::new(head.framing, head.expect),
+            None => Upload::new(head.framing, head.expect).without_copy(),
+        };
         return request::perform(shared, stream, (&arrived, &aim), upload).await;
     }
     let look = request::look(shared, &arrived, &aim);
     let after = match &look.answer {
         Some(answer) => exchange::answer(shared, stream, &look.request, answer, &mut Upload::none()).await,
-        None => grpc::run(shared, stream, &look.request, |routing| aim.find(routing)).await,
+        None => grpc::run(shared, stream, &look.request, copy.is_some(), |routing| aim.find(routing)).await,
     };
     look.write_down(shared, (&arrived, &aim), std::mem::take(&mut stream.seen));
     after

@@ -12,9 +12,14 @@ use tokio::net::{TcpListener, TcpStream};
 use super::app::{App, PORT, fresh_address};
 use super::client::{Client, Kind};
 use super::gateway::{Gateway, all_healthy, table, web};
+use crate::Limits;
 
 async fn one_instance() -> (Gateway, App) {
-    let mut gateway = Gateway::start().await;
+    one_instance_limited(Limits::default()).await
+}
+
+async fn one_instance_limited(limits: Limits) -> (Gateway, App) {
+    let mut gateway = Gateway::start_limited(limits).await;
     let app = App::start().await;
     gateway.set(&table(1, &[(1, 100, &[app.address])])).await;
     gateway.until_healthy().await;
@@ -25,8 +30,11 @@ const KINDS: [Kind; 3] = [Kind::KeepAlive, Kind::Close, Kind::Http2];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn bodies_of_any_size_pass_in_both_directions() {
-    let (gateway, _app) = one_instance().await;
-    for kind in KINDS {
+    // With room for all bodies, for one at a time, and for none.
+    for (kind, ahead) in
+        KINDS.into_iter().flat_map(|kind| [Limits::default().ahead, 64 << 10, 0].map(|ahead| (kind, ahead)))
+    {
+        let (gateway, _app) = one_instance_limited(Limits { ahead, ..Limits::default() }).await;
         let mut client = Client::new(gateway.http, kind);
         for size in [0, 1, 8 << 10, 64 << 10, (64 << 10) + 1, 3 << 20] {
             let body = "x".repeat(size);

@@ -12,6 +12,7 @@ use super::app::{PORT, fresh_address};
 use super::frames::{Frames, kind};
 use super::gateway::{Gateway, all_healthy, table, web};
 use super::http1::speak;
+use crate::Limits;
 
 /// How long an instance waits for what might come after the end of a body.
 const MOMENT: Duration = Duration::from_millis(200);
@@ -192,7 +193,17 @@ async fn both_sides_may_speak_at_once() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_has_come_of_an_upload_is_sent_again() {
-    let mut gateway = Gateway::start().await;
+    sends_again(Limits::default()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_there_is_no_room_for_is_sent_once() {
+    sends_again(Limits { ahead: (64 << 10) - 1, ..Limits::default() }).await;
+}
+
+async fn sends_again(limits: Limits) {
+    let kept = limits.ahead >= 64 << 10;
+    let mut gateway = Gateway::start_limited(limits).await;
     let (first, second) = (fresh_address(), fresh_address());
     // It reads a part, and breaks.
     let mut broken = scripted(first, &[("ab", "")]).await;
@@ -205,6 +216,10 @@ async fn what_has_come_of_an_upload_is_sent_again() {
     client.write_all(b"PUT / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n").await.unwrap();
     assert!(broken.recv().await.unwrap().contains("ab"));
     client.write_all(b"2\r\ncd\r\n0\r\n\r\n").await.unwrap();
+    if !kept {
+        until(&mut client, "HTTP/1.1 502").await;
+        return;
+    }
     until(&mut client, "HTTP/1.1 200").await;
     assert_eq!(whole.recv().await.unwrap().matches("ab").count(), 1);
 }
