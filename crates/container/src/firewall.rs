@@ -16,7 +16,8 @@ fn table(network: &Network) -> String {
 /// Returns the whole table, replacing what is there.
 ///
 /// - An instance reaches a socket of the host only if that is bound to a virtual address it may reach: a server of the
-///   host that listens on all addresses has no part in it (`socket wildcard 0`).
+///   host that listens on all addresses has no part in it (`socket wildcard 0`). Of a connection that has just ended only a remnant is left
+///   (TIME-WAIT), which is neither kind (`transparent 0`): a new one from the same port is to meet it.
 /// - From instance to instance nothing is forwarded: they meet at the gateway.
 /// - Only instances with egress reach addresses beyond the host, but no network of Basalt, and no link-local address:
 ///   there clouds give out the machine's own credentials.
@@ -36,6 +37,8 @@ table inet {table} {{
     iifname != {links} accept
     ct state established,related accept
     ip saddr . ip daddr @reaches meta l4proto tcp socket wildcard 0 accept
+    ip saddr . ip daddr @reaches meta l4proto tcp socket wildcard 1 drop
+    ip saddr . ip daddr @reaches meta l4proto tcp socket transparent 0 accept
     drop
   }}
   chain forward {{

@@ -186,6 +186,17 @@ fn an_instance_reaches_only_what_it_may() {
     let (_, lines) = machine.ended("web-1-1");
     assert_eq!(lines, ["hi", "nothing", "nothing", "nothing", "nothing", "nothing"]);
 
+    // The server closes first, so that its side of the port is in TIME-WAIT: a new connection from there meets it, and is no stranger.
+    let mut order = machine.order("web-1-2", 1, machine.release("sleep 60"));
+    order.reaches = vec![open];
+    machine.perform(InstanceAction::Start(Box::new(order)));
+    let (pid, _) = machine.running("web-1-2");
+    let ask_twice = format!(
+        "import socket\nfor _ in range(2):\n  s = socket.create_connection((\"{open}\", 80), 2, (\"0.0.0.0\", 4444))\n  \
+         while s.recv(9): pass\n  s.close()\nprint(\"twice\")"
+    );
+    assert_eq!(sh(&format!("nsenter -t {pid} -n python3 -c '{ask_twice}'")), "twice\n");
+
     machine.until("the host reaches the peer", |_| {
         TcpStream::connect_timeout(&(peer, 80).into(), Duration::from_secs(1)).is_ok()
     });
