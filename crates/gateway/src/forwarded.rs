@@ -33,14 +33,11 @@ impl Trust {
         let first = hops.iter().rev().find(|hop| !is_trusted(hop)).or(hops.first());
         let nodes: Vec<String> =
             hops.iter().map(|hop| node(hop.for_).map_or_else(|| hop.for_.to_owned(), |one| one.to_string())).collect();
-        let or = |claimed: &Cow<'a, str>, said: Option<&str>| match said {
-            Some(said) if claimed.is_empty() => Cow::Owned(said.to_owned()),
-            _ => claimed.clone(),
-        };
+        let said = |what: fn(&Hop<'_>) -> String| Cow::Owned(first.map(what).unwrap_or_default());
         Claimed {
             for_: nodes.join(", ").into(),
-            proto: or(&claimed.proto, first.map(|hop| hop.proto)),
-            host: or(&claimed.host, first.map(|hop| hop.host)),
+            proto: said(|hop| hop.proto.to_owned()),
+            host: said(|hop| hop.host.to_owned()),
             standard: claimed.standard,
         }
     }
@@ -110,9 +107,9 @@ pub(crate) struct Claimed<'a> {
 }
 
 impl Claimed<'_> {
-    /// Whether the client itself has used TLS.
+    /// Whether the client has used TLS, by the word of the nearest proxy: what stands before that may be the client's own.
     pub(crate) fn is_https(&self) -> bool {
-        self.proto.split(',').next().is_some_and(|first| first.trim().eq_ignore_ascii_case("https"))
+        self.proto.rsplit(',').next().is_some_and(|last| last.trim().eq_ignore_ascii_case("https"))
     }
 }
 
@@ -183,6 +180,14 @@ mod tests {
         );
         check("10.0.0.1", "for=unknown;proto=https", ["unknown", "https", ""]);
         check("10.0.0.1", ";;=,", [", ", "", ""]);
+        let spoofed = Claimed {
+            proto: "https".into(),
+            host: "evil.example".into(),
+            standard: "for=192.0.2.7;proto=http".into(),
+            ..Claimed::default()
+        };
+        let got = trust().believed([10, 0, 0, 1].into(), spoofed);
+        assert_eq!((&*got.proto, &*got.host, got.is_https()), ("http", "", false));
         let both =
             Claimed { for_: "192.0.2.8".into(), standard: "for=192.0.2.7;proto=https".into(), ..Claimed::default() };
         assert_eq!(trust().believed([10, 0, 0, 1].into(), both).proto, "");

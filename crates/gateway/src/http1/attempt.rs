@@ -274,6 +274,8 @@ pub(crate) async fn inform(
     response: &Response,
     informed: &mut usize,
 ) -> Result<(), Failure> {
+    // Who has said anything has not just closed an idle connection.
+    upstream.reused = false;
     *informed += response.length;
     if *informed > response::LARGEST_HEAD {
         return Err(Failure::Bad);

@@ -270,7 +270,7 @@ async fn pass_on(
     one: Try,
     response: Response,
 ) -> After {
-    let Try { mut begun, mut upstream, asked } = one;
+    let Try { mut begun, mut upstream, .. } = one;
     client.seen().status = response.status;
     let peer = client.peer();
     if response.status == 101 {
@@ -310,7 +310,6 @@ async fn pass_on(
             begun.in_flight.identify_if_cut(|| who(request));
             // With a status of an error, it was counted already.
             if [content::BROKEN_OFF, content::BAD_FRAMING].contains(&error.kind()) && status < 500 {
-                attempt::count(shared, &begun.in_flight, true, asked.elapsed());
                 begun.in_flight.count_error();
             }
             if error.kind() == io::ErrorKind::TimedOut {

@@ -115,8 +115,11 @@ pub(crate) async fn ask(
                 let Second::Asked(mut other) = replace(&mut second, Second::Never) else { continue };
                 match asked {
                     Ok(response) if attempt::is_final(&response, request) == Ok(false) => {
-                        attempt::inform(client, &mut other.upstream, request, &response, &mut informed).await?;
-                        second = Second::Asked(other);
+                        match attempt::inform(client, &mut other.upstream, request, &response, &mut informed).await {
+                            Ok(()) => second = Second::Asked(other),
+                            Err(Failure::Bad) => fail(shared, progress, &other, &Err(Failure::Bad)),
+                            Err(failure) => return Err(failure),
+                        }
                     }
                     Ok(response) if !is_bad(&Ok(response.clone())) => {
                         give_up(replace(one, other));

@@ -145,7 +145,7 @@ fn request_with(
     let Told { forwarded, trace } = tell(said);
     // What others have noted of a trace is of no use in a new one.
     for field in fields.iter().filter(|field| is_tracestate(field) && trace.is_some_and(|trace| trace.goes_on())) {
-        if !is_changed(field.name) {
+        if !(is_changed(field.name) || head.nominates && is_nominated(fields, field.name)) {
             put_field(&mut out, field.name, field.value);
         }
     }

@@ -174,13 +174,17 @@ pub(crate) async fn run(
                 shared.refusals.count(Refusal::SlowReader, client.peer());
                 return After::Over;
             }
-            Failure::Silent if answered => return After::Over,
+            Failure::Silent if answered => {
+                begun.in_flight.count_error();
+                return After::Over;
+            }
             Failure::Silent => {
                 attempt::count(shared, &begun.in_flight, true, asked.elapsed());
                 begun.in_flight.count_error();
                 return fail(shared, client, request, Answer::of(504)).await;
             }
             Failure::Broken(error) if answered => {
+                begun.in_flight.count_error();
                 client.reset(error.reason().unwrap_or(Reason::INTERNAL_ERROR));
                 return After::Over;
             }

@@ -140,9 +140,13 @@ impl Certificates {
                 problems.insert(host.clone(), problem);
             }
             let stamps = self.files(&host, &tls).iter().map(|path| stamp(path)).collect();
-            let old = before.remove(&host).filter(|old| old.tls.clients == tls.clients);
-            let is_same =
-                |old: &&Loaded| old.tls.certificate == tls.certificate && old.stamps == stamps && old.config.is_some();
+            // Who is let in by other authorities than before is not let in by what was read for those.
+            let authorities = |tls: &Tls| tls.clients.as_ref().map(|clients| clients.authorities.clone());
+            let old = before.remove(&host).filter(|old| authorities(&old.tls) == authorities(&tls));
+            let is_same = |old: &&Loaded| {
+                let same = old.tls.certificate == tls.certificate && old.tls.clients == tls.clients;
+                same && old.stamps == stamps && old.config.is_some()
+            };
             if let Some(old) = old.as_ref().filter(is_same) {
                 let kept = Loaded { tls, stamps, config: old.config.clone(), times: old.times };
                 loaded.insert(host, kept);
@@ -156,7 +160,11 @@ impl Certificates {
                         problems.insert(host.clone(), format!("no TLS for `{host}`: {problem}"));
                     }
                     // The last that could be read goes on; without its stamps it is looked at again.
-                    let (config, times) = old.map_or((None, None), |old| (old.config, old.times));
+                    let (config, times) = old.map_or((None, None), |old| {
+                        // An authority that is to issue one is not to wait until another's time is over.
+                        let same = old.tls.certificate == tls.certificate;
+                        (old.config, old.times.filter(|_| same))
+                    });
                     Loaded { tls, stamps: Vec::new(), config, times }
                 }
             };
