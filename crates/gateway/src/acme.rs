@@ -88,7 +88,7 @@ pub(crate) async fn tend(plane: Arc<Plane>, certificates: Arc<Certificates>, fol
                     failed.remove(&host);
                     tracing::info!("`{host}` has a new certificate");
                     // It is read before anybody looks again.
-                    certificates.load(&plane.table());
+                    certificates.load(&plane);
                     None
                 }
                 Err(error) => {

@@ -88,10 +88,10 @@ impl Tables {
         // Sockets listen, and hosts have certificates, before the table is in force, so that who is told of it can connect. Connections
         // are accepted after it, so that each finds its service.
         self.listeners.prepare(&wanted);
-        if let Some(certificates) = self.plane.edge.certificates.get() {
-            certificates.prepare(&table);
-        }
+        let certificates = self.plane.edge.certificates.get();
+        let prepared = certificates.map(|certificates| certificates.prepare(&table));
         self.plane.set(table, change);
+        drop(prepared);
         self.listeners.accept(&wanted);
     }
 

@@ -2,6 +2,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use basalt_model::{CertificateSource, ClientCertificates, Millis, Route, RouteTable, Rules, Tls};
@@ -13,6 +14,8 @@ use super::app::App;
 use super::client::{Client, Kind};
 use super::gateway::{Gateway, name, table, web};
 use super::secure::{Authority, Wants};
+use crate::plane::Plane;
+use crate::tls::Certificates;
 use crate::{AcmeOptions, GatewayOptions};
 
 /// Returns a port that nobody listens on.
@@ -180,10 +183,40 @@ async fn clients_show_certificates() {
             |seen: &RouterSeen| seen.problems.iter().any(|problem| problem.contains("routes of `both.example`"));
         gateway.until(|seen| contested(seen) == (version == 2)).await;
     }
-    gateway.set(&RouteTable { version: 4, ..with_hosts(app.address, hosts) }).await;
+    // Both problems of a host are told.
+    let nowhere = Tls { clients: clients(false), ..files(("/nowhere.pem".to_owned(), "/nowhere.key".to_owned())) };
+    let mut table = with_hosts(app.address, vec![("both.example", nowhere)]);
+    web(&mut table).routes.push(admin(&both, &others_path));
+    table.version = 4;
+    gateway.set(&table).await;
+    let is_both = |problem: &String| ["routes of", "no TLS for"].iter().all(|part| problem.contains(part));
+    gateway.until(|seen| seen.problems.iter().any(is_both)).await;
+    gateway.set(&RouteTable { version: 5, ..with_hosts(app.address, hosts) }).await;
     // A handshake for one host opens no other.
     let wants = Wants { server_name: Some("open.example"), ..Wants::get("must.example", "/") };
     assert_eq!(ask(wants).await.unwrap().0.status, 421);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_looks_late_takes_no_certificate_away() {
+    let (folder, authority) = (tempfile::tempdir().unwrap(), Authority::new());
+    let host = |name: &'static str| (name, files(authority.write(folder.path(), name, &[name])));
+    let (old, new) = (vec![host("a.example")], vec![host("a.example"), host("b.example")]);
+    let table = |version, hosts| Arc::new(RouteTable { version, ..with_hosts([127, 0, 0, 1].into(), hosts) });
+    let (plane, certificates) =
+        (Plane::new(tokio::runtime::Handle::current()), Arc::new(Certificates::in_data(folder.path())));
+    plane.set_any(table(1, old));
+    let new = table(2, new);
+    let prepared = certificates.prepare(&new);
+    let late = std::thread::spawn({
+        let (plane, certificates) = (plane.clone(), certificates.clone());
+        move || certificates.load(&plane)
+    });
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    plane.set_any(new);
+    drop(prepared);
+    assert_eq!(late.join().unwrap(), Default::default());
+    assert_eq!(certificates.times().into_keys().collect::<Vec<_>>(), ["a.example", "b.example"]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -113,25 +113,30 @@ impl Certificates {
     }
 
     /// Reads what is new for a table that is about to be in force, so that its hosts have certificates once it is. Hosts that have
-    /// none by its word keep theirs until it is [loaded](Self::load).
-    pub(crate) fn prepare(&self, table: &RouteTable) {
-        self.read_for(table, |loaded, others| loaded.extend(others));
+    /// none by its word keep theirs until it is [loaded](Self::load), which waits until what is returned is dropped.
+    #[must_use]
+    pub(crate) fn prepare(&self, table: &RouteTable) -> impl Sized + use<'_> {
+        let mut loaded = self.loaded();
+        self.read_for(table, &mut loaded, |loaded, others| loaded.extend(others));
+        loaded
     }
 
-    /// Reads what is new or has changed for the hosts of a table, and forgets others. Returns problems by host.
-    pub(crate) fn load(&self, table: &RouteTable) -> BTreeMap<String, String> {
-        self.read_for(table, |_, _| {})
+    /// Reads what is new or has changed for the hosts of the table in force, and forgets others. Returns problems by host.
+    pub(crate) fn load(&self, plane: &Plane) -> BTreeMap<String, String> {
+        let mut loaded = self.loaded();
+        // Asked only now: an older table would take away what a newer one was prepared with.
+        self.read_for(&plane.table(), &mut loaded, |_, _| {})
     }
 
     /// Reads what is new or has changed for the hosts of a table; `others` says what becomes of other hosts.
     fn read_for(
         &self,
         table: &RouteTable,
+        loaded: &mut BTreeMap<String, Loaded>,
         others: impl FnOnce(&mut BTreeMap<String, Loaded>, BTreeMap<String, Loaded>),
     ) -> BTreeMap<String, String> {
-        let mut problems = BTreeMap::new();
-        let mut loaded = self.loaded();
-        let mut before = std::mem::take(&mut *loaded);
+        let mut problems: BTreeMap<String, String> = BTreeMap::new();
+        let mut before = std::mem::take(loaded);
         for (host, Wanted { tls, contested }) in wanted(table) {
             if contested {
                 let problem = format!(
@@ -157,7 +162,11 @@ impl Certificates {
                 Err(problem) => {
                     let waiting = tls.certificate == CertificateSource::Acme && stamps.first() == Some(&None);
                     if !waiting {
-                        problems.insert(host.clone(), format!("no TLS for `{host}`: {problem}"));
+                        let problem = format!("no TLS for `{host}`: {problem}");
+                        problems
+                            .entry(host.clone())
+                            .and_modify(|told| *told += &format!("; {problem}"))
+                            .or_insert(problem);
                     }
                     // The last that could be read goes on; without its stamps it is looked at again.
                     let (config, times) = old.map_or((None, None), |old| {
@@ -170,7 +179,7 @@ impl Certificates {
             };
             loaded.insert(host, entry);
         }
-        others(&mut loaded, before);
+        others(loaded, before);
         let ready = loaded.iter().filter_map(|(host, loaded)| {
             let authorities = loaded.tls.clients.as_ref().map(|clients| clients.authorities.as_str().into());
             Some((host.clone(), Host { config: loaded.config.clone()?, authorities }))
@@ -246,7 +255,7 @@ pub(crate) async fn tend(plane: Arc<Plane>, certificates: Arc<Certificates>) {
         let table = plane.table();
         if version != Some(table.version) || certificates.changed() {
             version = Some(table.version);
-            let problems = certificates.load(&table);
+            let problems = certificates.load(&plane);
             for (host, problem) in &problems {
                 plane.set_problem(format!("tls {host}"), Some(problem.clone()));
             }
