@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::io::AsyncRead;
 use tokio::net::TcpStream;
-use tokio::sync::{Notify, Semaphore, SemaphorePermit, watch};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::AbortHandle;
 use tokio::time::{sleep, timeout};
 
@@ -49,12 +49,16 @@ pub(crate) struct Shared {
     /// Room for answers that are compressed.
     pub(crate) encoders: Semaphore,
     /// Room for bodies, in bytes.
-    ahead: Semaphore,
+    ahead: Arc<Semaphore>,
     /// How many are open.
     open: AtomicUsize,
     /// The last has been closed.
     none_open: Notify,
 }
+
+/// Room for a body, until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Room(#[expect(unused, reason = "it is there to be dropped")] Option<OwnedSemaphorePermit>);
 
 impl std::fmt::Debug for Shared {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -68,9 +72,14 @@ impl Shared {
         self.ending.load(Relaxed)
     }
 
-    /// Returns room for so many bytes of a body, until it is dropped; `None` if others take too much already.
-    pub(crate) fn room(&self, bytes: u64) -> Option<SemaphorePermit<'_>> {
-        self.ahead.try_acquire_many(u32::try_from(bytes).ok()?).ok()
+    /// Returns room for so many bytes of a body; `None` if others take too much already.
+    pub(crate) fn room(&self, bytes: u64) -> Option<Room> {
+        // Most requests have no body, and are not to meet at one count.
+        if bytes == 0 {
+            return Some(Room(None));
+        }
+        let room = self.ahead.clone().try_acquire_many_owned(u32::try_from(bytes).ok()?);
+        room.ok().map(|room| Room(Some(room)))
     }
 
     /// Returns once connections are to end that have nothing under way.
@@ -84,31 +93,39 @@ impl Shared {
         }
     }
 
-    /// Returns who a connection is of: a load balancer that speaks the PROXY protocol says so first.
-    async fn origin(
+    /// Learns who a connection is of: a load balancer that speaks the PROXY protocol says so first. Returns whether it is served.
+    async fn learn_origin(
         &self,
         stream: &mut (impl AsyncRead + Unpin),
-        peer: SocketAddr,
-    ) -> Option<(SocketAddr, Option<Counted>)> {
+        peer: &mut SocketAddr,
+        counted: &mut Counted,
+    ) -> bool {
         // Never guessed: who is not trusted could claim anything, and who is trusted always says it.
         if !self.trust.proxy_protocol || !self.trust.has(peer.ip()) {
-            return Some((peer, None));
+            return true;
         }
         match timeout(self.limits.head, proxy_header::read(stream)).await {
-            Ok(Ok(None)) => Some((peer, None)),
-            Ok(Ok(Some(origin))) => Some((origin, Some(self.count(origin)?))),
-            Ok(Err(error)) if error.kind() == std::io::ErrorKind::UnexpectedEof => None,
+            Ok(Ok(None)) => true,
+            Ok(Ok(Some(origin))) => {
+                let Some(its) = self.count(origin) else { return false };
+                (*peer, *counted) = (origin, its);
+                true
+            }
+            Ok(Err(error)) if error.kind() == std::io::ErrorKind::UnexpectedEof => false,
             Ok(Err(_)) | Err(_) => {
                 self.refusals.count(Refusal::BadProxyHeader, peer.ip());
-                None
+                false
             }
         }
     }
 
     /// Counts a connection of a client; `None` if it has too many.
     fn count(&self, peer: SocketAddr) -> Option<Counted> {
-        let most = if self.trust.has(peer.ip()) { usize::MAX } else { self.limits.connections };
-        let counted = self.clients.count(peer.ip(), most);
+        let Limits { connections, streams, .. } = self.limits;
+        let trusted = self.trust.has(peer.ip());
+        let (connections, streams) =
+            if trusted { (usize::MAX, Semaphore::MAX_PERMITS) } else { (connections, streams) };
+        let counted = self.clients.count(peer.ip(), connections, streams);
         if counted.is_none() {
             self.refusals.count(Refusal::ManyConnections, peer.ip());
         }
@@ -144,7 +161,7 @@ impl Connections {
             plane,
             refusals: Arc::default(),
             encoders: Semaphore::new(limits.encoders),
-            ahead: Semaphore::new(limits.ahead),
+            ahead: Arc::new(Semaphore::new(limits.ahead)),
             limits,
             trust,
             finishing: watch::Sender::new(false),
@@ -172,33 +189,33 @@ impl Connections {
         let Some(counted) = self.shared.count(peer) else { return };
         let (shared, open) = (self.shared.clone(), Open::new(&self.shared));
         self.workers.serve(stream, move |stream, load| {
-            let mut client = Client::new(Box::new(stream), Ends { peer, local, https: false });
+            let mut client = Client::new(Box::new(stream), Ends { peer, local, https: false }, counted);
             async move {
-                if let Some((peer, _counted)) = shared.origin(&mut client.io, client.ends.peer).await {
-                    client.ends.peer = peer;
+                if shared.learn_origin(&mut client.io, &mut client.ends.peer, &mut client.counted).await {
                     connection::serve(&mut client, &shared).await;
                 }
-                drop((client, open, counted, load));
+                drop((client, open, load));
             }
         });
     }
 
     /// Serves a connection on which HTTP/1 or HTTP/2 is spoken over TLS.
-    pub(crate) fn serve_https(&self, stream: TcpStream, peer: SocketAddr, local: SocketAddr) {
-        let Some(counted) = self.shared.count(peer) else { return };
+    pub(crate) fn serve_https(&self, stream: TcpStream, mut peer: SocketAddr, local: SocketAddr) {
+        let Some(mut counted) = self.shared.count(peer) else { return };
         let Some(certificates) = self.shared.plane.edge.certificates.get().cloned() else { return };
         let (shared, open) = (self.shared.clone(), Open::new(&self.shared));
         self.workers.serve(stream, move |mut stream, load| async move {
             // A client that leaves, or speaks something else, is no news.
-            if let Some((peer, _counted)) = shared.origin(&mut stream, peer).await
+            if shared.learn_origin(&mut stream, &mut peer, &mut counted).await
                 && let Ok(Ok((stream, secured))) =
                     timeout(HANDSHAKE, Box::pin(tls::accept(stream, &certificates))).await
             {
                 let ends = Ends { peer, local, https: true };
-                let mut client = Client { secured: Some(Arc::new(secured)), ..Client::new(Box::new(stream), ends) };
+                let mut client =
+                    Client { secured: Some(Arc::new(secured)), ..Client::new(Box::new(stream), ends, counted) };
                 connection::serve(&mut client, &shared).await;
             }
-            drop((open, counted, load));
+            drop((open, load));
         });
     }
 

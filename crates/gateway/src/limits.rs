@@ -5,6 +5,8 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::Semaphore;
+
 /// How much is granted to a client. The defaults suit the open internet.
 #[derive(Debug, Clone)]
 pub struct Limits {
@@ -18,6 +20,8 @@ pub struct Limits {
     pub idle: Duration,
     /// Connections from one client: an IPv4 address, or an IPv6 network of 64 bits.
     pub connections: usize,
+    /// Requests of one client that are under way at once over HTTP/2, on all of its connections.
+    pub streams: usize,
     /// Answers that are compressed at once; others are passed on as they are.
     pub encoders: usize,
     /// Bytes of bodies that are here before they are sent, or kept to be sent again, for all requests together; other bodies are
@@ -36,6 +40,8 @@ impl Default for Limits {
             idle: Duration::from_secs(75),
             // Many people may share one address; each browser opens six connections.
             connections: 4096,
+            // As many as over HTTP/1. Each may take some 300 KiB while its client, or its instance, is slow.
+            streams: 4096,
             // Each takes about a mebibyte, for as long as its client takes.
             encoders: 128,
             // As much as 4,096 requests may take.
@@ -46,36 +52,48 @@ impl Default for Limits {
 
 /// Counts connections by client.
 #[derive(Debug, Default, Clone)]
-pub(crate) struct Clients(Arc<Mutex<HashMap<IpAddr, usize>>>);
+pub(crate) struct Clients(Arc<Mutex<HashMap<IpAddr, Held>>>);
+
+/// What a client has.
+#[derive(Debug)]
+struct Held {
+    connections: usize,
+    /// Room for streams on all of them.
+    streams: Arc<Semaphore>,
+}
 
 /// A counted connection, until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Counted {
     clients: Clients,
     client: IpAddr,
+    /// Room for streams of its client.
+    pub(crate) streams: Arc<Semaphore>,
 }
 
 impl Clients {
-    /// Counts a connection; `None` if the client has so many already.
-    pub(crate) fn count(&self, client: IpAddr, most: usize) -> Option<Counted> {
+    /// Counts a connection of a client that may have so many of them, and of streams; `None` if it has too many already.
+    pub(crate) fn count(&self, client: IpAddr, connections: usize, streams: usize) -> Option<Counted> {
         let client = origin(client);
         let mut clients = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let open = clients.entry(client).or_default();
-        if *open >= most {
+        let held = clients.entry(client);
+        let held = held.or_insert_with(|| Held { connections: 0, streams: Arc::new(Semaphore::new(streams)) });
+        if held.connections >= connections {
             return None;
         }
-        *open += 1;
+        held.connections += 1;
+        let streams = held.streams.clone();
         drop(clients);
-        Some(Counted { clients: self.clone(), client })
+        Some(Counted { clients: self.clone(), client, streams })
     }
 }
 
 impl Drop for Counted {
     fn drop(&mut self) {
         let mut clients = self.clients.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(open) = clients.get_mut(&self.client) {
-            *open -= 1;
-            if *open == 0 {
+        if let Some(held) = clients.get_mut(&self.client) {
+            held.connections -= 1;
+            if held.connections == 0 {
                 clients.remove(&self.client);
             }
         }
@@ -97,11 +115,15 @@ mod tests {
     #[test]
     fn connections_are_counted_by_client() {
         let clients = Clients::default();
-        let count = |client: &str| clients.count(client.parse().unwrap(), 2);
+        let count = |client: &str| clients.count(client.parse().unwrap(), 2, 3);
         let held = [count("10.0.0.1"), count("::ffff:10.0.0.1"), count("2001:db8::1"), count("2001:db8::2")];
         assert!(held.iter().all(Option::is_some));
         assert!(count("10.0.0.1").is_none() && count("2001:db8::3").is_none());
         assert!(count("10.0.0.2").is_some() && count("2001:db8:0:1::1").is_some());
+        let places = |held: &Option<Counted>| held.as_ref().unwrap().streams.clone();
+        let taken = [0, 1, 0].map(|at| places(&held[at]).try_acquire_owned());
+        assert!(taken.iter().all(Result::is_ok));
+        assert!(places(&held[1]).try_acquire_owned().is_err() && places(&held[2]).try_acquire_owned().is_ok());
         drop(held);
         assert!(clients.0.lock().unwrap().is_empty(), "nothing is kept of who has left");
     }

@@ -29,6 +29,8 @@ pub(crate) enum Refusal {
     SlowReader,
     /// Too many connections from one client.
     ManyConnections,
+    /// Too many requests of one client at once over HTTP/2.
+    ManyStreams,
     /// The client broke the rules of HTTP/2, or wanted more of it than is granted.
     BadHttp2,
     /// The header of the PROXY protocol is missing or broken.
@@ -37,7 +39,7 @@ pub(crate) enum Refusal {
 
 impl Refusal {
     /// All reasons.
-    pub(crate) const ALL: [Self; 13] = [
+    pub(crate) const ALL: [Self; 14] = [
         Self::BadHead,
         Self::BadFraming,
         Self::UnknownCoding,
@@ -49,6 +51,7 @@ impl Refusal {
         Self::SlowBody,
         Self::SlowReader,
         Self::ManyConnections,
+        Self::ManyStreams,
         Self::BadHttp2,
         Self::BadProxyHeader,
     ];
@@ -67,6 +70,7 @@ impl Refusal {
             Self::SlowBody => "slow_body",
             Self::SlowReader => "slow_reader",
             Self::ManyConnections => "many_connections",
+            Self::ManyStreams => "many_streams",
             Self::BadHttp2 => "bad_http2",
             Self::BadProxyHeader => "bad_proxy_header",
         }
@@ -82,7 +86,9 @@ impl Refusal {
             Self::LongTarget => Some(414),
             Self::LargeHead => Some(431),
             Self::SlowHead | Self::SlowBody => Some(408),
-            Self::SlowReader | Self::ManyConnections | Self::BadHttp2 | Self::BadProxyHeader => None,
+            Self::SlowReader | Self::ManyConnections | Self::ManyStreams | Self::BadHttp2 | Self::BadProxyHeader => {
+                None
+            }
         }
     }
 }

@@ -146,32 +146,30 @@ pub(crate) fn is_gone(error: &io::Error) -> bool {
     matches!(error.kind(), ConnectionRefused | HostUnreachable | NetworkUnreachable)
 }
 
-/// Counts how a try went for its instance, and takes that out if it fails too often.
+/// Counts a try of which nothing is passed on to the client.
 pub(crate) fn judge(shared: &Shared, one: &Try, asking: &Result<Response, Failure>) {
-    let in_flight = &one.begun.in_flight;
-    let failed = match asking {
-        Ok(response) => Some(matches!(response.status, 502..=504)),
+    let status = match asking {
+        Ok(response) => Some(response.status),
         Err(Failure::Body(_)) => return,
-        Err(failure) => (!one.was_idle(*failure)).then_some(true),
-    };
-    if let Some(failed) = failed {
-        count(shared, in_flight, failed, one.asked.elapsed());
-    }
-    match asking {
-        Ok(response) if response.status < 500 => {}
-        Ok(_) => in_flight.count_error(),
-        Err(_) => {
-            if failed.is_some() {
-                in_flight.count_error();
-            }
+        Err(failure) => {
             // It may have died: look at once. In-flight requests tell it before the next check does.
-            in_flight.instance().suspected.notify_one();
+            one.instance().suspected.notify_one();
+            if one.was_idle(*failure) {
+                return;
+            }
+            None
         }
-    }
+    };
+    count(shared, &one.begun.in_flight, status, one.asked.elapsed());
 }
 
-/// Counts how long an instance took, and whether it failed.
-pub(crate) fn count(shared: &Shared, in_flight: &InFlight, failed: bool, took: Duration) {
+/// Counts how a request went for its instance, and takes that out if it fails too often: the status of its answer, if that is whole as far
+/// as the instance is concerned, and the time until it began.
+pub(crate) fn count(shared: &Shared, in_flight: &InFlight, status: Option<u16>, took: Duration) {
+    if status.is_none_or(|status| status >= 500) {
+        in_flight.count_error();
+    }
+    let failed = status.is_none_or(|status| matches!(status, 502..=504));
     if in_flight.count_outcome(failed, took) {
         ejection::failed(&shared.plane, in_flight.instance());
     }

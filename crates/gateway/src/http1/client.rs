@@ -16,6 +16,7 @@ use tokio::time::{Sleep, sleep};
 
 use super::body::Body;
 use crate::edge::Secured;
+use crate::limits::Counted;
 use crate::watched::Seen;
 
 /// What is read at once: a large body then takes one system call for each 64 KiB, the default of a pipe and of nginx.
@@ -48,6 +49,7 @@ pub(crate) struct Ends {
 pub(crate) struct Client {
     pub(crate) io: Box<dyn Transport>,
     pub(crate) ends: Ends,
+    pub(crate) counted: Counted,
     /// What has been read and not yet used.
     pub(crate) buffer: BytesMut,
     /// Whether the client has said its last.
@@ -84,8 +86,9 @@ pub(crate) fn poll_piece<T>(
 }
 
 impl Client {
-    pub(crate) fn new(io: Box<dyn Transport>, ends: Ends) -> Self {
-        Self { io, ends, buffer: BytesMut::new(), ended: false, secured: None, incoming: None, seen: Seen::default() }
+    pub(crate) fn new(io: Box<dyn Transport>, ends: Ends, counted: Counted) -> Self {
+        let (buffer, seen) = (BytesMut::new(), Seen::default());
+        Self { io, ends, counted, buffer, ended: false, secured: None, incoming: None, seen }
     }
 
     /// Reads more into the buffer. Returns whether there was more.
@@ -125,12 +128,12 @@ impl Client {
     pub(crate) fn poll_write(&mut self, bytes: &mut impl Buf, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut io = Pin::new(&mut self.io);
         while bytes.has_remaining() {
-            match ready!(io.as_mut().poll_write(cx, bytes.chunk()))? {
+            match ready!(io.as_mut().poll_write(cx, bytes.chunk())).map_err(left)? {
                 0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 written => bytes.advance(written),
             }
         }
-        io.poll_flush(cx)
+        io.poll_flush(cx).map_err(left)
     }
 
     /// Says that nothing more comes; without TLS, closing says that.
@@ -157,6 +160,11 @@ impl Client {
         // Whoever does not close is cut off.
         let _ = tokio::time::timeout(LINGER, read).await;
     }
+}
+
+/// Returns the error of a client that takes no more, whatever its transport calls that.
+pub(crate) fn left(_: io::Error) -> io::Error {
+    io::ErrorKind::BrokenPipe.into()
 }
 
 /// Measures how long nothing moves. Costs nothing while all moves.

@@ -149,7 +149,6 @@ async fn pass_on(client: &mut Client, head: &Head, shared: &Shared) -> Result<Af
     let may_wait = told <= there.max(most) && (told <= there || !head.expect);
     let room = may_wait.then(|| shared.room(told.saturating_sub(there))).flatten();
     let small = room.is_some();
-    let copy = if small { room } else { shared.room(SMALL) };
     let whole = head.length + if small { told as usize } else { 0 };
     let read = if small { read_body(client, whole, shared).await } else { Ok(()) };
     let bytes = split(&mut client.buffer, whole);
@@ -172,8 +171,7 @@ async fn pass_on(client: &mut Client, head: &Head, shared: &Shared) -> Result<Af
             Framing::Chunked => Body::Chunked(Chunks::default()),
         };
         client.incoming = Some(Box::new(Incoming { body, trailers: Vec::new() }));
-        let upload = Upload::new(head.framing, head.expect);
-        if copy.is_some() { upload } else { upload.without_copy() }
+        Upload::new(head.framing, head.expect, shared.room(told.min(SMALL)))
     };
     let after = request::perform(shared, client, (&arrived, &aim), upload).await;
     client.incoming = None;

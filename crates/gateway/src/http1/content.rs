@@ -17,11 +17,15 @@ use super::rewrite;
 use super::upload::{BadBody, Need, Upload};
 use crate::compression::Encoder;
 
-/// The error of an answer that its instance has broken off, or has been silent within; [`BAD_FRAMING`] is the other one that is not
-/// the client's.
+/// The error of an answer that its instance has broken off, or has been silent within.
 pub(crate) const BROKEN_OFF: io::ErrorKind = io::ErrorKind::UnexpectedEof;
 /// The error of an answer whose framing can't be read.
 pub(crate) const BAD_FRAMING: io::ErrorKind = io::ErrorKind::InvalidData;
+
+/// Whether an answer could not be passed on because of its instance; what goes wrong with a client has [other kinds](super::client::left).
+pub(crate) fn is_of_instance(error: &io::Error) -> bool {
+    [BROKEN_OFF, BAD_FRAMING].contains(&error.kind())
+}
 
 /// Where the content of an answer goes.
 pub(crate) trait Content: Source {

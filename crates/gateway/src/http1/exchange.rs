@@ -152,25 +152,23 @@ pub(crate) async fn run(
             None => attempt::ask(client, &mut one.upstream, request, upload, shared.limits.body).await,
             Some(after) => hedge::ask(shared, client, request, &find, &mut progress, &mut one, after).await,
         };
-        attempt::judge(shared, &one, &asking);
         let another = |progress: &Progress| has_another(shared, &find, &progress.attempts, one.instance());
         let budget = &one.instance().service.budget;
         let failure = match asking {
-            Ok(response) if response.status < 500 => {
-                return pass_on(shared, client, request, upload, &progress.attempts, one, response).await;
-            }
             Ok(response) => {
                 let worth_it = attempt::is_worth_another(response.status, &request.method) && upload.is_whole();
                 let again = worth_it && progress.may_retry(request) && another(&progress);
                 if !(again && budget.withdraw()) {
                     return pass_on(shared, client, request, upload, &progress.attempts, one, response).await;
                 }
+                attempt::judge(shared, &one, &Ok(response));
                 progress.retries += 1;
                 progress.attempts.failed.push(one.instance().clone());
                 continue;
             }
             Err(failure) => failure,
         };
+        attempt::judge(shared, &one, &Err(failure));
         match failure {
             Failure::Body(bad) => return refuse(shared, client, request, upload, bad).await,
             // Time that is over for one instance is over for all.
@@ -270,10 +268,12 @@ async fn pass_on(
     one: Try,
     response: Response,
 ) -> After {
-    let Try { mut begun, mut upstream, .. } = one;
+    let Try { mut begun, mut upstream, asked } = one;
+    let took = asked.elapsed();
     client.seen().status = response.status;
     let peer = client.peer();
     if response.status == 101 {
+        attempt::count(shared, &begun.in_flight, Some(101), took);
         // Only who has a connection of its own, and has said all of its request on it, is let through with an upgrade.
         let Some(connection) = client.connection().filter(|_| upload.is_done()) else { return After::Over };
         let mut out = Vec::with_capacity(1024);
@@ -300,6 +300,8 @@ async fn pass_on(
         encoders: &shared.encoders,
     };
     let passed = client.pass_on(answered).await;
+    let broke_off = passed.as_ref().is_err_and(content::is_of_instance);
+    attempt::count(shared, &begun.in_flight, (!broke_off).then_some(status), took);
     if let Some(bad) = upload.broken() {
         note_bad(shared, peer, bad);
     }
@@ -308,10 +310,6 @@ async fn pass_on(
         Ok(clean) => clean && keeps,
         Err(error) => {
             begun.in_flight.identify_if_cut(|| who(request));
-            // With a status of an error, it was counted already.
-            if [content::BROKEN_OFF, content::BAD_FRAMING].contains(&error.kind()) && status < 500 {
-                begun.in_flight.count_error();
-            }
             if error.kind() == io::ErrorKind::TimedOut {
                 shared.refusals.count(Refusal::SlowReader, peer);
             }

@@ -13,7 +13,7 @@ use tokio::io::AsyncWrite;
 
 use super::asker::{Answered, Asker, Source};
 use super::body::Body;
-use super::client::{Client, Incoming, Stall, poll_piece};
+use super::client::{Client, Incoming, Stall, left, poll_piece};
 use super::content::{self, Content};
 use super::exchange::Request;
 use super::response::Response;
@@ -157,7 +157,7 @@ async fn relay(client: &mut Client, answered: &mut Answered<'_>, first: &[u8]) -
                         stall.end();
                         continue;
                     }
-                    Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                    Poll::Ready(Err(error)) => return Poll::Ready(Err(left(error))),
                     Poll::Pending => {
                         if content::pass_rest(client, upload, &mut upstream.stream, *pause, cx)? {
                             stall.end();
@@ -169,7 +169,7 @@ async fn relay(client: &mut Client, answered: &mut Answered<'_>, first: &[u8]) -
             if ended || body.is_done() {
                 return match Pin::new(&mut client.io).poll_flush(cx) {
                     Poll::Pending => stall.poll_late(cx, *patience),
-                    flushed => flushed.map_ok(|()| excess),
+                    flushed => flushed.map_ok(|()| excess).map_err(left),
                 };
             }
             rest.clear();
@@ -189,7 +189,7 @@ async fn relay(client: &mut Client, answered: &mut Answered<'_>, first: &[u8]) -
                 Poll::Pending => {
                     // What is written is to arrive before the next piece does.
                     if let Poll::Ready(Err(error)) = Pin::new(&mut client.io).poll_flush(cx) {
-                        return Poll::Ready(Err(error));
+                        return Poll::Ready(Err(left(error)));
                     }
                     // Nothing may come for long, and then no buffer is needed.
                     rest = Vec::new();

@@ -13,6 +13,7 @@ use super::client::Stall;
 use super::exchange::Request;
 use super::head::Framing;
 use super::request::SMALL;
+use crate::connections::Room;
 use crate::refusals::Refusal;
 
 /// How long a client that asks whether it may send its body waits for the instance's word. Many never say one: then it goes on by the
@@ -46,8 +47,8 @@ pub(crate) struct Upload {
     /// Framed, and not yet sent from `at` on. What is before it is kept as long as it is little.
     out: BytesMut,
     at: usize,
-    /// Whether `out` has all that has come.
-    whole: bool,
+    /// Room for all that has come, as long as `out` has it.
+    room: Option<Room>,
     /// Whether the client has sent it to its end.
     ended: bool,
     /// Whether the client waits for `100 (Continue)`.
@@ -66,16 +67,16 @@ pub(crate) struct Upload {
 impl Upload {
     /// Returns the upload of a request whose body was read already.
     pub(crate) fn none() -> Self {
-        Self { ended: true, ..Self::new(Framing::Length(0), false) }
+        Self::new(Framing::Length(0), false, None)
     }
 
-    /// Returns the upload of a body that is still to be read, and of which as much as is [`SMALL`] is kept.
-    pub(crate) fn new(framing: Framing, expects: bool) -> Self {
+    /// Returns the upload of a body that is still to be read. It is kept as long as it is [`SMALL`], if there is room for that.
+    pub(crate) fn new(framing: Framing, expects: bool, room: Option<Room>) -> Self {
         Self {
             framing,
             out: BytesMut::new(),
             at: 0,
-            whole: true,
+            room,
             ended: framing == Framing::Length(0),
             expects,
             refused: false,
@@ -85,11 +86,6 @@ impl Upload {
             pause: Stall::default(),
             moved: false,
         }
-    }
-
-    /// Keeps nothing of it.
-    pub(crate) fn without_copy(self) -> Self {
-        Self { whole: false, ..self }
     }
 
     /// Bounds it by the word of a request's route.
@@ -110,7 +106,7 @@ impl Upload {
 
     /// Whether it can be sent again from its beginning.
     pub(crate) fn is_whole(&self) -> bool {
-        self.whole || self.received == 0
+        self.room.is_some() || self.received == 0
     }
 
     /// Whether it is the client who has to say something now.
@@ -134,9 +130,10 @@ impl Upload {
         std::mem::take(&mut self.expects)
     }
 
-    /// The answer is there: a client that still asks whether it may send its body will not send it.
+    /// The answer is there: a client that still asks whether it may send its body will not send it, and it is not sent again.
     pub(crate) fn answered(&mut self) {
         self.refused |= self.expects;
+        self.room = None;
     }
 
     /// Nothing more of it can be passed on, and its answer goes on without it.
@@ -172,8 +169,8 @@ impl Upload {
             if self.ended || self.refused {
                 return client.poll_left(cx).map(|()| Need::Bad(BadBody::Left));
             }
-            if !self.whole || self.out.len() as u64 > SMALL {
-                self.whole = false;
+            if self.room.is_none() || self.out.len() as u64 > SMALL {
+                self.room = None;
                 self.out.clear();
                 self.at = 0;
             }
@@ -186,7 +183,7 @@ impl Upload {
                 Poll::Ready(Err(bad)) => return Poll::Ready(Need::Bad(bad)),
                 Poll::Pending if self.expects => return self.pause.poll(cx, EXPECTING).map(|()| Need::GoOn),
                 Poll::Pending => {
-                    if !self.whole {
+                    if self.room.is_none() {
                         // Nothing may come for long, and then no buffer is needed.
                         self.out = BytesMut::new();
                     }

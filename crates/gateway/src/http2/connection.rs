@@ -24,8 +24,9 @@ use crate::refusals::Refusal;
 const STREAMS: u32 = 100;
 /// Streams that a client may have opened and reset before they were looked at (CVE-2023-44487): honest clients have few.
 const RESETS: usize = 50;
-/// Streams that a client may have opened with a fault that `h2` resets them for: each costs an answer, and honest clients have none.
-const FAULTS: usize = 50;
+/// Streams of a connection that `h2` may refuse, or reset for a fault: each costs an answer. Honest clients can have some, too: who knows
+/// nothing yet of [`STREAMS`], or goes on with bodies that nobody wanted.
+const FAULTS: usize = 1000;
 /// Streams that a client may have reset before they were answered, if it has not waited for as many answers: what one page of a
 /// browser may have under way when its user goes elsewhere.
 const UNANSWERED: u32 = 100;
@@ -82,7 +83,7 @@ enum Event {
 /// Serves a connection from its preface on, which is in the client's buffer.
 pub(crate) async fn serve(client: &mut Client, shared: &Arc<Shared>) {
     let (first, secured, ends) = (std::mem::take(&mut client.buffer), client.secured.take(), client.ends);
-    let io = &mut client.io;
+    let (io, streams) = (&mut client.io, &client.counted.streams);
     let mut builder = Builder::new();
     // Floods of CONTINUATION, SETTINGS, PING and of empty frames are bounded by `h2` itself.
     builder
@@ -129,8 +130,19 @@ pub(crate) async fn serve(client: &mut Client, shared: &Arc<Shared>) {
                 look.as_mut().reset(Instant::now() + FAREWELL);
             }
             Event::Request => {
-                let Some((request, respond)) = arrived.take() else { continue };
-                tokio::spawn(stream::serve(shared.clone(), origin.clone(), request, respond));
+                let Some((request, mut respond)) = arrived.take() else { continue };
+                let Ok(place) = streams.clone().try_acquire_owned() else {
+                    shared.refusals.count(Refusal::ManyStreams, ends.peer.ip());
+                    // It may be sent again (RFC 9113 §8.7).
+                    respond.send_reset(Reason::REFUSED_STREAM);
+                    origin.ended(false);
+                    continue;
+                };
+                let serving = stream::serve(shared.clone(), origin.clone(), request, respond);
+                tokio::spawn(async move {
+                    serving.await;
+                    drop(place);
+                });
             }
             Event::Broken(error) => {
                 if error.is_library() && (error.is_go_away() || error.is_reset()) {

@@ -3,6 +3,7 @@
 use std::future::poll_fn;
 use std::io;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use h2::client::ResponseFuture;
@@ -13,7 +14,7 @@ use tokio::time::Instant;
 use super::poll_send;
 use super::stream::Stream;
 use crate::answer::{self, Answer};
-use crate::connections::Shared;
+use crate::connections::{Room, Shared};
 use crate::http1::asker::{Asker, Source};
 use crate::http1::attempt::{self, ATTEMPTS};
 use crate::http1::client::Stall;
@@ -22,7 +23,6 @@ use crate::http1::exchange::{self, After, Progress, Request};
 use crate::http1::request::SMALL;
 use crate::http1::rewrite;
 use crate::http1::upload::{BadBody, Upload};
-use crate::instance::InFlight;
 use crate::refusals::Refusal;
 use crate::routing::{Destination, Routing};
 
@@ -47,8 +47,8 @@ struct Body {
     /// How much of that was taken for this attempt.
     at: usize,
     size: u64,
-    /// Whether there is room to keep any of it.
-    keeps: bool,
+    /// Room for all that has come, as long as it is kept.
+    room: Option<Room>,
     /// How much there may be.
     most: u64,
     /// What is behind its end, once that has come.
@@ -58,7 +58,7 @@ struct Body {
 impl Body {
     /// Whether all that has come was kept.
     fn is_whole(&self) -> bool {
-        self.size == 0 || self.keeps && self.size <= SMALL
+        self.room.is_some() || self.size == 0
     }
 
     /// Returns its next piece, and how much of the client's window that takes; `None` at its end.
@@ -67,6 +67,9 @@ impl Body {
             let piece = Bytes::copy_from_slice(&self.kept[self.at..]);
             self.at = self.kept.len();
             return Poll::Ready(Ok(Some((piece, 0))));
+        }
+        if self.room.is_none() {
+            (self.kept, self.at) = (BytesMut::new(), 0);
         }
         if self.end.is_some() {
             return Poll::Ready(Ok(None));
@@ -79,7 +82,10 @@ impl Body {
                 if self.size > self.most {
                     return Poll::Ready(Err(Failure::TooLarge));
                 }
-                if !self.is_whole() {
+                if self.size > SMALL {
+                    self.room = None;
+                }
+                if self.room.is_none() {
                     return Poll::Ready(Ok(Some((piece, taken))));
                 }
                 // A copy: the piece may keep much more alive than itself.
@@ -99,18 +105,17 @@ impl Body {
     }
 }
 
-/// Passes a call on, and its answer back. `keeps` says whether its body may be kept, `find` where it goes in a table.
+/// Passes a call on, and its answer back. `find` says where it goes in a table.
 pub(crate) async fn run(
     shared: &Shared,
     client: &mut Stream,
     request: &Request,
-    keeps: bool,
     find: impl Fn(&Routing) -> Option<Destination> + Send + Sync,
 ) -> After {
     let mut progress = Progress::of(request);
     let limit = request.route.as_ref().and_then(|route| route.rules.body_limit);
     let most = limit.map_or(u64::MAX, |limit| limit.0);
-    let mut body = Body { kept: BytesMut::new(), at: 0, size: 0, keeps, most, end: None };
+    let mut body = Body { kept: BytesMut::new(), at: 0, size: 0, room: shared.room(SMALL), most, end: None };
     let Some(head) = to_http2(request) else { return fail(shared, client, request, Answer::of(400)).await };
     for _ in 0..ATTEMPTS {
         let mut begun = match exchange::begin(shared, client, &find, &mut progress).await {
@@ -138,7 +143,7 @@ pub(crate) async fn run(
             Err(_) => continue,
         };
         body.at = 0;
-        let asked = Instant::now();
+        let (asked, mut answered) = (Instant::now(), None);
         let call = Call {
             client,
             request,
@@ -146,17 +151,23 @@ pub(crate) async fn run(
             up: Up { sending, piece: Bytes::new(), owed: 0, done: false },
             down: Down { response: Some(response), receiving: None, owed: 0 },
             asked,
+            answered: &mut answered,
             cookie: exchange::cookie(shared, request, &progress.attempts, begun.in_flight.instance()),
         };
         let idle = upstream.idle;
-        let failure = match call.run(shared, &begun.in_flight).await {
+        let ended = call.run(shared.limits.write).await;
+        if let Some((status, took)) = answered {
+            let broke_off = matches!(ended, Err(Failure::Silent | Failure::Broken(_)));
+            attempt::count(shared, &begun.in_flight, (!broke_off).then_some(status), took);
+        }
+        let answered = answered.is_some();
+        let failure = match ended {
             Ok(()) => {
                 begun.in_flight.finish();
                 return After::Next;
             }
             Err(failure) => failure,
         };
-        let answered = client.seen().status > 0;
         if answered {
             begun.in_flight.identify_if_cut(|| exchange::who(request));
         }
@@ -174,17 +185,12 @@ pub(crate) async fn run(
                 shared.refusals.count(Refusal::SlowReader, client.peer());
                 return After::Over;
             }
-            Failure::Silent if answered => {
-                begun.in_flight.count_error();
-                return After::Over;
-            }
+            Failure::Silent if answered => return After::Over,
             Failure::Silent => {
-                attempt::count(shared, &begun.in_flight, true, asked.elapsed());
-                begun.in_flight.count_error();
+                attempt::count(shared, &begun.in_flight, None, asked.elapsed());
                 return fail(shared, client, request, Answer::of(504)).await;
             }
             Failure::Broken(error) if answered => {
-                begun.in_flight.count_error();
                 client.reset(error.reason().unwrap_or(Reason::INTERNAL_ERROR));
                 return After::Over;
             }
@@ -196,8 +202,7 @@ pub(crate) async fn run(
         let instance = begun.in_flight.instance().clone();
         // An idle connection that was closed says nothing about its instance, nor does one that is about to be, nor a fault of ours.
         if !(untouched || error.is_library() || idle && error.is_io()) {
-            attempt::count(shared, &begun.in_flight, true, asked.elapsed());
-            begun.in_flight.count_error();
+            attempt::count(shared, &begun.in_flight, None, asked.elapsed());
         }
         instance.suspected.notify_one();
         let again = untouched && body.is_whole() && progress.may_retry(request) && instance.service.budget.withdraw();
@@ -225,6 +230,8 @@ struct Call<'c> {
     up: Up,
     down: Down,
     asked: Instant,
+    /// The status of the answer, and how long it took to begin.
+    answered: &'c mut Option<(u16, Duration)>,
     /// Keeps the client at the instance.
     cookie: Option<HeaderValue>,
 }
@@ -247,14 +254,15 @@ struct Down {
 }
 
 impl Call<'_> {
-    async fn run(mut self, shared: &Shared, in_flight: &InFlight) -> Result<(), Failure> {
+    /// Passes on what both sides say; the client may take nothing for `patience`.
+    async fn run(mut self, patience: Duration) -> Result<(), Failure> {
         let (mut silence, mut stall) = (Stall::default(), Stall::default());
         let (mut moved, mut taken) = (0, 0);
         poll_fn(|cx| {
             if let Poll::Ready(Err(failure)) = self.poll_up(cx) {
                 return Poll::Ready(Err(failure));
             }
-            if let Poll::Ready(ended) = self.poll_down(shared, in_flight, cx) {
+            if let Poll::Ready(ended) = self.poll_down(cx) {
                 return Poll::Ready(ended);
             }
             if self.client.poll_left(cx).is_ready() {
@@ -271,7 +279,7 @@ impl Call<'_> {
             if std::mem::replace(&mut taken, sent) != sent || self.client.left() == 0 {
                 stall.end();
             }
-            if self.client.left() > 0 && stall.poll(cx, shared.limits.write).is_ready() {
+            if self.client.left() > 0 && stall.poll(cx, patience).is_ready() {
                 return Poll::Ready(Err(Failure::SlowReader));
             }
             let late = self.request.timeout().is_some_and(|patience| silence.poll(cx, patience).is_ready());
@@ -301,16 +309,14 @@ impl Call<'_> {
         Poll::Ready(Ok(()))
     }
 
-    fn poll_down(&mut self, shared: &Shared, in_flight: &InFlight, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
+    fn poll_down(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
         if let Some(response) = &mut self.down.response {
             let response = ready!(std::pin::Pin::new(response).poll(cx)).map_err(Failure::Broken)?;
             self.down.response = None;
             let (parts, receiving) = response.into_parts();
-            let status = parts.status.as_u16();
-            attempt::count(shared, in_flight, matches!(status, 502..=504), self.asked.elapsed());
-            if status >= 500 {
-                in_flight.count_error();
-            }
+            // Nothing is sent again from now on.
+            self.body.room = None;
+            *self.answered = Some((parts.status.as_u16(), self.asked.elapsed()));
             let mut header = http::Response::from_parts(parts, ());
             answer::dress(&mut header, self.request.route.as_deref(), self.request.secure);
             if let Some(cookie) = self.cookie.take() {

@@ -80,7 +80,6 @@ async fn answer(shared: &Shared, origin: &Origin, stream: &mut Stream, parts: &P
         _ => None,
     };
     let small = room.is_some();
-    let copy = if small { room } else { shared.room(SMALL) };
     let read = if small { stream.read_body(&mut text, shared.limits.body).await } else { Ok(()) };
     stream.seen.received = (text.len() - head.length) as u64;
     let secured = origin.secured.as_deref();
@@ -97,17 +96,17 @@ async fn answer(shared: &Shared, origin: &Origin, stream: &mut Stream, parts: &P
         };
     }
     if !grpc {
-        let upload = match copy {
+        let upload = match head.framing {
             _ if small => Upload::none(),
-            Some(_) => Upload::new(head.framing, head.expect),
-            None => Upload::new(head.framing, head.expect).without_copy(),
+            Framing::Length(told) => Upload::new(head.framing, head.expect, shared.room(told.min(SMALL))),
+            Framing::Chunked => Upload::new(head.framing, head.expect, shared.room(SMALL)),
         };
         return request::perform(shared, stream, (&arrived, &aim), upload).await;
     }
     let look = request::look(shared, &arrived, &aim);
     let after = match &look.answer {
         Some(answer) => exchange::answer(shared, stream, &look.request, answer, &mut Upload::none()).await,
-        None => grpc::run(shared, stream, &look.request, copy.is_some(), |routing| aim.find(routing)).await,
+        None => grpc::run(shared, stream, &look.request, |routing| aim.find(routing)).await,
     };
     look.write_down(shared, (&arrived, &aim), std::mem::take(&mut stream.seen));
     after

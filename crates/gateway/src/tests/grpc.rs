@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -21,6 +21,8 @@ struct Done {
     calls: AtomicU64,
     /// So many first calls are refused before they are looked at.
     refuses: AtomicU64,
+    /// Whether answers are broken off.
+    breaks: AtomicBool,
 }
 
 /// Starts an instance that gives each piece of a call back at once, and says why calls were given up. Its answers end with trailers.
@@ -43,7 +45,15 @@ async fn listen(address: Ipv4Addr) -> (Arc<Done>, mpsc::Receiver<Option<Reason>>
                     let te = request.headers().get("te").cloned();
                     let answer = Response::builder().header("content-type", "application/grpc");
                     let answer = answer.header("x-te", te.unwrap_or_else(|| "none".parse().unwrap()));
-                    let sending = respond.send_response(answer.body(()).unwrap(), false).unwrap();
+                    let mut sending = respond.send_response(answer.body(()).unwrap(), false).unwrap();
+                    if done.breaks.load(SeqCst) {
+                        tokio::spawn(async move {
+                            // The head is to be on its way.
+                            tokio::time::sleep(Duration::from_millis(10)).await;
+                            sending.send_reset(Reason::INTERNAL_ERROR);
+                        });
+                        continue;
+                    }
                     tokio::spawn(echo(request.into_body(), sending, given_up.clone()));
                 }
             });
@@ -148,6 +158,23 @@ async fn a_call_that_was_not_looked_at_is_sent_again() {
     assert_eq!(answer.status(), 200);
     assert_eq!(next(&mut answer.into_body()).await, "hello");
     assert_eq!(one.calls.load(SeqCst) + other.calls.load(SeqCst), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_breaks_calls_off_is_left_out_for_a_while() {
+    let (first, second) = (fresh_address(), fresh_address());
+    let ((broken, _), (_whole, _)) = (listen(first).await, listen(second).await);
+    broken.breaks.store(true, SeqCst);
+    let gateway = gateway(&[first, second]).await;
+    for _ in 0..40 {
+        let (answer, mut sending) = call(&gateway).await;
+        let _ = sending.send_data("hello".into(), true);
+        if let Ok(answer) = timeout(Duration::from_secs(5), answer).await.expect("it answers or breaks") {
+            let _ = answer.into_body().data().await;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(broken.calls.load(SeqCst), u64::from(basalt_model::Eject::default().consecutive));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

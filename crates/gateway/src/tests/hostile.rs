@@ -23,6 +23,7 @@ async fn impatient() -> (Gateway, App) {
         write: Duration::from_millis(500),
         idle: Duration::from_millis(1000),
         connections: 30,
+        streams: 40,
         ..Limits::default()
     };
     let mut gateway = Gateway::start_limited(limits).await;
@@ -189,6 +190,51 @@ async fn one_client_has_only_so_many_connections() {
     drop(held);
     sleep(Duration::from_millis(200)).await;
     assert_eq!(Client::new(gateway.http, Kind::Close).get("/").await.unwrap().status, 200);
+}
+
+/// Opens so many streams, and returns how many were answered, and how many refused, once all are.
+async fn open(client: &mut Frames, streams: u32) -> (usize, usize) {
+    let all: Vec<_> = (0..streams).flat_map(|at| client.get(2 * at + 1)).collect();
+    client.write(&all).await.unwrap();
+    let (mut answered, mut refused) = (0, 0);
+    let read = async {
+        while answered + refused < streams as usize {
+            let (kind, _, _, payload) = client.read().await.expect("the connection goes on");
+            answered += usize::from(kind == kind::HEADERS);
+            refused += usize::from(kind == kind::RST_STREAM && payload == 7u32.to_be_bytes());
+        }
+    };
+    timeout(Duration::from_secs(10), read).await.expect("all are answered");
+    (answered, refused)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_client_has_only_so_many_requests_over_http2() {
+    let (gateway, app) = impatient().await;
+    app.behaviour.delay.store(1000, std::sync::atomic::Ordering::SeqCst);
+    let mut clients = [Frames::connect(gateway.http).await, Frames::connect(gateway.http).await];
+    let [first, second] = &mut clients;
+    let other = async {
+        while app.requests() < 30 {
+            sleep(Duration::from_millis(1)).await;
+        }
+        open(second, 30).await
+    };
+    assert_eq!(tokio::join!(open(first, 30), other), ((30, 0), (10, 20)));
+    // They have ended.
+    let mut third = Frames::connect(gateway.http).await;
+    assert_eq!(open(&mut third, 40).await, (40, 0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_opens_too_many_streams_before_it_is_told_keeps_the_others() {
+    let mut gateway = Gateway::start().await;
+    let app = App::start().await;
+    app.behaviour.delay.store(500, std::sync::atomic::Ordering::SeqCst);
+    gateway.set(&table(1, &[(1, 100, &[app.address])])).await;
+    gateway.until_healthy().await;
+    let mut client = Frames::connect(gateway.http).await;
+    assert_eq!(open(&mut client, 180).await, (100, 80));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -265,6 +265,36 @@ async fn who_fails_again_and_again_is_left_out_for_a_while() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_breaks_its_answers_off_is_left_out_for_a_while() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    for kind in [Kind::KeepAlive, Kind::Http2] {
+        let (app, address) = (App::start().await, super::app::fresh_address());
+        let listener = tokio::net::TcpListener::bind((address, super::app::PORT)).await.unwrap();
+        let instance = tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                if matches!(stream.read(&mut [0; 1024]).await, Ok(1..)) {
+                    let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf").await;
+                }
+            }
+        });
+        let eject = Eject { consecutive: 3, ..Eject::default() };
+        let mut table = table(1, &[(1, 100, &[app.address, address])]);
+        all_healthy(&mut table);
+        let mut gateway = Gateway::start().await;
+        gateway.set(&with_traffic(table, Traffic { eject, ..Traffic::default() })).await;
+        gateway.until_healthy().await;
+        let mut failed = 0;
+        for _ in 0..40 {
+            failed += u32::from(Client::new(gateway.http, kind).get("/").await.is_err());
+            // It is counted once the client has been cut off.
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+        assert_eq!(failed, 3, "{kind:?}");
+        instance.abort();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_more_are_compressed_than_there_is_room_for() {
     let app = App::start().await;
     let mut gateway = Gateway::start_limited(Limits { encoders: 0, ..Limits::default() }).await;

@@ -193,22 +193,39 @@ async fn both_sides_may_speak_at_once() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_has_come_of_an_upload_is_sent_again() {
-    sends_again(Limits::default()).await;
+    sends_again(&mut Gateway::start().await, 1, true).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_there_is_no_room_for_is_sent_once() {
-    sends_again(Limits { ahead: (64 << 10) - 1, ..Limits::default() }).await;
+    let limits = Limits { ahead: (64 << 10) - 1, ..Limits::default() };
+    sends_again(&mut Gateway::start_limited(limits).await, 1, false).await;
 }
 
-async fn sends_again(limits: Limits) {
-    let kept = limits.ahead >= 64 << 10;
-    let mut gateway = Gateway::start_limited(limits).await;
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_upload_takes_room_only_until_its_answer_begins() {
+    const BEGUN: &str = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nA\r\n";
+    let mut gateway = Gateway::start_limited(Limits { ahead: 64 << 10, ..Limits::default() }).await;
+    let address = fresh_address();
+    let _told = scripted(address, &[("1\r\na\r\n", BEGUN), ("never", "")]).await;
+    let mut table = table(1, &[(1, 100, &[address])]);
+    all_healthy(&mut table);
+    gateway.set(&table).await;
+    gateway.until_healthy().await;
+    let mut client = TcpStream::connect(gateway.http).await.unwrap();
+    client.write_all(b"PUT / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n").await.unwrap();
+    until(&mut client, "A\r\n").await;
+    // Both it and its answer go on.
+    sends_again(&mut gateway, 2, true).await;
+}
+
+/// Whether an upload is sent again once its instance has broken.
+async fn sends_again(gateway: &mut Gateway, version: u64, kept: bool) {
     let (first, second) = (fresh_address(), fresh_address());
     // It reads a part, and breaks.
     let mut broken = scripted(first, &[("ab", "")]).await;
     let mut whole = scripted(second, &[("2\r\nab\r\n2\r\ncd\r\n0\r\n\r\n", DONE)]).await;
-    let mut table = table(1, &[(1, 100, &[first]), (2, 0, &[second])]);
+    let mut table = table(version, &[(2, 100, &[first]), (3, 0, &[second])]);
     all_healthy(&mut table);
     gateway.set(&table).await;
     gateway.until_healthy().await;
