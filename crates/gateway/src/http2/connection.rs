@@ -84,12 +84,14 @@ enum Event {
 pub(crate) async fn serve(client: &mut Client, shared: &Arc<Shared>) {
     let (first, secured, ends) = (std::mem::take(&mut client.buffer), client.secured.take(), client.ends);
     let (io, streams) = (&mut client.io, &client.counted.streams);
+    // Whoever passes on what others send is not the one to blame for it.
+    let trusted = shared.trust.has(ends.peer.ip());
     let mut builder = Builder::new();
     // Floods of CONTINUATION, SETTINGS, PING and of empty frames are bounded by `h2` itself.
     builder
         .max_concurrent_streams(STREAMS)
         .max_pending_accept_reset_streams(RESETS)
-        .max_local_error_reset_streams(Some(FAULTS))
+        .max_local_error_reset_streams((!trusted).then_some(FAULTS))
         // What is larger than it may be is mostly read all the same, so that it is counted as with HTTP/1.
         .max_header_list_size(2 * LARGEST_HEAD)
         .initial_window_size(WINDOW)
@@ -122,7 +124,7 @@ pub(crate) async fn serve(client: &mut Client, shared: &Arc<Shared>) {
         });
         match event.await {
             Event::Request if cut => arrived = None,
-            Event::Request if origin.wastes() && !shared.trust.has(ends.peer.ip()) => {
+            Event::Request if origin.wastes() && !trusted => {
                 arrived = None;
                 shared.refusals.count(Refusal::BadHttp2, ends.peer.ip());
                 connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
