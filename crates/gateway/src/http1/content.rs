@@ -164,7 +164,7 @@ pub(crate) async fn pass_on<C: Content>(client: &mut C, mut answered: Answered<'
                 Poll::Pending if holds => Poll::Ready(Ok(Next::Paused)),
                 Poll::Pending => {
                     let moved = pass_rest(client, upload, &mut upstream.stream, *pause, cx)?;
-                    poll_silence(&mut silence, moved, timeout, cx)
+                    poll_silence(&mut silence, moved || upload.waits_for_client(), timeout, cx)
                 }
             }
         });
@@ -183,14 +183,14 @@ pub(crate) async fn pass_on<C: Content>(client: &mut C, mut answered: Answered<'
     }
 }
 
-/// Is ready, with an error, once an instance has been silent for longer than it may. It need not speak while something `moved`.
+/// Is ready, with an error, once an instance has been silent for longer than it may; `excused` says that it need not speak.
 pub(crate) fn poll_silence<T>(
     silence: &mut Stall,
-    moved: bool,
+    excused: bool,
     patience: Option<Duration>,
     cx: &mut Context<'_>,
 ) -> Poll<io::Result<T>> {
-    if moved {
+    if excused {
         silence.end();
     }
     let late = patience.is_some_and(|patience| silence.poll(cx, patience).is_ready());

@@ -194,7 +194,8 @@ async fn relay(client: &mut Client, answered: &mut Answered<'_>, first: &[u8]) -
                     // Nothing may come for long, and then no buffer is needed.
                     rest = Vec::new();
                     let moved = content::pass_rest(client, upload, &mut upstream.stream, *pause, cx)?;
-                    return content::poll_silence(&mut silence, moved, timeout, cx);
+                    let excused = moved || upload.waits_for_client();
+                    return content::poll_silence(&mut silence, excused, timeout, cx);
                 }
             }
         }

@@ -24,8 +24,8 @@ use crate::refusals::Refusal;
 const STREAMS: u32 = 100;
 /// Streams that a client may have opened and reset before they were looked at (CVE-2023-44487): honest clients have few.
 const RESETS: usize = 50;
-/// Streams of a connection that `h2` may refuse, or reset for a fault: each costs an answer. Honest clients can have some, too: who knows
-/// nothing yet of [`STREAMS`], or goes on with bodies that nobody wanted.
+/// Streams of a connection that may be refused, and ones that `h2` may refuse or reset for a fault: each costs an answer. Honest clients can
+/// have some, too: who knows nothing yet of [`STREAMS`], goes on with bodies that nobody wanted, or shares an address with many.
 const FAULTS: usize = 1000;
 /// Streams that a client may have reset before they were answered, if it has not waited for as many answers: what one page of a
 /// browser may have under way when its user goes elsewhere.
@@ -105,7 +105,7 @@ pub(crate) async fn serve(client: &mut Client, shared: &Arc<Shared>) {
     let mut look = pin!(sleep(shared.limits.idle));
     // When the client was told that the connection ends, and whether nothing more is owed to it.
     let (mut leaving, mut cut) = (None, false);
-    let mut arrived = None;
+    let (mut arrived, mut refused) = (None, 0);
     loop {
         let event = poll_fn(|cx| {
             match connection.poll_accept(cx) {
@@ -124,7 +124,7 @@ pub(crate) async fn serve(client: &mut Client, shared: &Arc<Shared>) {
         });
         match event.await {
             Event::Request if cut => arrived = None,
-            Event::Request if origin.wastes() && !trusted => {
+            Event::Request if !trusted && (origin.wastes() || refused > FAULTS) => {
                 arrived = None;
                 shared.refusals.count(Refusal::BadHttp2, ends.peer.ip());
                 connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
@@ -137,7 +137,7 @@ pub(crate) async fn serve(client: &mut Client, shared: &Arc<Shared>) {
                     shared.refusals.count(Refusal::ManyStreams, ends.peer.ip());
                     // It may be sent again (RFC 9113 §8.7).
                     respond.send_reset(Reason::REFUSED_STREAM);
-                    origin.ended(false);
+                    refused += 1;
                     continue;
                 };
                 let serving = stream::serve(shared.clone(), origin.clone(), request, respond);

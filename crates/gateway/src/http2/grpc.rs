@@ -270,8 +270,8 @@ impl Call<'_> {
             }
             let seen = self.client.seen();
             let (both, sent) = (seen.received + seen.sent, seen.sent);
-            // Who is silent while the client has the word is not to blame.
-            let waits_for_client = !self.up.done && self.up.piece.is_empty();
+            // Who is silent while the client has the word, or takes nothing, is not to blame.
+            let waits_for_client = !self.up.done && self.up.piece.is_empty() || self.client.left() > 0;
             if std::mem::replace(&mut moved, both) != both || waits_for_client {
                 silence.end();
             }

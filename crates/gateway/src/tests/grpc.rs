@@ -82,6 +82,7 @@ async fn gateway(instances: &[Ipv4Addr]) -> Gateway {
     let mut table = table(1, &[(1, 100, instances)]);
     let rules = &mut web(&mut table).routes[0].rules;
     rules.body_limit = Some(basalt_model::Bytes(4 << 20));
+    rules.timeout = Some(basalt_model::Millis(500));
     all_healthy(&mut table);
     gateway.set(&table).await;
     gateway.until_healthy().await;
@@ -213,7 +214,12 @@ async fn clients_that_take_nothing_hold_up_no_other_call() {
         sending.send_data(vec![b'x'; 1 << 20].into(), false).unwrap();
         stuck.push((body, sending));
     }
-    tokio::time::sleep(Duration::from_millis(500)).await;
+    tokio::time::sleep(Duration::from_millis(1000)).await;
+    // Nor is it their instance that is silent.
+    for (_, sending) in &mut stuck {
+        let reset = std::future::poll_fn(|cx| sending.poll_reset(cx));
+        assert!(timeout(Duration::from_millis(1), reset).await.is_err());
+    }
     let (answer, mut sending) = call(&gateway).await;
     sending.send_data("hello".into(), true).unwrap();
     let answer = timeout(Duration::from_secs(5), answer).await.expect("it answers").unwrap();

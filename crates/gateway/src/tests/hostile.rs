@@ -1,5 +1,6 @@
 //! Clients that want to harm: each is cut off, others are served meanwhile, and memory stays bounded.
 
+use std::ops::Range;
 use std::time::Duration;
 
 use hyper::Method;
@@ -192,13 +193,13 @@ async fn one_client_has_only_so_many_connections() {
     assert_eq!(Client::new(gateway.http, Kind::Close).get("/").await.unwrap().status, 200);
 }
 
-/// Opens so many streams, and returns how many were answered, and how many refused, once all are.
-async fn open(client: &mut Frames, streams: u32) -> (usize, usize) {
-    let all: Vec<_> = (0..streams).flat_map(|at| client.get(2 * at + 1)).collect();
+/// Opens streams, and returns how many were answered, and how many refused, once all are.
+async fn open(client: &mut Frames, streams: Range<u32>) -> (usize, usize) {
+    let all: Vec<_> = streams.clone().flat_map(|at| client.get(2 * at + 1)).collect();
     client.write(&all).await.unwrap();
     let (mut answered, mut refused) = (0, 0);
     let read = async {
-        while answered + refused < streams as usize {
+        while answered + refused < streams.len() {
             let (kind, _, _, payload) = client.read().await.expect("the connection goes on");
             answered += usize::from(kind == kind::HEADERS);
             refused += usize::from(kind == kind::RST_STREAM && payload == 7u32.to_be_bytes());
@@ -218,12 +219,26 @@ async fn one_client_has_only_so_many_requests_over_http2() {
         while app.requests() < 30 {
             sleep(Duration::from_millis(1)).await;
         }
-        open(second, 30).await
+        open(second, 0..30).await
     };
-    assert_eq!(tokio::join!(open(first, 30), other), ((30, 0), (10, 20)));
+    assert_eq!(tokio::join!(open(first, 0..30), other), ((30, 0), (10, 20)));
     // They have ended.
     let mut third = Frames::connect(gateway.http).await;
-    assert_eq!(open(&mut third, 40).await, (40, 0));
+    assert_eq!(open(&mut third, 0..40).await, (40, 0));
+    // Who is refused again and again because of others keeps what it has.
+    let (mut other, mut one) = (Frames::connect(gateway.http).await, Frames::connect(gateway.http).await);
+    let before = app.requests();
+    other.write(&other.get(1)).await.unwrap();
+    let again = async {
+        while app.requests() < before + 40 {
+            sleep(Duration::from_millis(1)).await;
+        }
+        for at in 0..3 {
+            assert_eq!(open(&mut other, 50 * at + 1..50 * at + 51).await, (0, 50));
+        }
+        other.answer(1).await.0
+    };
+    assert_eq!(tokio::join!(open(&mut one, 0..39), again), ((39, 0), kind::HEADERS));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -234,7 +249,7 @@ async fn who_opens_too_many_streams_before_it_is_told_keeps_the_others() {
     gateway.set(&table(1, &[(1, 100, &[app.address])])).await;
     gateway.until_healthy().await;
     let mut client = Frames::connect(gateway.http).await;
-    assert_eq!(open(&mut client, 180).await, (100, 80));
+    assert_eq!(open(&mut client, 0..180).await, (100, 80));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -112,6 +112,7 @@ async fn with_script(script: &'static [(&'static str, &'static str)]) -> (Gatewa
     let address = fresh_address();
     let told = scripted(address, script).await;
     let mut table = table(1, &[(1, 100, &[address])]);
+    route(&mut table).timeout = Some(basalt_model::Millis(400));
     all_healthy(&mut table);
     gateway.set(&table).await;
     gateway.until_healthy().await;
@@ -171,6 +172,9 @@ async fn both_sides_may_speak_at_once() {
     let mut client = TcpStream::connect(gateway.http).await.unwrap();
     client.write_all(b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n").await.unwrap();
     until(&mut client, "A\r\n").await;
+    // Meanwhile the instance has nothing to say.
+    let pause = || tokio::time::sleep(Duration::from_millis(800));
+    pause().await;
     client.write_all(b"1\r\nb\r\n").await.unwrap();
     until(&mut client, "B\r\n").await;
     client.write_all(b"0\r\n\r\n").await.unwrap();
@@ -181,6 +185,7 @@ async fn both_sides_may_speak_at_once() {
     client.write(&Frames::frame(kind::HEADERS, 0x4, 1, &[0x83, 0x84, 0x86, 0x41, 0x01, b'a'])).await.unwrap();
     for (said, flags, wanted) in [("a", 0, "A"), ("b", 0, "B"), ("", 1, "")] {
         client.write(&data(said.as_bytes(), flags)).await.unwrap();
+        pause().await;
         let got = loop {
             let (kind, _, stream, payload) = client.read().await.unwrap();
             if kind == kind::DATA && stream == 1 {
