@@ -167,6 +167,10 @@ impl Upload {
                 }
             }
             if self.ended || self.refused {
+                if self.room.is_none() {
+                    // Nobody asks for it again.
+                    (self.out, self.at) = (BytesMut::new(), 0);
+                }
                 return client.poll_left(cx).map(|()| Need::Bad(BadBody::Left));
             }
             if self.room.is_none() || self.out.len() as u64 > SMALL {

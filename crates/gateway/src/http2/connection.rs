@@ -3,21 +3,22 @@
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::{Pin, pin};
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, BytesMut};
 use h2::Reason;
 use h2::server::Builder;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, sleep, timeout};
 
+use super::piece::Piece;
 use super::{LARGEST_HEAD, WINDOW, stream};
 use crate::connections::Shared;
 use crate::edge::Secured;
-use crate::http1::client::{Client, Ends, Transport};
+use crate::http1::client::{Client, Ends, Stall, Transport};
 use crate::refusals::Refusal;
 
 /// Streams that a client may have open on one connection: what RFC 9113 §6.5.2 recommends at least.
@@ -72,6 +73,8 @@ enum Event {
     /// A request has come.
     Request,
     Broken(h2::Error),
+    /// The client takes nothing.
+    Stalled,
     /// It has ended.
     Over,
     /// The gateway is about to end.
@@ -83,7 +86,7 @@ enum Event {
 /// Serves a connection from its preface on, which is in the client's buffer.
 pub(crate) async fn serve(client: &mut Client, shared: &Arc<Shared>) {
     let (first, secured, ends) = (std::mem::take(&mut client.buffer), client.secured.take(), client.ends);
-    let (io, streams) = (&mut client.io, &client.counted.streams);
+    let (io, streams, blocked) = (&mut client.io, &client.counted.streams, Blocked::default());
     // Whoever passes on what others send is not the one to blame for it.
     let trusted = shared.trust.has(ends.peer.ip());
     let mut builder = Builder::new();
@@ -97,7 +100,7 @@ pub(crate) async fn serve(client: &mut Client, shared: &Arc<Shared>) {
         .initial_window_size(WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_send_buffer_size(SENDING);
-    let hello = timeout(shared.limits.head, builder.handshake::<_, Bytes>(Prefixed { first, io }));
+    let hello = timeout(shared.limits.head, builder.handshake::<_, Piece>(Prefixed { first, io, blocked: &blocked }));
     let Ok(Ok(mut connection)) = hello.await else { return };
     let quiet_since = Mutex::new(Instant::now());
     let origin = Arc::new(Origin { ends, secured, answered: AtomicU32::new(0), reset: AtomicU32::new(0), quiet_since });
@@ -105,7 +108,7 @@ pub(crate) async fn serve(client: &mut Client, shared: &Arc<Shared>) {
     let mut look = pin!(sleep(shared.limits.idle));
     // When the client was told that the connection ends, and whether nothing more is owed to it.
     let (mut leaving, mut cut) = (None, false);
-    let (mut arrived, mut refused) = (None, 0);
+    let (mut arrived, mut refused, mut stall) = (None, 0, Stall::default());
     loop {
         let event = poll_fn(|cx| {
             match connection.poll_accept(cx) {
@@ -116,6 +119,9 @@ pub(crate) async fn serve(client: &mut Client, shared: &Arc<Shared>) {
                 Poll::Ready(Some(Err(error))) => return Poll::Ready(Event::Broken(error)),
                 Poll::Ready(None) => return Poll::Ready(Event::Over),
                 Poll::Pending => {}
+            }
+            if blocked.is_late(&mut stall, shared.limits.write, cx) {
+                return Poll::Ready(Event::Stalled);
             }
             if leaving.is_none() && ending.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(Event::Finish);
@@ -140,16 +146,16 @@ pub(crate) async fn serve(client: &mut Client, shared: &Arc<Shared>) {
                     refused += 1;
                     continue;
                 };
-                let serving = stream::serve(shared.clone(), origin.clone(), request, respond);
-                tokio::spawn(async move {
-                    serving.await;
-                    drop(place);
-                });
+                tokio::spawn(stream::serve(shared.clone(), origin.clone(), request, respond, place.into()));
             }
             Event::Broken(error) => {
                 if error.is_library() && (error.is_go_away() || error.is_reset()) {
                     shared.refusals.count(Refusal::BadHttp2, ends.peer.ip());
                 }
+                return;
+            }
+            Event::Stalled => {
+                shared.refusals.count(Refusal::SlowReader, ends.peer.ip());
                 return;
             }
             Event::Over => return,
@@ -185,11 +191,39 @@ pub(crate) async fn serve(client: &mut Client, shared: &Arc<Shared>) {
     }
 }
 
+/// Whether a client holds up what is sent to it. Only its own task asks.
+#[derive(Debug, Default)]
+struct Blocked {
+    blocked: AtomicBool,
+    /// Whether it has taken something since that was asked last.
+    moved: AtomicBool,
+}
+
+impl Blocked {
+    fn note<T>(&self, sent: Poll<T>) -> Poll<T> {
+        self.blocked.store(sent.is_pending(), Relaxed);
+        if sent.is_ready() {
+            self.moved.store(true, Relaxed);
+        }
+        sent
+    }
+
+    /// Whether it has taken nothing for as long as `patience`, whatever is served meanwhile.
+    fn is_late(&self, stall: &mut Stall, patience: Duration, cx: &mut Context<'_>) -> bool {
+        let blocked = self.blocked.load(Relaxed);
+        if self.moved.swap(false, Relaxed) || !blocked {
+            stall.end();
+        }
+        blocked && stall.poll(cx, patience).is_ready()
+    }
+}
+
 /// A connection of which something was read already.
 #[derive(Debug)]
 struct Prefixed<'c> {
     first: BytesMut,
     io: &'c mut Box<dyn Transport>,
+    blocked: &'c Blocked,
 }
 
 impl AsyncRead for Prefixed<'_> {
@@ -206,11 +240,13 @@ impl AsyncRead for Prefixed<'_> {
 
 impl AsyncWrite for Prefixed<'_> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut *self.io).poll_write(cx, buf)
+        let Self { io, blocked, .. } = &mut *self;
+        blocked.note(Pin::new(io).poll_write(cx, buf))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut *self.io).poll_flush(cx)
+        let Self { io, blocked, .. } = &mut *self;
+        blocked.note(Pin::new(io).poll_flush(cx))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -222,7 +258,8 @@ impl AsyncWrite for Prefixed<'_> {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut *self.io).poll_write_vectored(cx, bufs)
+        let Self { io, blocked, .. } = &mut *self;
+        blocked.note(Pin::new(io).poll_write_vectored(cx, bufs))
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -61,15 +61,22 @@ impl Body {
         self.room.is_some() || self.size == 0
     }
 
+    /// It is not sent again.
+    fn forget(&mut self) {
+        self.room = None;
+        self.kept = self.kept.split_off(self.at);
+        self.at = 0;
+    }
+
     /// Returns its next piece, and how much of the client's window that takes; `None` at its end.
     fn poll(&mut self, client: &mut Stream, cx: &mut Context<'_>) -> Poll<Result<Option<(Bytes, usize)>, Failure>> {
         if self.at < self.kept.len() {
             let piece = Bytes::copy_from_slice(&self.kept[self.at..]);
             self.at = self.kept.len();
+            if self.room.is_none() {
+                self.forget();
+            }
             return Poll::Ready(Ok(Some((piece, 0))));
-        }
-        if self.room.is_none() {
-            (self.kept, self.at) = (BytesMut::new(), 0);
         }
         if self.end.is_some() {
             return Poll::Ready(Ok(None));
@@ -83,7 +90,7 @@ impl Body {
                     return Poll::Ready(Err(Failure::TooLarge));
                 }
                 if self.size > SMALL {
-                    self.room = None;
+                    self.forget();
                 }
                 if self.room.is_none() {
                     return Poll::Ready(Ok(Some((piece, taken))));
@@ -292,7 +299,7 @@ impl Call<'_> {
         let Up { sending, piece, owed, done } = &mut self.up;
         while !*done {
             // An instance may answer before it has read everything, and take no more: its answer counts.
-            *done = ready!(poll_send(sending, piece, false, cx)).is_err();
+            *done = ready!(poll_send(sending, piece, |piece| piece, false, cx)).is_err();
             // If this fails the client has left.
             let _ = self.client.body.flow_control().release_capacity(std::mem::take(owed));
             match ready!(self.body.poll(self.client, cx))? {
@@ -315,7 +322,7 @@ impl Call<'_> {
             self.down.response = None;
             let (parts, receiving) = response.into_parts();
             // Nothing is sent again from now on.
-            self.body.room = None;
+            self.body.forget();
             *self.answered = Some((parts.status.as_u16(), self.asked.elapsed()));
             let mut header = http::Response::from_parts(parts, ());
             answer::dress(&mut header, self.request.route.as_deref(), self.request.secure);

@@ -2,12 +2,13 @@
 
 pub(crate) mod connection;
 pub(crate) mod grpc;
+pub(crate) mod piece;
 pub(crate) mod pool;
 pub(crate) mod stream;
 
 use std::task::{Context, Poll, ready};
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use h2::{Reason, SendStream};
 
 /// How much of one stream's body may wait here; the rest waits at its sender.
@@ -16,9 +17,10 @@ const WINDOW: u32 = 128 << 10;
 const LARGEST_HEAD: u32 = crate::http1::head::LARGEST_HEAD as u32;
 
 /// Sends as much as the other side has room for, until nothing is left; with its last piece, the stream's end if it is `last`.
-fn poll_send(
-    stream: &mut SendStream<Bytes>,
+fn poll_send<B: Buf>(
+    stream: &mut SendStream<B>,
     data: &mut Bytes,
+    to_piece: impl Fn(Bytes) -> B,
     last: bool,
     cx: &mut Context<'_>,
 ) -> Poll<Result<(), h2::Error>> {
@@ -30,7 +32,7 @@ fn poll_send(
         let room = stream.capacity().min(data.len());
         if room > 0 {
             let piece = data.split_to(room);
-            stream.send_data(piece, last && data.is_empty())?;
+            stream.send_data(to_piece(piece), last && data.is_empty())?;
         }
     }
     Poll::Ready(Ok(()))

@@ -15,6 +15,7 @@ use tokio::time::{Instant, timeout};
 
 use super::connection::Origin;
 use super::grpc;
+use super::piece::{Piece, Place};
 use crate::answer::{self, Answer};
 use crate::connections::Shared;
 use crate::http1::asker::{Answered, Asker, Source};
@@ -31,11 +32,12 @@ use crate::watched::Seen;
 
 /// Who has asked on a stream.
 pub(crate) struct Stream {
-    respond: SendResponse<Bytes>,
+    respond: SendResponse<Piece>,
+    place: Place,
     /// Its body.
     pub(crate) body: RecvStream,
     /// The answer, once it has begun.
-    sending: Option<SendStream<Bytes>>,
+    sending: Option<SendStream<Piece>>,
     /// What of it is still to be sent.
     content: Bytes,
     /// Whether nothing comes behind that.
@@ -49,12 +51,13 @@ pub(crate) async fn serve(
     shared: Arc<Shared>,
     origin: Arc<Origin>,
     request: http::Request<RecvStream>,
-    respond: SendResponse<Bytes>,
+    respond: SendResponse<Piece>,
+    place: Place,
 ) {
     let (parts, body) = request.into_parts();
     let peer = origin.ends.peer.ip();
-    let mut stream =
-        Stream { respond, body, sending: None, content: Bytes::new(), ended: false, peer, seen: Seen::default() };
+    let (content, seen) = (Bytes::new(), Seen::default());
+    let mut stream = Stream { respond, place, body, sending: None, content, ended: false, peer, seen };
     let after = answer(&shared, &origin, &mut stream, &parts).await;
     origin.ended(stream.sending.is_some());
     if after == After::Over && !stream.ended {
@@ -175,15 +178,16 @@ impl Stream {
         }
     }
 
-    /// Begins the answer, which may be all of it. Returns where its content goes.
+    /// Begins the answer, which may be all of it.
     ///
     /// # Errors
     /// If the client has left.
-    pub(crate) fn respond(&mut self, header: Header<()>, bare: bool) -> io::Result<&mut SendStream<Bytes>> {
+    pub(crate) fn respond(&mut self, header: Header<()>, bare: bool) -> io::Result<()> {
         self.seen.status = header.status().as_u16();
         let sending = self.respond.send_response(header, bare).map_err(to_io)?;
         self.ended = bare;
-        Ok(self.sending.insert(sending))
+        self.sending = Some(sending);
+        Ok(())
     }
 
     /// Reads its body to the end.
@@ -284,14 +288,14 @@ impl Asker for Stream {
 
 impl Content for Stream {
     fn begin(&mut self, header: Header<()>, _: &Request, _: bool, bare: bool) -> io::Result<()> {
-        self.respond(header, bare).map(drop)
+        self.respond(header, bare)
     }
 
     fn give(&mut self, content: Bytes, last: bool) -> io::Result<()> {
-        let Self { sending: Some(sending), ended: false, .. } = self else { return Ok(()) };
+        let Self { sending: Some(sending), ended: false, place, .. } = self else { return Ok(()) };
         self.ended = last;
         if content.is_empty() && last {
-            return sending.send_data(content, true).map_err(to_io);
+            return sending.send_data(Piece::new(content, place), true).map_err(to_io);
         }
         self.content = content;
         Ok(())
@@ -301,15 +305,15 @@ impl Content for Stream {
         let Some(sending) = &mut self.sending else { return Ok(()) };
         self.ended = true;
         let ended = match trailers.is_empty() {
-            true => sending.send_data(Bytes::new(), true),
+            true => sending.send_data(Piece::new(Bytes::new(), &self.place), true),
             false => sending.send_trailers(trailers),
         };
         ended.map_err(to_io)
     }
 
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let Self { sending: Some(sending), .. } = self else { return Poll::Ready(Ok(())) };
-        super::poll_send(sending, &mut self.content, self.ended, cx).map_err(to_io)
+        let Self { sending: Some(sending), place, content, .. } = self else { return Poll::Ready(Ok(())) };
+        super::poll_send(sending, content, |piece| Piece::new(piece, place), self.ended, cx).map_err(to_io)
     }
 
     fn left(&self) -> usize {
