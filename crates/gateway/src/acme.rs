@@ -14,6 +14,7 @@ use instant_acme::{
     Account, AccountCredentials, AuthorizationStatus, ChallengeType, Identifier, NewAccount, NewOrder, OrderStatus,
     RetryPolicy,
 };
+use tokio::task::block_in_place;
 use tokio::time::{Instant, sleep};
 
 use crate::plane::Plane;
@@ -88,7 +89,7 @@ pub(crate) async fn tend(plane: Arc<Plane>, certificates: Arc<Certificates>, fol
                     failed.remove(&host);
                     tracing::info!("`{host}` has a new certificate");
                     // It is read before anybody looks again.
-                    certificates.load(&plane);
+                    block_in_place(|| certificates.load(&plane));
                     None
                 }
                 Err(error) => {

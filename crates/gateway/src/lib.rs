@@ -54,6 +54,7 @@ mod sockets;
 mod stats;
 mod table_change;
 mod tables;
+mod target;
 mod tcp;
 #[cfg(test)]
 mod tests;

@@ -8,6 +8,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
 use crate::limiter::Limiter;
 use crate::stats::Stats;
+use crate::target::normal;
 
 /// How often a request that broke or was answered badly is sent again, unless its route says otherwise: more rarely helps, and
 /// a request that kills instances must not visit them all.
@@ -100,12 +101,13 @@ impl ReadyRoute {
         let set = |(key, value): (&String, &String)| {
             Some((name(key)?, if value.is_empty() { None } else { Some(HeaderValue::from_str(value).ok()?) }))
         };
+        let path = normal(&route.path).unwrap_or_else(|| route.path.clone());
         Self {
             label: label(route),
             service: service.clone(),
             host: Host::new(route.host.as_deref()),
-            key: if rules.exact { &*route.path } else { route.path.trim_end_matches('/') }.into(),
-            path: route.path.trim_end_matches('/').to_owned(),
+            key: if rules.exact { &*path } else { path.trim_end_matches('/') }.into(),
+            path: path.trim_end_matches('/').to_owned(),
             request_headers: rules.request_headers.iter().filter_map(set).collect(),
             response_headers: rules.response_headers.iter().filter_map(set).collect(),
             limiter,

@@ -11,8 +11,11 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep};
+use tokio_rustls::server::TlsStream;
 
 use super::body::Body;
 use crate::edge::Secured;
@@ -31,9 +34,22 @@ thread_local! {
 }
 
 /// A byte stream: TCP, or TLS over it.
-pub(crate) trait Transport: AsyncRead + AsyncWrite + Unpin + Send + Sync + Debug {}
+pub(crate) trait Transport: AsyncRead + AsyncWrite + Unpin + Send + Sync + Debug {
+    /// Returns the connection that it comes by.
+    fn tcp(&self) -> &TcpStream;
+}
 
-impl<T: AsyncRead + AsyncWrite + Unpin + Send + Sync + Debug> Transport for T {}
+impl Transport for TcpStream {
+    fn tcp(&self) -> &TcpStream {
+        self
+    }
+}
+
+impl Transport for TlsStream<TcpStream> {
+    fn tcp(&self) -> &TcpStream {
+        self.get_ref().0
+    }
+}
 
 /// Who is at the other end of a connection.
 #[derive(Debug, Clone, Copy)]
@@ -60,6 +76,8 @@ pub(crate) struct Client {
     pub(crate) incoming: Option<Box<Incoming>>,
     /// What has become of its request so far.
     pub(crate) seen: Seen,
+    /// When it is looked at again, while nothing is read of it.
+    pub(crate) look: Stall,
 }
 
 /// A body that is being read.
@@ -87,8 +105,8 @@ pub(crate) fn poll_piece<T>(
 
 impl Client {
     pub(crate) fn new(io: Box<dyn Transport>, ends: Ends, counted: Counted) -> Self {
-        let (buffer, seen) = (BytesMut::new(), Seen::default());
-        Self { io, ends, counted, buffer, ended: false, secured: None, incoming: None, seen }
+        let (buffer, seen, look) = (BytesMut::new(), Seen::default(), Stall::default());
+        Self { io, ends, counted, buffer, ended: false, secured: None, incoming: None, seen, look }
     }
 
     /// Reads more into the buffer. Returns whether there was more.
@@ -134,6 +152,20 @@ impl Client {
             }
         }
         io.poll_flush(cx).map_err(left)
+    }
+
+    /// Is ready once it has left, which nobody would notice who reads nothing: it is looked at from time to time.
+    pub(crate) fn poll_hung_up(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        /// Time between two looks.
+        const LOOKING: Duration = Duration::from_secs(1);
+        loop {
+            ready!(self.look.poll(cx, LOOKING));
+            self.look.end();
+            let mut asked = [PollFd::new(self.io.tcp(), PollFlags::RDHUP)];
+            if poll(&mut asked, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).is_ok_and(|events| events > 0) {
+                return Poll::Ready(());
+            }
+        }
     }
 
     /// Says that nothing more comes; without TLS, closing says that.

@@ -147,7 +147,7 @@ async fn pass_on(client: &mut Client, head: &Head, shared: &Shared) -> Result<Af
     let there = (client.buffer.len() - head.length) as u64;
     // Who waits for our word would wait for ever.
     let may_wait = told <= there.max(most) && (told <= there || !head.expect);
-    let room = may_wait.then(|| shared.room(told.saturating_sub(there))).flatten();
+    let room = may_wait.then(|| shared.room(told)).flatten();
     let small = room.is_some();
     let whole = head.length + if small { told as usize } else { 0 };
     let read = if small { read_body(client, whole, shared).await } else { Ok(()) };

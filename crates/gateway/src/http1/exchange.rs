@@ -152,13 +152,13 @@ pub(crate) async fn run(
             None => attempt::ask(client, &mut one.upstream, request, upload, shared.limits.body).await,
             Some(after) => hedge::ask(shared, client, request, &find, &mut progress, &mut one, after).await,
         };
-        let another = |progress: &Progress| has_another(shared, &find, &progress.attempts, one.instance());
-        let budget = &one.instance().service.budget;
+        let another = |progress: &Progress, one: &Try| has_another(shared, &find, &progress.attempts, one.instance());
+        let afford = |one: &Try| one.instance().service.budget.withdraw();
         let failure = match asking {
             Ok(response) => {
                 let worth_it = attempt::is_worth_another(response.status, &request.method) && upload.is_whole();
-                let again = worth_it && progress.may_retry(request) && another(&progress);
-                if !(again && budget.withdraw()) {
+                let again = worth_it && progress.may_retry(request) && another(&progress, &one);
+                if !(again && afford(&one)) {
                     return pass_on(shared, client, request, upload, &progress.attempts, one, response).await;
                 }
                 attempt::judge(shared, &one, &Ok(response));
@@ -168,6 +168,7 @@ pub(crate) async fn run(
             }
             Err(failure) => failure,
         };
+        one.begun.in_flight.identify_if_cut(|| who(request));
         attempt::judge(shared, &one, &Err(failure));
         match failure {
             Failure::Body(bad) => return refuse(shared, client, request, upload, bad).await,
@@ -175,8 +176,8 @@ pub(crate) async fn run(
             Failure::Silent => return fail(shared, client, request, upload, Answer::of(504)).await,
             Failure::Broken | Failure::Bad => {}
         }
-        let another = another(&progress);
-        let again = request.is_idempotent() && upload.is_whole() && progress.may_retry(request) && budget.withdraw();
+        let another = another(&progress, &one);
+        let again = request.is_idempotent() && upload.is_whole() && progress.may_retry(request) && afford(&one);
         if !again {
             return fail(shared, client, request, upload, Answer::of(502)).await;
         }
@@ -300,7 +301,8 @@ async fn pass_on(
         encoders: &shared.encoders,
     };
     let passed = client.pass_on(answered).await;
-    let broke_off = passed.as_ref().is_err_and(content::is_of_instance);
+    // Who did not get all of a request that is broken is not the one to blame for what it makes of that.
+    let broke_off = upload.broken().is_none() && passed.as_ref().is_err_and(content::is_of_instance);
     attempt::count(shared, &begun.in_flight, (!broke_off).then_some(status), took);
     if let Some(bad) = upload.broken() {
         note_bad(shared, peer, bad);

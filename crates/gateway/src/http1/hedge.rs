@@ -113,20 +113,20 @@ pub(crate) async fn ask(
             },
             Event::Second(asked) => {
                 let Second::Asked(mut other) = replace(&mut second, Second::Never) else { continue };
-                match asked {
-                    Ok(response) if attempt::is_final(&response, request) == Ok(false) => {
+                match asked.and_then(|response| Ok((attempt::is_final(&response, request)?, response))) {
+                    Ok((false, response)) => {
                         match attempt::inform(client, &mut other.upstream, request, &response, &mut informed).await {
                             Ok(()) => second = Second::Asked(other),
                             Err(Failure::Bad) => fail(shared, progress, &other, &Err(Failure::Bad)),
                             Err(failure) => return Err(failure),
                         }
                     }
-                    Ok(response) if !is_bad(&Ok(response.clone())) => {
+                    Ok((true, response)) if response.status < 500 => {
                         give_up(replace(one, other));
                         client.seen().instance = Some(one.instance().clone());
                         return Ok(response);
                     }
-                    asked => fail(shared, progress, &other, &asked),
+                    asked => fail(shared, progress, &other, &asked.map(|(_, response)| response)),
                 }
             }
         }

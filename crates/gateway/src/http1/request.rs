@@ -19,6 +19,7 @@ use crate::connections::Shared;
 use crate::edge::Secured;
 use crate::forwarded::Forwarded;
 use crate::ready::Asked;
+use crate::target::normal;
 use crate::trace::TraceContext;
 use crate::watched::{Ended, Seen};
 
@@ -43,7 +44,7 @@ pub(crate) struct Arrived<'a> {
 pub(crate) struct Texts {
     method: Method,
     host: String,
-    /// The path and query.
+    /// The path and query, in their normal form.
     target: String,
 }
 
@@ -51,11 +52,12 @@ impl Texts {
     /// Returns the texts of a request's head.
     pub(crate) fn of(bytes: &[u8], head: &Head) -> Self {
         let part = |range: &Range<usize>| String::from_utf8_lossy(&bytes[range.clone()]).into_owned();
+        let target = part(&head.target);
         Self {
             // What was read as a method is one.
             method: Method::from_bytes(&bytes[head.method.clone()]).unwrap_or_default(),
             host: part(&head.host),
-            target: if head.target.is_empty() { "/".to_owned() } else { part(&head.target) },
+            target: if target.is_empty() { "/".to_owned() } else { normal(&target).unwrap_or(target) },
         }
     }
 

@@ -51,7 +51,7 @@ impl Source for Client {
                 Poll::Pending => return Poll::Pending,
             }
         }
-        Poll::Pending
+        self.poll_hung_up(cx)
     }
 
     fn poll_body(&mut self, cx: &mut Context<'_>, into: &mut BytesMut) -> Poll<Result<Option<HeaderMap>, BadBody>> {

@@ -175,9 +175,7 @@ pub(crate) async fn run(
             }
             Err(failure) => failure,
         };
-        if answered {
-            begun.in_flight.identify_if_cut(|| exchange::who(request));
-        }
+        begun.in_flight.identify_if_cut(|| exchange::who(request));
         let error = match failure {
             Failure::Left => return After::Over,
             Failure::TooLarge if answered => {

@@ -10,9 +10,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::time::Instant;
 
-use super::app::App;
+use super::app::{App, PORT, fresh_address};
 use super::client::{Client, Kind};
-use super::gateway::{Gateway, name, table, web};
+use super::gateway::{Gateway, all_healthy, name, table, web};
 use crate::{GatewayOptions, LogFormat};
 
 /// A table whose only route sends a second time after so many milliseconds.
@@ -114,6 +114,28 @@ async fn a_bad_answer_does_not_win() {
         assert_eq!((got.status, got.body), (200, good.address.to_string()));
     }
     assert_eq!((bad.requests(), good.requests(), hedges(&data).await), (4, 4, 4));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_upgrade_that_nobody_wants_does_not_win() {
+    let (good, bad) = (App::start().await, fresh_address());
+    let listener = tokio::net::TcpListener::bind((bad, PORT)).await.unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            if matches!(stream.read(&mut [0; 1024]).await, Ok(1..)) {
+                let _ = stream.write_all(b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\n\r\n").await;
+            }
+        }
+    });
+    let mut hedging = hedging(&[&good], 50);
+    let both = table(1, &[(1, 100, &[good.address, bad])]);
+    web(&mut hedging).releases = both.services[&name("web")].releases.clone();
+    all_healthy(&mut hedging);
+    let (gateway, _data) = serving(&hedging).await;
+    good.behaviour.delay.store(300, SeqCst);
+    for _ in 0..4 {
+        assert_eq!(Client::new(gateway.http, Kind::KeepAlive).get("/").await.unwrap().status, 200);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

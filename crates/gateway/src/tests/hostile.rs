@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use hyper::Method;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::time::{sleep, timeout};
 
 use super::app::{App, PORT, fresh_address};
@@ -250,6 +250,66 @@ async fn who_opens_too_many_streams_before_it_is_told_keeps_the_others() {
     gateway.until_healthy().await;
     let mut client = Frames::connect(gateway.http).await;
     assert_eq!(open(&mut client, 0..180).await, (100, 80));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn streams_have_their_place_until_their_client_has_all() {
+    let address = fresh_address();
+    let listener = TcpListener::bind((address, PORT)).await.unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let mut asked = [0; 4096];
+                while let Ok(read @ 1..) = stream.read(&mut asked).await {
+                    if !asked[..read].starts_with(b"POST") {
+                        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 120000\r\n\r\n").await;
+                        let _ = stream.write_all(&[b'x'; 120_000]).await;
+                    }
+                }
+            });
+        }
+    });
+    let limits = Limits { streams: 100, write: Duration::from_secs(2), ..Limits::default() };
+    let mut gateway = Gateway::start_limited(limits).await;
+    let mut table = table(1, &[(1, 100, &[address])]);
+    all_healthy(&mut table);
+    gateway.set(&table).await;
+    gateway.until_healthy().await;
+    // It has room for everything, and takes nothing; one of its requests is not answered.
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    let mut greedy = Frames { stream: socket.connect(gateway.http).await.unwrap() };
+    greedy.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
+    greedy.write(&Frames::frame(kind::SETTINGS, 0, 0, &[0, 4, 0, 16, 0, 0])).await.unwrap();
+    greedy.write(&Frames::frame(kind::WINDOW_UPDATE, 0, 0, &(1u32 << 30).to_be_bytes())).await.unwrap();
+    greedy.write(&Frames::frame(kind::HEADERS, 0x5, 1, &[0x83, 0x84, 0x86, 0x41, 0x01, b'a'])).await.unwrap();
+    let all: Vec<_> = (1..100).flat_map(|at| greedy.get(2 * at + 1)).collect();
+    greedy.write(&all).await.unwrap();
+    // All but that one have ended for the instance.
+    let id = "web-1-1".parse().unwrap();
+    gateway.until(|seen| seen.instances[&id].requests == 100 && seen.instances[&id].in_flight == 1).await;
+    let refused = async || open(&mut Frames::connect(gateway.http).await, 0..100).await.1;
+    // Some of them are with the kernel.
+    assert!(refused().await > 20);
+    let free = async {
+        while refused().await > 0 {
+            sleep(Duration::from_millis(100)).await;
+        }
+    };
+    timeout(Duration::from_secs(10), free).await.expect("it is cut off");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_has_sent_much_ahead_is_noticed_when_it_leaves() {
+    let (mut gateway, app) = impatient().await;
+    app.behaviour.delay.store(60_000, std::sync::atomic::Ordering::SeqCst);
+    let mut client = TcpStream::connect(gateway.http).await.unwrap();
+    client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    client.write_all(&[b'x'; 100_000]).await.unwrap();
+    let id = "web-1-1".parse().unwrap();
+    gateway.until(|seen| seen.instances[&id].in_flight == 1).await;
+    drop(client);
+    gateway.until(|seen| seen.instances[&id].in_flight == 0).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -197,6 +197,23 @@ async fn both_sides_may_speak_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_broken_upload_is_its_clients_fault() {
+    const BEGUN: &str = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nA\r\n";
+    let (mut gateway, _told) = with_script(&[("1\r\na\r\n", BEGUN), ("never", "")]).await;
+    for _ in 0..2 {
+        let mut client = TcpStream::connect(gateway.http).await.unwrap();
+        client.write_all(b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n").await.unwrap();
+        until(&mut client, "A\r\n").await;
+        client.write_all(b"zz\r\n").await.unwrap();
+        let ended = timeout(Duration::from_secs(5), client.read_to_end(&mut Vec::new())).await;
+        assert!(ended.is_ok(), "the instance says nothing more");
+    }
+    let id = "web-1-1".parse().unwrap();
+    let seen = gateway.until(|seen| seen.instances[&id].requests == 2 && seen.instances[&id].in_flight == 0).await;
+    assert_eq!(seen.instances[&id].errors, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_has_come_of_an_upload_is_sent_again() {
     sends_again(&mut Gateway::start().await, 1, true).await;
 }

@@ -15,6 +15,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
 use rustls::{RootCertStore, ServerConfig, version};
+use tokio::task::block_in_place;
 use tokio::time::sleep;
 
 use super::Times;
@@ -43,6 +44,8 @@ pub(crate) struct Host {
     pub(crate) config: Arc<ServerConfig>,
     /// Whose clients are let in: the file with their authorities.
     pub(crate) authorities: Option<Arc<str>>,
+    /// When its certificate is valid.
+    times: Option<Times>,
 }
 
 /// What a table wants of a host.
@@ -83,6 +86,7 @@ impl Certificates {
             nobody: Host {
                 config: Arc::new(builder().with_no_client_auth().with_cert_resolver(Arc::new(Nobody))),
                 authorities: None,
+                times: None,
             },
             loaded: Mutex::default(),
             proofs: Proofs::default(),
@@ -107,9 +111,9 @@ impl Certificates {
         hosts.get(host).or_else(wildcard).unwrap_or(&self.nobody).clone()
     }
 
-    /// Returns when each host's certificate is valid.
+    /// Returns when the certificate of each host that has one is valid.
     pub(crate) fn times(&self) -> BTreeMap<String, Option<Times>> {
-        self.loaded().iter().map(|(host, loaded)| (host.clone(), loaded.times)).collect()
+        self.hosts.load().iter().map(|(name, host)| (name.clone(), host.times)).collect()
     }
 
     /// Reads what is new for a table that is about to be in force, so that its hosts have certificates once it is. Hosts that have
@@ -182,7 +186,7 @@ impl Certificates {
         others(loaded, before);
         let ready = loaded.iter().filter_map(|(host, loaded)| {
             let authorities = loaded.tls.clients.as_ref().map(|clients| clients.authorities.as_str().into());
-            Some((host.clone(), Host { config: loaded.config.clone()?, authorities }))
+            Some((host.clone(), Host { config: loaded.config.clone()?, authorities, times: loaded.times }))
         });
         self.hosts.store(Arc::new(ready.collect()));
         problems
@@ -252,10 +256,12 @@ pub(crate) async fn tend(plane: Arc<Plane>, certificates: Arc<Certificates>) {
     let mut told = BTreeSet::new();
     let mut version = None;
     loop {
-        let table = plane.table();
-        if version != Some(table.version) || certificates.changed() {
-            version = Some(table.version);
-            let problems = certificates.load(&plane);
+        let now = plane.table().version;
+        // Disks may be slow, and others wait for this thread.
+        let problems =
+            block_in_place(|| (version != Some(now) || certificates.changed()).then(|| certificates.load(&plane)));
+        if let Some(problems) = problems {
+            version = Some(now);
             for (host, problem) in &problems {
                 plane.set_problem(format!("tls {host}"), Some(problem.clone()));
             }
