@@ -64,7 +64,8 @@ impl Body {
     /// It is not sent again.
     fn forget(&mut self) {
         self.room = None;
-        self.kept = self.kept.split_off(self.at);
+        // A copy: what is split off keeps all of it alive.
+        self.kept = BytesMut::from(&self.kept[self.at..]);
         self.at = 0;
     }
 
