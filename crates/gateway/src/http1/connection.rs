@@ -171,7 +171,7 @@ async fn pass_on(client: &mut Client, head: &Head, shared: &Shared) -> Result<Af
             Framing::Chunked => Body::Chunked(Chunks::default()),
         };
         client.incoming = Some(Box::new(Incoming { body, trailers: Vec::new() }));
-        Upload::new(head.framing, head.expect, shared.room(told.min(SMALL)))
+        Upload::new(shared, head)
     };
     let after = request::perform(shared, client, (&arrived, &aim), upload).await;
     client.incoming = None;

@@ -11,9 +11,9 @@ use tokio::io::AsyncWrite;
 use super::asker::Source;
 use super::client::Stall;
 use super::exchange::Request;
-use super::head::Framing;
+use super::head::{Framing, Head};
 use super::request::SMALL;
-use crate::connections::Room;
+use crate::connections::{Room, Shared};
 use crate::refusals::Refusal;
 
 /// How long a client that asks whether it may send its body waits for the instance's word. Many never say one: then it goes on by the
@@ -67,11 +67,19 @@ pub(crate) struct Upload {
 impl Upload {
     /// Returns the upload of a request whose body was read already.
     pub(crate) fn none() -> Self {
-        Self::new(Framing::Length(0), false, None)
+        Self::with(Framing::Length(0), false, None)
     }
 
     /// Returns the upload of a body that is still to be read. It is kept as long as it is [`SMALL`], if there is room for that.
-    pub(crate) fn new(framing: Framing, expects: bool, room: Option<Room>) -> Self {
+    pub(crate) fn new(shared: &Shared, head: &Head) -> Self {
+        let most = match head.framing {
+            Framing::Length(length) => length.min(SMALL),
+            Framing::Chunked => SMALL,
+        };
+        Self::with(head.framing, head.expect, shared.room(most))
+    }
+
+    fn with(framing: Framing, expects: bool, room: Option<Room>) -> Self {
         Self {
             framing,
             out: BytesMut::new(),

@@ -99,11 +99,7 @@ async fn answer(shared: &Shared, origin: &Origin, stream: &mut Stream, parts: &P
         };
     }
     if !grpc {
-        let upload = match head.framing {
-            _ if small => Upload::none(),
-            Framing::Length(told) => Upload::new(head.framing, head.expect, shared.room(told.min(SMALL))),
-            Framing::Chunked => Upload::new(head.framing, head.expect, shared.room(SMALL)),
-        };
+        let upload = if small { Upload::none() } else { Upload::new(shared, &head) };
         return request::perform(shared, stream, (&arrived, &aim), upload).await;
     }
     let look = request::look(shared, &arrived, &aim);

@@ -10,9 +10,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::time::Instant;
 
-use super::app::{App, PORT, fresh_address};
+use super::app::{App, fresh_address};
 use super::client::{Client, Kind};
 use super::gateway::{Gateway, all_healthy, name, table, web};
+use super::uploads::scripted;
 use crate::{GatewayOptions, LogFormat};
 
 /// A table whose only route sends a second time after so many milliseconds.
@@ -119,14 +120,7 @@ async fn a_bad_answer_does_not_win() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_upgrade_that_nobody_wants_does_not_win() {
     let (good, bad) = (App::start().await, fresh_address());
-    let listener = tokio::net::TcpListener::bind((bad, PORT)).await.unwrap();
-    tokio::spawn(async move {
-        while let Ok((mut stream, _)) = listener.accept().await {
-            if matches!(stream.read(&mut [0; 1024]).await, Ok(1..)) {
-                let _ = stream.write_all(b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\n\r\n").await;
-            }
-        }
-    });
+    let _told = scripted(bad, &[("GET", "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\n\r\n")]).await;
     let mut hedging = hedging(&[&good], 50);
     let both = table(1, &[(1, 100, &[good.address, bad])]);
     web(&mut hedging).releases = both.services[&name("web")].releases.clone();

@@ -266,17 +266,10 @@ async fn who_fails_again_and_again_is_left_out_for_a_while() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_breaks_its_answers_off_is_left_out_for_a_while() {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
     for kind in [Kind::KeepAlive, Kind::Http2] {
         let (app, address) = (App::start().await, super::app::fresh_address());
-        let listener = tokio::net::TcpListener::bind((address, super::app::PORT)).await.unwrap();
-        let instance = tokio::spawn(async move {
-            while let Ok((mut stream, _)) = listener.accept().await {
-                if matches!(stream.read(&mut [0; 1024]).await, Ok(1..)) {
-                    let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf").await;
-                }
-            }
-        });
+        let half = &[("GET", "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf")];
+        let _told = super::uploads::scripted(address, half).await;
         let eject = Eject { consecutive: 3, ..Eject::default() };
         let mut table = table(1, &[(1, 100, &[app.address, address])]);
         all_healthy(&mut table);
@@ -290,7 +283,6 @@ async fn who_breaks_its_answers_off_is_left_out_for_a_while() {
             tokio::time::sleep(std::time::Duration::from_millis(5)).await;
         }
         assert_eq!(failed, 3, "{kind:?}");
-        instance.abort();
     }
 }
 
