@@ -33,7 +33,8 @@ fn an_instance_is_shut_in() {
     check("ls /proc/self/fd | grep -vE '^[0-3]$' | cat; echo .", &["."]);
     check("grep -E '^Sig(Ign|Blk)' /proc/self/status | grep -v 0000000000000000; echo .", &["."]);
     check("df -k /tmp | tail -n 1 | grep -q ' 1048576 ' && echo bounded", &["bounded"]);
-    check("cat /proc/1/comm; ls /proc | grep -cE '^[0-9]+$'", &["basalt-init", "4"]);
+    // Its shell counts by itself: who is started to count may look before or after the others are there.
+    check("cat /proc/1/comm; set -- /proc/[0-9]*; echo $#", &["basalt-init", "2"]);
     check("stat -c %u /bin/busybox /tmp", &["0", "0"]);
 
     for script in [
