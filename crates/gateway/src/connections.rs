@@ -16,7 +16,7 @@ use crate::Error;
 use crate::forwarded::Trust;
 use crate::http1::client::{Client, Ends};
 use crate::http1::connection;
-use crate::limits::{Clients, Counted, Limits};
+use crate::limits::{Clients, Counted, Grants, Limits};
 use crate::plane::Plane;
 use crate::proxy_header;
 use crate::refusals::{Refusal, Refusals};
@@ -58,7 +58,7 @@ pub(crate) struct Shared {
 
 /// Room for a body, until it is dropped.
 #[derive(Debug)]
-pub(crate) struct Room(#[expect(unused, reason = "it is there to be dropped")] Option<OwnedSemaphorePermit>);
+pub(crate) struct Room(#[expect(unused, reason = "they are there to be dropped")] Option<[OwnedSemaphorePermit; 2]>);
 
 impl std::fmt::Debug for Shared {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -72,14 +72,15 @@ impl Shared {
         self.ending.load(Relaxed)
     }
 
-    /// Returns room for so many bytes of a body; `None` if others take too much already.
-    pub(crate) fn room(&self, bytes: u64) -> Option<Room> {
+    /// Returns room for so many bytes of a client's body; `None` if it, or all together, take too much already.
+    pub(crate) fn room(&self, client: &Grants, bytes: u64) -> Option<Room> {
         // Most requests have no body, and are not to meet at one count.
         if bytes == 0 {
             return Some(Room(None));
         }
-        let room = self.ahead.clone().try_acquire_many_owned(u32::try_from(bytes).ok()?);
-        room.ok().map(|room| Room(Some(room)))
+        let bytes = u32::try_from(bytes).ok()?;
+        let take = |from: &Arc<Semaphore>| from.clone().try_acquire_many_owned(bytes).ok();
+        Some(Room(Some([take(&client.ahead)?, take(&self.ahead)?])))
     }
 
     /// Returns once connections are to end that have nothing under way.
@@ -121,11 +122,8 @@ impl Shared {
 
     /// Counts a connection of a client; `None` if it has too many.
     fn count(&self, peer: SocketAddr) -> Option<Counted> {
-        let Limits { connections, streams, .. } = self.limits;
-        let trusted = self.trust.has(peer.ip());
-        let (connections, streams) =
-            if trusted { (usize::MAX, Semaphore::MAX_PERMITS) } else { (connections, streams) };
-        let counted = self.clients.count(peer.ip(), connections, streams);
+        let limits = (!self.trust.has(peer.ip())).then_some(&self.limits);
+        let counted = self.clients.count(peer.ip(), limits);
         if counted.is_none() {
             self.refusals.count(Refusal::ManyConnections, peer.ip());
         }

@@ -58,7 +58,9 @@ pub(crate) struct Instance {
     /// How often it was ejected without a good answer between.
     ejections_in_a_row: AtomicU32,
     ejections: AtomicU64,
-    failures_in_a_row: AtomicU32,
+    failures: AtomicU64,
+    /// Those before the last good answer began, or before it was readmitted.
+    forgiven: AtomicU64,
     /// Requests, errors and microseconds until an answer began, since they were looked at last.
     window: [AtomicU64; 3],
     last_probe: Mutex<Option<String>>,
@@ -119,7 +121,8 @@ impl Instance {
             ejected: AtomicBool::new(false),
             ejections_in_a_row: AtomicU32::new(0),
             ejections: AtomicU64::new(0),
-            failures_in_a_row: AtomicU32::new(0),
+            failures: AtomicU64::new(0),
+            forgiven: AtomicU64::new(0),
             window: Default::default(),
             last_probe: Mutex::new(None),
             changes,
@@ -200,7 +203,7 @@ impl Instance {
 
     /// Ends its ejection.
     pub(crate) fn readmit(&self) {
-        self.failures_in_a_row.store(0, Relaxed);
+        self.forgiven.fetch_max(self.failures.load(Relaxed), Relaxed);
         self.ejected.store(false, Relaxed);
         self.service.better.notify_waiters();
     }
@@ -211,8 +214,8 @@ impl Instance {
     }
 
     /// Returns how many requests in a row have failed.
-    pub(crate) fn failures_in_a_row(&self) -> u32 {
-        self.failures_in_a_row.load(Relaxed)
+    pub(crate) fn failures_in_a_row(&self) -> u64 {
+        self.failures.load(Relaxed).saturating_sub(self.forgiven.load(Relaxed))
     }
 
     /// Returns what was counted since it was last taken.
@@ -296,6 +299,15 @@ pub(crate) struct Window {
     pub(crate) micros: u64,
 }
 
+/// How an instance was when an answer of it began.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Answering {
+    /// How long the answer was waited for.
+    took: Duration,
+    /// How many requests had failed before.
+    failures: u64,
+}
+
 /// A request or connection under way to an instance.
 #[derive(Debug)]
 pub(crate) struct InFlight {
@@ -352,22 +364,30 @@ impl InFlight {
         self.finish();
     }
 
-    /// Counts how a request went for the instance. Returns whether it has just failed once more.
-    pub(crate) fn count_outcome(&self, failed: bool, took: Duration) -> bool {
-        self.instance.window[0].fetch_add(1, Relaxed);
-        self.instance.window[2].fetch_add(u64::try_from(took.as_micros()).unwrap_or(u64::MAX), Relaxed);
+    /// Notes that the answer to a request begins, or is no longer waited for, so long after it was asked for.
+    pub(crate) fn answering(&self, took: Duration) -> Answering {
+        Answering { took, failures: self.instance.failures.load(Relaxed) }
+    }
+
+    /// Counts how a request went for the instance, which may be known long after the answer has begun. Returns whether it has just
+    /// failed once more.
+    pub(crate) fn count_outcome(&self, failed: bool, answering: Answering) -> bool {
+        let Instance { window, failures, forgiven, ejections_in_a_row, .. } = &*self.instance;
+        window[0].fetch_add(1, Relaxed);
+        window[2].fetch_add(u64::try_from(answering.took.as_micros()).unwrap_or(u64::MAX), Relaxed);
         if failed {
-            self.instance.failures_in_a_row.fetch_add(1, Relaxed);
-        } else if self.instance.failures_in_a_row.load(Relaxed) > 0
-            || self.instance.ejections_in_a_row.load(Relaxed) > 0
-        {
-            // Read first: a line that is only read stays in every core's cache.
-            self.instance.failures_in_a_row.store(0, Relaxed);
-            if !self.instance.is_ejected() {
-                self.instance.ejections_in_a_row.store(0, Relaxed);
-            }
+            failures.fetch_add(1, Relaxed);
+            return true;
         }
-        failed
+        // A good answer says nothing of what failed after it began. Read first: a line that is only read stays in every core's cache.
+        if forgiven.load(Relaxed) < answering.failures {
+            forgiven.fetch_max(answering.failures, Relaxed);
+        }
+        let is_last = failures.load(Relaxed) == answering.failures;
+        if is_last && ejections_in_a_row.load(Relaxed) > 0 && !self.instance.is_ejected() {
+            ejections_in_a_row.store(0, Relaxed);
+        }
+        false
     }
 }
 
@@ -380,5 +400,42 @@ impl Drop for InFlight {
         if self.instance.in_flight.fetch_sub(1, SeqCst) == 1 && !self.instance.named.load(SeqCst) {
             self.instance.changes.touch(&self.instance);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_forgives_what_had_failed_when_it_began() {
+        let service = Arc::new(Service::new("web".parse().unwrap()));
+        let (address, health) = ([127, 0, 0, 1].into(), (Health::default(), None));
+        let id = "web-1-1".parse().unwrap();
+        let instance = Arc::new(Instance::new(id, 1, address, health, Duration::ZERO, service, Arc::default()));
+        let count = |failed| {
+            let in_flight = instance.begin();
+            in_flight.count_outcome(failed, in_flight.answering(Duration::ZERO))
+        };
+        let old = instance.begin();
+        let long = old.answering(Duration::ZERO);
+        assert!(count(true) && count(true));
+        let late = old.answering(Duration::ZERO);
+        assert!(count(true));
+        old.count_outcome(false, long);
+        assert_eq!(instance.failures_in_a_row(), 3);
+        old.count_outcome(false, late);
+        assert_eq!(instance.failures_in_a_row(), 1);
+        assert!(!count(false));
+        assert_eq!(instance.failures_in_a_row(), 0);
+        // Nor do they make up for an ejection.
+        assert_eq!(instance.eject(), 1);
+        assert!(count(true));
+        instance.readmit();
+        old.count_outcome(false, late);
+        assert_eq!((instance.failures_in_a_row(), instance.eject()), (0, 2));
+        instance.readmit();
+        count(false);
+        assert_eq!(instance.eject(), 1);
     }
 }

@@ -29,6 +29,7 @@ mod error;
 mod forwarded;
 mod gently;
 mod health;
+mod held;
 mod http1;
 mod http2;
 mod instance;

@@ -27,6 +27,8 @@ pub struct Limits {
     /// Bytes of bodies that are here before they are sent, or kept to be sent again, for all requests together; other bodies are
     /// passed on as they come, and once.
     pub ahead: usize,
+    /// The same for all requests of one client.
+    pub ahead_each: usize,
 }
 
 impl Default for Limits {
@@ -46,20 +48,29 @@ impl Default for Limits {
             encoders: 128,
             // As much as 4,096 requests may take.
             ahead: 256 << 20,
+            // Nobody is to have all of it: 256 requests.
+            ahead_each: 16 << 20,
         }
     }
 }
 
 /// Counts connections by client.
 #[derive(Debug, Default, Clone)]
-pub(crate) struct Clients(Arc<Mutex<HashMap<IpAddr, Held>>>);
+pub(crate) struct Clients(Arc<Mutex<HashMap<IpAddr, Has>>>);
 
 /// What a client has.
 #[derive(Debug)]
-struct Held {
+struct Has {
     connections: usize,
-    /// Room for streams on all of them.
-    streams: Arc<Semaphore>,
+    grants: Grants,
+}
+
+/// What a client may take on all of its connections together.
+#[derive(Debug, Clone)]
+pub(crate) struct Grants {
+    pub(crate) streams: Arc<Semaphore>,
+    /// Bytes of bodies.
+    pub(crate) ahead: Arc<Semaphore>,
 }
 
 /// A counted connection, until it is dropped.
@@ -67,33 +78,37 @@ struct Held {
 pub(crate) struct Counted {
     clients: Clients,
     client: IpAddr,
-    /// Room for streams of its client.
-    pub(crate) streams: Arc<Semaphore>,
+    pub(crate) grants: Grants,
 }
 
 impl Clients {
-    /// Counts a connection of a client that may have so many of them, and of streams; `None` if it has too many already.
-    pub(crate) fn count(&self, client: IpAddr, connections: usize, streams: usize) -> Option<Counted> {
-        let client = origin(client);
+    /// Counts a connection of a client, who is trusted if it has no limits; `None` if it has too many already.
+    pub(crate) fn count(&self, client: IpAddr, limits: Option<&Limits>) -> Option<Counted> {
+        let (client, connections, streams, ahead) = match limits {
+            Some(limits) => (origin(client), limits.connections, limits.streams, limits.ahead_each),
+            None => (client.to_canonical(), usize::MAX, Semaphore::MAX_PERMITS, Semaphore::MAX_PERMITS),
+        };
         let mut clients = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let held = clients.entry(client);
-        let held = held.or_insert_with(|| Held { connections: 0, streams: Arc::new(Semaphore::new(streams)) });
-        if held.connections >= connections {
+        let has = clients.entry(client).or_insert_with(|| Has {
+            connections: 0,
+            grants: Grants { streams: Semaphore::new(streams).into(), ahead: Semaphore::new(ahead).into() },
+        });
+        if has.connections >= connections {
             return None;
         }
-        held.connections += 1;
-        let streams = held.streams.clone();
+        has.connections += 1;
+        let grants = has.grants.clone();
         drop(clients);
-        Some(Counted { clients: self.clone(), client, streams })
+        Some(Counted { clients: self.clone(), client, grants })
     }
 }
 
 impl Drop for Counted {
     fn drop(&mut self) {
         let mut clients = self.clients.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(held) = clients.get_mut(&self.client) {
-            held.connections -= 1;
-            if held.connections == 0 {
+        if let Some(has) = clients.get_mut(&self.client) {
+            has.connections -= 1;
+            if has.connections == 0 {
                 clients.remove(&self.client);
             }
         }
@@ -115,16 +130,19 @@ mod tests {
     #[test]
     fn connections_are_counted_by_client() {
         let clients = Clients::default();
-        let count = |client: &str| clients.count(client.parse().unwrap(), 2, 3);
+        let limits = Limits { connections: 2, streams: 3, ..Limits::default() };
+        let count = |client: &str| clients.count(client.parse().unwrap(), Some(&limits));
         let held = [count("10.0.0.1"), count("::ffff:10.0.0.1"), count("2001:db8::1"), count("2001:db8::2")];
         assert!(held.iter().all(Option::is_some));
         assert!(count("10.0.0.1").is_none() && count("2001:db8::3").is_none());
         assert!(count("10.0.0.2").is_some() && count("2001:db8:0:1::1").is_some());
-        let places = |held: &Option<Counted>| held.as_ref().unwrap().streams.clone();
+        let places = |held: &Option<Counted>| held.as_ref().unwrap().grants.streams.clone();
         let taken = [0, 1, 0].map(|at| places(&held[at]).try_acquire_owned());
         assert!(taken.iter().all(Result::is_ok));
         assert!(places(&held[1]).try_acquire_owned().is_err() && places(&held[2]).try_acquire_owned().is_ok());
-        drop(held);
+        let trusted = [(); 3].map(|()| clients.count("2001:db8::3".parse().unwrap(), None));
+        assert!(trusted.iter().all(|its| places(its).try_acquire_many_owned(4).is_ok()), "its neighbours are others");
+        drop((held, trusted));
         assert!(clients.0.lock().unwrap().is_empty(), "nothing is kept of who has left");
     }
 }

@@ -162,8 +162,8 @@ impl ReadyRoute {
             None => asked.headers.contains_key(name),
         };
         let parameter = |(name, wanted): &(String, Option<String>)| {
-            let pairs = asked.query.unwrap_or("").split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
-            pairs.into_iter().any(|(key, value)| key == name && wanted.as_ref().is_none_or(|wanted| value == wanted))
+            let mut pairs = form_urlencoded::parse(asked.query.unwrap_or("").as_bytes());
+            pairs.any(|(key, value)| key == *name && wanted.as_ref().is_none_or(|wanted| value == *wanted))
         };
         self.headers.iter().all(header) && self.query.iter().all(parameter)
     }
@@ -334,6 +334,7 @@ mod tests {
         };
         check(Method::GET, &["a"], Some("debug"), true);
         check(Method::HEAD, &["b", "a"], Some("x=1&debug=2"), true);
+        check(Method::GET, &["a"], Some("%64ebug="), true);
         check(Method::POST, &["a"], Some("debug"), false);
         check(Method::PUT, &["b"], Some("debug"), false);
         check(Method::PUT, &[], Some("debug"), false);

@@ -11,6 +11,7 @@ use std::time::Duration;
 use basalt_wire::fdstore::FdStore;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
+use socket2::SockRef;
 
 /// Connections that may wait to be accepted: what arrives while the gateway restarts (the kernel's own limit,
 /// net.core.somaxconn, is 4096 since Linux 5.4).
@@ -18,6 +19,10 @@ const BACKLOG: i32 = 4096;
 
 /// How long a connection is silent before its peer is asked whether it is still there; four more answers may fail to come.
 const SILENT: Duration = Duration::from_secs(60);
+
+/// How much the kernel takes of an answer before it can send it. With its own bound, of some mebibytes, a slow client seems to take
+/// nothing for minutes.
+const UNSENT: u32 = 256 << 10;
 
 /// Makes listening sockets, and keeps a copy of each at the keeper.
 #[derive(Debug)]
@@ -72,6 +77,7 @@ impl Sockets {
         sockopt::set_tcp_keepcnt(&listener, 4)?;
         // Small messages are not to wait for larger ones.
         sockopt::set_tcp_nodelay(&listener, true)?;
+        SockRef::from(&listener).set_tcp_notsent_lowat(UNSENT)?;
         listener.set_nonblocking(true)?;
         Ok(listener)
     }
@@ -162,6 +168,9 @@ mod tests {
         let one = sockets.listen_beside("x", address("127.0.0.5")).unwrap();
         let client = std::net::TcpStream::connect(("127.0.0.5", port)).unwrap();
         one.set_nonblocking(false).unwrap();
-        assert_eq!(one.accept().unwrap().1, client.local_addr().unwrap());
+        let (accepted, peer) = one.accept().unwrap();
+        assert_eq!(peer, client.local_addr().unwrap());
+        let is = SockRef::from(&accepted);
+        assert!(is.tcp_nodelay().unwrap() && is.tcp_notsent_lowat().unwrap() == UNSENT);
     }
 }

@@ -1,7 +1,8 @@
 //! What a request asks for, in its normal form, so that one thing has one name: rules of routes are else passed by.
 
-/// Returns a path with its query, and the path in its normal form; `None` if it has that already. There, characters that need no `%` have none, other hexadecimal digits are large
-/// (RFC 3986 §6.2.2), and there are no segments `.` and `..` (§5.2.4). What is no path is left as it is.
+/// Returns a path with its query, and the path in its normal form; `None` if it has that already. There, characters that need no `%`
+/// have none, other hexadecimal digits are large (RFC 3986 §6.2.2), a `%` without two digits is `%25`, and there are no segments `.` and
+/// `..` (§5.2.4). What is no path is left as it is.
 pub(crate) fn normal(target: &str) -> Option<String> {
     let (path, query) = target.split_at(target.find('?').unwrap_or(target.len()));
     if !path.starts_with('/') || !(path.contains('%') || path.contains("/.")) {
@@ -18,7 +19,8 @@ fn decoded(path: &str) -> String {
         let digits = behind.get(..2).filter(|digits| digits.bytes().all(|digit| digit.is_ascii_hexdigit()));
         let Some((digits, code)) = digits.and_then(|digits| Some((digits, u8::from_str_radix(digits, 16).ok()?)))
         else {
-            out.push('%');
+            // As it is, it might make a pair with what is decoded behind it.
+            out.push_str("%25");
             left = behind;
             continue;
         };
@@ -66,9 +68,10 @@ mod tests {
             ("/a//b/../c", "/a//c"),
             ("/a//../b", "/a/b"),
             ("/..//a", "//a"),
-            ("/%", "/%"),
-            ("/%4/%zz/%4", "/%4/%zz/%4"),
-            ("/%e9é%", "/%E9é%"),
+            ("/%", "/%25"),
+            ("/%4/%zz/%4", "/%254/%25zz/%254"),
+            ("/%e9é%", "/%E9é%25"),
+            ("/%%361/%%32e%%32e/a", "/%2561/%252e%252e/a"),
             ("/%2541", "/%2541"),
             ("*", "*"),
             ("?a", "?a"),

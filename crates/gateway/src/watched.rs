@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use crate::access_log::Line;
+use crate::held::Held;
 use crate::instance::Instance;
 use crate::plane::Plane;
 use crate::ready::{Asked, ReadyRoute};
@@ -25,6 +26,7 @@ pub(crate) struct Seen {
     pub(crate) retries: u32,
     /// How often it was sent to a second instance while the first was silent.
     pub(crate) hedges: u32,
+    pub(crate) held: Held,
 }
 
 /// A request that has ended.

@@ -21,7 +21,8 @@ use super::upload::{BadBody, Need, Upload};
 use crate::choice::Attempts;
 use crate::connections::Shared;
 use crate::ejection;
-use crate::instance::{InFlight, Instance};
+use crate::held::Held;
+use crate::instance::{Answering, InFlight, Instance};
 use crate::plane::Begun;
 
 /// An instance on the same machine accepts within microseconds; a second is for one whose queue is full.
@@ -45,6 +46,11 @@ pub(crate) struct Try {
 impl Try {
     pub(crate) fn instance(&self) -> &Arc<Instance> {
         self.begun.in_flight.instance()
+    }
+
+    /// Notes that its answer begins, or is no longer waited for.
+    pub(crate) fn answering(&self) -> Answering {
+        self.begun.in_flight.answering(self.asked.elapsed())
     }
 
     /// Whether a failure says nothing about the instance: it has closed an idle connection.
@@ -146,31 +152,31 @@ pub(crate) fn is_gone(error: &io::Error) -> bool {
     matches!(error.kind(), ConnectionRefused | HostUnreachable | NetworkUnreachable)
 }
 
-/// Counts a try of which nothing is passed on to the client.
-pub(crate) fn judge(shared: &Shared, one: &Try, asking: &Result<Response, Failure>) {
+/// Counts a try of which nothing is passed on to the client, which may have held it up.
+pub(crate) fn judge(shared: &Shared, one: &Try, asking: &Result<Response, Failure>, held: Held) {
     let status = match asking {
         Ok(response) => Some(response.status),
         Err(Failure::Body(_)) => return,
         Err(failure) => {
             // It may have died: look at once. In-flight requests tell it before the next check does.
             one.instance().suspected.notify_one();
-            if one.was_idle(*failure) {
+            if one.was_idle(*failure) || *failure == Failure::Broken && held.is_long() {
                 return;
             }
             None
         }
     };
-    count(shared, &one.begun.in_flight, status, one.asked.elapsed());
+    count(shared, &one.begun.in_flight, status, one.answering());
 }
 
 /// Counts how a request went for its instance, and takes that out if it fails too often: the status of its answer, if that is whole as far
-/// as the instance is concerned, and the time until it began.
-pub(crate) fn count(shared: &Shared, in_flight: &InFlight, status: Option<u16>, took: Duration) {
+/// as the instance is concerned, and how the instance was when it began.
+pub(crate) fn count(shared: &Shared, in_flight: &InFlight, status: Option<u16>, answering: Answering) {
     if status.is_none_or(|status| status >= 500) {
         in_flight.count_error();
     }
     let failed = status.is_none_or(|status| matches!(status, 502..=504));
-    if in_flight.count_outcome(failed, took) {
+    if in_flight.count_outcome(failed, answering) {
         ejection::failed(&shared.plane, in_flight.instance());
     }
 }
@@ -198,8 +204,10 @@ pub(crate) async fn ask(
             if let Poll::Ready(need) = upload.poll(client, &mut upstream.stream, patience, cx) {
                 return Poll::Ready(Ok(Err(need)));
             }
+            let held = upload.waits_for_client();
+            client.seen().held.note(held);
             // Who has just got something, or waits for more, is not to blame.
-            if upload.has_moved() || upload.waits_for_client() {
+            if upload.has_moved() || held {
                 silence.end();
             }
             if request.timeout().is_some_and(|patience| silence.poll(cx, patience).is_ready()) {
@@ -216,7 +224,7 @@ pub(crate) async fn ask(
                 continue;
             }
         };
-        if is_final(&response, request)? {
+        if is_final(&response) {
             return Ok(response);
         }
         if response.status == 100 && upload.wanted() {
@@ -244,7 +252,8 @@ pub(crate) fn poll_head(
     let Upstream { stream, buffer, .. } = upstream;
     loop {
         if let Some(response) = response::read(buffer, request.is_head())? {
-            return Poll::Ready(Ok(response));
+            let unwanted = response.status == 101 && !request.upgrade;
+            return Poll::Ready(if unwanted { Err(Failure::Bad) } else { Ok(response) });
         }
         match poll_piece(stream, cx, |piece| buffer.extend_from_slice(piece)) {
             Poll::Ready(Ok(Some(()))) => {}
@@ -256,11 +265,8 @@ pub(crate) fn poll_head(
 }
 
 /// Whether an answer is the one that was asked for, and no informational one before it.
-pub(crate) fn is_final(response: &Response, request: &Request) -> Result<bool, Failure> {
-    match response.status {
-        101 if !request.upgrade => Err(Failure::Bad),
-        status => Ok(status >= 200 || status == 101),
-    }
+pub(crate) fn is_final(response: &Response) -> bool {
+    response.status >= 200 || response.status == 101
 }
 
 /// Passes an informational answer on. `informed` counts the bytes of all of a request's: without an end to them, neither time nor a

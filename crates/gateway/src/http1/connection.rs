@@ -147,7 +147,7 @@ async fn pass_on(client: &mut Client, head: &Head, shared: &Shared) -> Result<Af
     let there = (client.buffer.len() - head.length) as u64;
     // Who waits for our word would wait for ever.
     let may_wait = told <= there.max(most) && (told <= there || !head.expect);
-    let room = may_wait.then(|| shared.room(told)).flatten();
+    let room = may_wait.then(|| shared.room(&client.counted.grants, told)).flatten();
     let small = room.is_some();
     let whole = head.length + if small { told as usize } else { 0 };
     let read = if small { read_body(client, whole, shared).await } else { Ok(()) };
@@ -171,7 +171,7 @@ async fn pass_on(client: &mut Client, head: &Head, shared: &Shared) -> Result<Af
             Framing::Chunked => Body::Chunked(Chunks::default()),
         };
         client.incoming = Some(Box::new(Incoming { body, trailers: Vec::new() }));
-        Upload::new(shared, head)
+        Upload::new(shared, &client.counted.grants, head)
     };
     let after = request::perform(shared, client, (&arrived, &aim), upload).await;
     client.incoming = None;

@@ -67,6 +67,7 @@ pub(crate) async fn send<C: Content>(
     poll_fn(|cx| {
         let before = client.left();
         let sent = client.poll_send(cx);
+        client.seen().held.note(sent.is_pending());
         if sent.is_ready() {
             return sent;
         }
@@ -164,7 +165,9 @@ pub(crate) async fn pass_on<C: Content>(client: &mut C, mut answered: Answered<'
                 Poll::Pending if holds => Poll::Ready(Ok(Next::Paused)),
                 Poll::Pending => {
                     let moved = pass_rest(client, upload, &mut upstream.stream, *pause, cx)?;
-                    poll_silence(&mut silence, moved || upload.waits_for_client(), timeout, cx)
+                    let held = upload.waits_for_client();
+                    client.seen().held.note(held);
+                    poll_silence(&mut silence, moved || held, timeout, cx)
                 }
             }
         });

@@ -23,6 +23,7 @@ use crate::answer::Answer;
 use crate::choice::Attempts;
 use crate::compression::Wish;
 use crate::connections::Shared;
+use crate::held::Held;
 use crate::instance::Instance;
 use crate::plane::Begun;
 use crate::ready::ReadyRoute;
@@ -148,6 +149,7 @@ pub(crate) async fn run(
             },
         };
         upload.begin();
+        client.seen().held = Held::default();
         let asking = match request.hedge_after().filter(|_| upload.is_done()) {
             None => attempt::ask(client, &mut one.upstream, request, upload, shared.limits.body).await,
             Some(after) => hedge::ask(shared, client, request, &find, &mut progress, &mut one, after).await,
@@ -161,7 +163,7 @@ pub(crate) async fn run(
                 if !(again && afford(&one)) {
                     return pass_on(shared, client, request, upload, &progress.attempts, one, response).await;
                 }
-                attempt::judge(shared, &one, &Ok(response));
+                attempt::judge(shared, &one, &Ok(response), client.seen().held);
                 progress.retries += 1;
                 progress.attempts.failed.push(one.instance().clone());
                 continue;
@@ -169,7 +171,7 @@ pub(crate) async fn run(
             Err(failure) => failure,
         };
         one.begun.in_flight.identify_if_cut(|| who(request));
-        attempt::judge(shared, &one, &Err(failure));
+        attempt::judge(shared, &one, &Err(failure), client.seen().held);
         match failure {
             Failure::Body(bad) => return refuse(shared, client, request, upload, bad).await,
             // Time that is over for one instance is over for all.
@@ -269,12 +271,12 @@ async fn pass_on(
     one: Try,
     response: Response,
 ) -> After {
-    let Try { mut begun, mut upstream, asked } = one;
-    let took = asked.elapsed();
+    let answering = one.answering();
+    let Try { mut begun, mut upstream, .. } = one;
     client.seen().status = response.status;
     let peer = client.peer();
     if response.status == 101 {
-        attempt::count(shared, &begun.in_flight, Some(101), took);
+        attempt::count(shared, &begun.in_flight, Some(101), answering);
         // Only who has a connection of its own, and has said all of its request on it, is let through with an upgrade.
         let Some(connection) = client.connection().filter(|_| upload.is_done()) else { return After::Over };
         let mut out = Vec::with_capacity(1024);
@@ -286,6 +288,7 @@ async fn pass_on(
         return tunnel::run(shared, connection, upstream.stream, (out, behind), request.websocket, begun).await;
     }
     upload.answered();
+    client.seen().held = Held::default();
     let endless = response.body == Body::UntilClose || request.old && !matches!(response.body, Body::Length(_));
     // Who is still sending when its answer begins may go on for as long as that takes, and no longer.
     let close = request.close || endless || !upload.has_ended() || shared.is_finishing();
@@ -303,7 +306,10 @@ async fn pass_on(
     let passed = client.pass_on(answered).await;
     // Who did not get all of a request that is broken is not the one to blame for what it makes of that.
     let broke_off = upload.broken().is_none() && passed.as_ref().is_err_and(content::is_of_instance);
-    attempt::count(shared, &begun.in_flight, (!broke_off).then_some(status), took);
+    // Nor is who has waited for it.
+    if !(broke_off && client.seen().held.is_long()) {
+        attempt::count(shared, &begun.in_flight, (!broke_off).then_some(status), answering);
+    }
     if let Some(bad) = upload.broken() {
         note_bad(shared, peer, bad);
     }

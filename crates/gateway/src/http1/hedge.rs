@@ -16,6 +16,7 @@ use super::exchange::{Progress, Request};
 use super::response::Response;
 use super::upload::BadBody;
 use crate::connections::Shared;
+use crate::held::Held;
 use crate::plane::Begun;
 use crate::routing::{Destination, Routing};
 
@@ -96,7 +97,7 @@ pub(crate) async fn ask(
                 }
                 second = Second::Never;
             }
-            Event::First(Ok(response)) if !attempt::is_final(&response, request)? => {
+            Event::First(Ok(response)) if !attempt::is_final(&response) => {
                 attempt::inform(client, &mut one.upstream, request, &response, &mut informed).await?;
             }
             Event::First(asked) => match replace(&mut second, Second::Never) {
@@ -113,20 +114,20 @@ pub(crate) async fn ask(
             },
             Event::Second(asked) => {
                 let Second::Asked(mut other) = replace(&mut second, Second::Never) else { continue };
-                match asked.and_then(|response| Ok((attempt::is_final(&response, request)?, response))) {
-                    Ok((false, response)) => {
+                match asked {
+                    Ok(response) if !attempt::is_final(&response) => {
                         match attempt::inform(client, &mut other.upstream, request, &response, &mut informed).await {
                             Ok(()) => second = Second::Asked(other),
                             Err(Failure::Bad) => fail(shared, progress, &other, &Err(Failure::Bad)),
                             Err(failure) => return Err(failure),
                         }
                     }
-                    Ok((true, response)) if response.status < 500 => {
+                    Ok(response) if response.status < 500 => {
                         give_up(replace(one, other));
                         client.seen().instance = Some(one.instance().clone());
                         return Ok(response);
                     }
-                    asked => fail(shared, progress, &other, &asked.map(|(_, response)| response)),
+                    asked => fail(shared, progress, &other, &asked),
                 }
             }
         }
@@ -172,7 +173,7 @@ fn is_bad(asked: &Result<Response, Failure>) -> bool {
 
 /// Notes that one of two has failed.
 fn fail(shared: &Shared, progress: &mut Progress, failed: &Try, asked: &Result<Response, Failure>) {
-    attempt::judge(shared, failed, asked);
+    attempt::judge(shared, failed, asked, Held::default());
     if !asked.as_ref().is_err_and(|failure| failed.was_idle(*failure)) {
         progress.attempts.failed.push(failed.instance().clone());
     }

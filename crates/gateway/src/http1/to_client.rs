@@ -155,10 +155,12 @@ async fn relay(client: &mut Client, answered: &mut Answered<'_>, first: &[u8]) -
                             rest_at += written;
                         }
                         stall.end();
+                        client.seen.held.note(false);
                         continue;
                     }
                     Poll::Ready(Err(error)) => return Poll::Ready(Err(left(error))),
                     Poll::Pending => {
+                        client.seen.held.note(true);
                         if content::pass_rest(client, upload, &mut upstream.stream, *pause, cx)? {
                             stall.end();
                         }
@@ -194,8 +196,9 @@ async fn relay(client: &mut Client, answered: &mut Answered<'_>, first: &[u8]) -
                     // Nothing may come for long, and then no buffer is needed.
                     rest = Vec::new();
                     let moved = content::pass_rest(client, upload, &mut upstream.stream, *pause, cx)?;
-                    let excused = moved || upload.waits_for_client();
-                    return content::poll_silence(&mut silence, excused, timeout, cx);
+                    let held = upload.waits_for_client();
+                    client.seen.held.note(held);
+                    return content::poll_silence(&mut silence, moved || held, timeout, cx);
                 }
             }
         }

@@ -14,6 +14,7 @@ use super::exchange::Request;
 use super::head::{Framing, Head};
 use super::request::SMALL;
 use crate::connections::{Room, Shared};
+use crate::limits::Grants;
 use crate::refusals::Refusal;
 
 /// How long a client that asks whether it may send its body waits for the instance's word. Many never say one: then it goes on by the
@@ -71,12 +72,12 @@ impl Upload {
     }
 
     /// Returns the upload of a body that is still to be read. It is kept as long as it is [`SMALL`], if there is room for that.
-    pub(crate) fn new(shared: &Shared, head: &Head) -> Self {
+    pub(crate) fn new(shared: &Shared, client: &Grants, head: &Head) -> Self {
         let most = match head.framing {
             Framing::Length(length) => length.min(SMALL),
             Framing::Chunked => SMALL,
         };
-        Self::with(head.framing, head.expect, shared.room(most))
+        Self::with(head.framing, head.expect, shared.room(client, most))
     }
 
     fn with(framing: Framing, expects: bool, room: Option<Room>) -> Self {
@@ -175,8 +176,8 @@ impl Upload {
                 }
             }
             if self.ended || self.refused {
-                if self.room.is_none() {
-                    // Nobody asks for it again.
+                if !self.is_whole() {
+                    // It is not sent again.
                     (self.out, self.at) = (BytesMut::new(), 0);
                 }
                 return client.poll_left(cx).map(|()| Need::Bad(BadBody::Left));

@@ -19,14 +19,15 @@ use super::{LARGEST_HEAD, WINDOW, stream};
 use crate::connections::Shared;
 use crate::edge::Secured;
 use crate::http1::client::{Client, Ends, Stall, Transport};
+use crate::limits::Grants;
 use crate::refusals::Refusal;
 
 /// Streams that a client may have open on one connection: what RFC 9113 §6.5.2 recommends at least.
 const STREAMS: u32 = 100;
 /// Streams that a client may have opened and reset before they were looked at (CVE-2023-44487): honest clients have few.
 const RESETS: usize = 50;
-/// Streams of a connection that may be refused, and ones that `h2` may refuse or reset for a fault: each costs an answer. Honest clients can
-/// have some, too: who knows nothing yet of [`STREAMS`], goes on with bodies that nobody wanted, or shares an address with many.
+/// Streams of a connection that may be refused in a row, and ones that `h2` may refuse or reset for a fault: each costs an answer. Honest
+/// clients can have some, too: who knows nothing yet of [`STREAMS`], goes on with bodies that nobody wanted, or shares an address with many.
 const FAULTS: usize = 1000;
 /// Streams that a client may have reset before they were answered, if it has not waited for as many answers: what one page of a
 /// browser may have under way when its user goes elsewhere.
@@ -43,6 +44,7 @@ const FAREWELL: Duration = Duration::from_secs(5);
 pub(crate) struct Origin {
     pub(crate) ends: Ends,
     pub(crate) secured: Option<Arc<Secured>>,
+    pub(crate) grants: Grants,
     /// Streams that were answered, and ones that the client has reset before.
     answered: AtomicU32,
     reset: AtomicU32,
@@ -86,7 +88,7 @@ enum Event {
 /// Serves a connection from its preface on, which is in the client's buffer.
 pub(crate) async fn serve(client: &mut Client, shared: &Arc<Shared>) {
     let (first, secured, ends) = (std::mem::take(&mut client.buffer), client.secured.take(), client.ends);
-    let (io, streams, blocked) = (&mut client.io, &client.counted.streams, Blocked::default());
+    let (io, grants, blocked) = (&mut client.io, client.counted.grants.clone(), Blocked::default());
     // Whoever passes on what others send is not the one to blame for it.
     let trusted = shared.trust.has(ends.peer.ip());
     let mut builder = Builder::new();
@@ -103,7 +105,8 @@ pub(crate) async fn serve(client: &mut Client, shared: &Arc<Shared>) {
     let hello = timeout(shared.limits.head, builder.handshake::<_, Piece>(Prefixed { first, io, blocked: &blocked }));
     let Ok(Ok(mut connection)) = hello.await else { return };
     let quiet_since = Mutex::new(Instant::now());
-    let origin = Arc::new(Origin { ends, secured, answered: AtomicU32::new(0), reset: AtomicU32::new(0), quiet_since });
+    let (answered, reset) = Default::default();
+    let origin = Arc::new(Origin { ends, secured, grants, answered, reset, quiet_since });
     let mut ending = pin!(shared.ending());
     let mut look = pin!(sleep(shared.limits.idle));
     // When the client was told that the connection ends, and whether nothing more is owed to it.
@@ -139,13 +142,14 @@ pub(crate) async fn serve(client: &mut Client, shared: &Arc<Shared>) {
             }
             Event::Request => {
                 let Some((request, mut respond)) = arrived.take() else { continue };
-                let Ok(place) = streams.clone().try_acquire_owned() else {
+                let Ok(place) = origin.grants.streams.clone().try_acquire_owned() else {
                     shared.refusals.count(Refusal::ManyStreams, ends.peer.ip());
                     // It may be sent again (RFC 9113 §8.7).
                     respond.send_reset(Reason::REFUSED_STREAM);
                     refused += 1;
                     continue;
                 };
+                refused = 0;
                 tokio::spawn(stream::serve(shared.clone(), origin.clone(), request, respond, place.into()));
             }
             Event::Broken(error) => {

@@ -15,6 +15,7 @@ use super::poll_send;
 use super::stream::Stream;
 use crate::answer::{self, Answer};
 use crate::connections::{Room, Shared};
+use crate::held::Held;
 use crate::http1::asker::{Asker, Source};
 use crate::http1::attempt::{self, ATTEMPTS};
 use crate::http1::client::Stall;
@@ -23,6 +24,7 @@ use crate::http1::exchange::{self, After, Progress, Request};
 use crate::http1::request::SMALL;
 use crate::http1::rewrite;
 use crate::http1::upload::{BadBody, Upload};
+use crate::instance::{Answering, InFlight};
 use crate::refusals::Refusal;
 use crate::routing::{Destination, Routing};
 
@@ -113,17 +115,18 @@ impl Body {
     }
 }
 
-/// Passes a call on, and its answer back. `find` says where it goes in a table.
+/// Passes a call on, and its answer back. Its body is kept as long as there is `room`; `find` says where it goes in a table.
 pub(crate) async fn run(
     shared: &Shared,
     client: &mut Stream,
     request: &Request,
+    room: Option<Room>,
     find: impl Fn(&Routing) -> Option<Destination> + Send + Sync,
 ) -> After {
     let mut progress = Progress::of(request);
     let limit = request.route.as_ref().and_then(|route| route.rules.body_limit);
     let most = limit.map_or(u64::MAX, |limit| limit.0);
-    let mut body = Body { kept: BytesMut::new(), at: 0, size: 0, room: shared.room(SMALL), most, end: None };
+    let mut body = Body { kept: BytesMut::new(), at: 0, size: 0, room, most, end: None };
     let Some(head) = to_http2(request) else { return fail(shared, client, request, Answer::of(400)).await };
     for _ in 0..ATTEMPTS {
         let mut begun = match exchange::begin(shared, client, &find, &mut progress).await {
@@ -151,10 +154,12 @@ pub(crate) async fn run(
             Err(_) => continue,
         };
         body.at = 0;
+        client.seen().held = Held::default();
         let (asked, mut answered) = (Instant::now(), None);
         let call = Call {
             client,
             request,
+            in_flight: &begun.in_flight,
             body: &mut body,
             up: Up { sending, piece: Bytes::new(), owed: 0, done: false },
             down: Down { response: Some(response), receiving: None, owed: 0 },
@@ -164,9 +169,12 @@ pub(crate) async fn run(
         };
         let idle = upstream.idle;
         let ended = call.run(shared.limits.write).await;
-        if let Some((status, took)) = answered {
+        let late = begun.in_flight.answering(asked.elapsed());
+        // Who has waited for its client is not to blame.
+        let held = client.seen().held.is_long() && matches!(ended, Err(Failure::Broken(_)));
+        if let Some((status, answering)) = answered.filter(|_| !held) {
             let broke_off = matches!(ended, Err(Failure::Silent | Failure::Broken(_)));
-            attempt::count(shared, &begun.in_flight, (!broke_off).then_some(status), took);
+            attempt::count(shared, &begun.in_flight, (!broke_off).then_some(status), answering);
         }
         let answered = answered.is_some();
         let failure = match ended {
@@ -193,7 +201,7 @@ pub(crate) async fn run(
             }
             Failure::Silent if answered => return After::Over,
             Failure::Silent => {
-                attempt::count(shared, &begun.in_flight, None, asked.elapsed());
+                attempt::count(shared, &begun.in_flight, None, late);
                 return fail(shared, client, request, Answer::of(504)).await;
             }
             Failure::Broken(error) if answered => {
@@ -207,8 +215,8 @@ pub(crate) async fn run(
             || error.is_go_away() && error.is_remote() && error.reason() == Some(Reason::NO_ERROR);
         let instance = begun.in_flight.instance().clone();
         // An idle connection that was closed says nothing about its instance, nor does one that is about to be, nor a fault of ours.
-        if !(untouched || error.is_library() || idle && error.is_io()) {
-            attempt::count(shared, &begun.in_flight, None, asked.elapsed());
+        if !(untouched || held || error.is_library() || idle && error.is_io()) {
+            attempt::count(shared, &begun.in_flight, None, late);
         }
         instance.suspected.notify_one();
         let again = untouched && body.is_whole() && progress.may_retry(request) && instance.service.budget.withdraw();
@@ -232,12 +240,13 @@ async fn fail(shared: &Shared, client: &mut Stream, request: &Request, with: Ans
 struct Call<'c> {
     client: &'c mut Stream,
     request: &'c Request,
+    in_flight: &'c InFlight,
     body: &'c mut Body,
     up: Up,
     down: Down,
     asked: Instant,
-    /// The status of the answer, and how long it took to begin.
-    answered: &'c mut Option<(u16, Duration)>,
+    /// The status of the answer, once it has begun, and how its instance was then.
+    answered: &'c mut Option<(u16, Answering)>,
     /// Keeps the client at the instance.
     cookie: Option<HeaderValue>,
 }
@@ -278,6 +287,7 @@ impl Call<'_> {
             let (both, sent) = (seen.received + seen.sent, seen.sent);
             // Who is silent while the client has the word, or takes nothing, is not to blame.
             let waits_for_client = !self.up.done && self.up.piece.is_empty() || self.client.left() > 0;
+            self.client.seen().held.note(waits_for_client);
             if std::mem::replace(&mut moved, both) != both || waits_for_client {
                 silence.end();
             }
@@ -322,7 +332,7 @@ impl Call<'_> {
             let (parts, receiving) = response.into_parts();
             // Nothing is sent again from now on.
             self.body.forget();
-            *self.answered = Some((parts.status.as_u16(), self.asked.elapsed()));
+            *self.answered = Some((parts.status.as_u16(), self.in_flight.answering(self.asked.elapsed())));
             let mut header = http::Response::from_parts(parts, ());
             answer::dress(&mut header, self.request.route.as_deref(), self.request.secure);
             if let Some(cookie) = self.cookie.take() {

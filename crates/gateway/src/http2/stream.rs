@@ -79,7 +79,7 @@ async fn answer(shared: &Shared, origin: &Origin, stream: &mut Stream, parts: &P
     };
     let grpc = is_grpc(parts);
     let room = match head.framing {
-        Framing::Length(length) if length <= SMALL && !head.expect && !grpc => shared.room(length),
+        Framing::Length(length) if length <= SMALL && !head.expect && !grpc => shared.room(&origin.grants, length),
         _ => None,
     };
     let small = room.is_some();
@@ -99,13 +99,16 @@ async fn answer(shared: &Shared, origin: &Origin, stream: &mut Stream, parts: &P
         };
     }
     if !grpc {
-        let upload = if small { Upload::none() } else { Upload::new(shared, &head) };
+        let upload = if small { Upload::none() } else { Upload::new(shared, &origin.grants, &head) };
         return request::perform(shared, stream, (&arrived, &aim), upload).await;
     }
     let look = request::look(shared, &arrived, &aim);
     let after = match &look.answer {
         Some(answer) => exchange::answer(shared, stream, &look.request, answer, &mut Upload::none()).await,
-        None => grpc::run(shared, stream, &look.request, |routing| aim.find(routing)).await,
+        None => {
+            let room = shared.room(&origin.grants, SMALL);
+            grpc::run(shared, stream, &look.request, room, |routing| aim.find(routing)).await
+        }
     };
     look.write_down(shared, (&arrived, &aim), std::mem::take(&mut stream.seen));
     after

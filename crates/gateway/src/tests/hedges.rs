@@ -7,13 +7,12 @@ use basalt_model::{Millis, RateLimit, Route, RouteTable, Rules};
 use hyper::{Method, Request};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::UnixStream;
+use tokio::net::{TcpListener, UnixStream};
 use tokio::time::Instant;
 
-use super::app::{App, fresh_address};
+use super::app::{App, PORT, fresh_address};
 use super::client::{Client, Kind};
 use super::gateway::{Gateway, all_healthy, name, table, web};
-use super::uploads::scripted;
 use crate::{GatewayOptions, LogFormat};
 
 /// A table whose only route sends a second time after so many milliseconds.
@@ -120,7 +119,17 @@ async fn a_bad_answer_does_not_win() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_upgrade_that_nobody_wants_does_not_win() {
     let (good, bad) = (App::start().await, fresh_address());
-    let _told = scripted(bad, &[("GET", "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\n\r\n")]).await;
+    let listener = TcpListener::bind((bad, PORT)).await.unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                // Later than the hedge, whichever of the two is tried first.
+                tokio::time::sleep(Duration::from_millis(150)).await;
+                let _ = stream.write_all(b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\n\r\n").await;
+                let _ = stream.read_to_end(&mut Vec::new()).await;
+            });
+        }
+    });
     let mut hedging = hedging(&[&good], 50);
     let both = table(1, &[(1, 100, &[good.address, bad])]);
     web(&mut hedging).releases = both.services[&name("web")].releases.clone();

@@ -124,6 +124,14 @@ async fn each_host_has_its_certificate_and_protocols_are_agreed_on() {
     gateway.set(&moved).await;
     gateway.until(|seen| seen.problems.iter().any(|problem| problem.contains("no TLS for `a.example`"))).await;
     assert_eq!(ask(Wants::get("a.example", "/")).await.unwrap().1, after);
+    // A pipe that says nothing holds up no table.
+    let pipe = folder.path().join("pipe");
+    rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, rustix::fs::Mode::RWXU, 0).unwrap();
+    let pipe = pipe.display().to_string();
+    let mut piped = with_hosts(app.address, vec![("a.example", files((pipe.clone(), pipe)))]);
+    piped.version = 3;
+    gateway.set(&piped).await;
+    gateway.until(|seen| seen.problems.iter().any(|problem| problem.contains("is no file"))).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

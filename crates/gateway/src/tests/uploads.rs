@@ -229,8 +229,67 @@ async fn what_has_come_of_an_upload_is_sent_again() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_there_is_no_room_for_is_sent_once() {
-    let limits = Limits { ahead: (64 << 10) - 1, ..Limits::default() };
-    sends_again(&mut Gateway::start_limited(limits).await, 1, false).await;
+    let little = (64 << 10) - 1;
+    let limits = Limits::default();
+    for limits in [Limits { ahead: little, ..limits.clone() }, Limits { ahead_each: little, ..limits }] {
+        sends_again(&mut Gateway::start_limited(limits).await, 1, false).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_empty_body_needs_no_room() {
+    let mut gateway = Gateway::start_limited(Limits { ahead: 0, ..Limits::default() }).await;
+    let addresses = [fresh_address(), fresh_address()];
+    let _broken = scripted(addresses[0], &[("0\r\n\r\n", "")]).await;
+    let _whole = scripted(addresses[1], &[("0\r\n\r\n", DONE)]).await;
+    let mut table = table(1, &[(1, 100, &addresses[..1]), (2, 0, &addresses[1..])]);
+    all_healthy(&mut table);
+    gateway.set(&table).await;
+    let mut client = TcpStream::connect(gateway.http).await.unwrap();
+    client.write_all(b"PUT / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n").await.unwrap();
+    until(&mut client, "HTTP/1.1 200").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_has_waited_for_its_client_is_not_to_blame() {
+    const PATIENCE: Duration = Duration::from_millis(2500);
+    const LARGE: usize = 16 << 20;
+    let mut gateway = Gateway::start().await;
+    let address = fresh_address();
+    let listener = TcpListener::bind(SocketAddrV4::new(address, PORT)).await.unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let mut asked = [0; 4096];
+                let read = stream.read(&mut asked).await.unwrap_or(0);
+                match asked[..read].starts_with(b"GET") {
+                    true => {
+                        let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", 2 * LARGE);
+                        let _ = stream.write_all(&[head.as_bytes(), &[b'x'; LARGE]].concat()).await;
+                    }
+                    false => drop(timeout(PATIENCE, stream.read(&mut [0; 1])).await),
+                }
+            });
+        }
+    });
+    let mut table = table(1, &[(1, 100, &[address])]);
+    all_healthy(&mut table);
+    gateway.set(&table).await;
+    let get = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+    let post = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n";
+    // The last one waits for nobody.
+    for (at, (request, pause, errors)) in
+        [(post, PATIENCE, 0), (get, PATIENCE, 0), (get, Duration::ZERO, 1)].into_iter().enumerate()
+    {
+        let mut client = TcpStream::connect(gateway.http).await.unwrap();
+        client.write_all(request.as_bytes()).await.unwrap();
+        tokio::time::sleep(pause).await;
+        let _ = client.read_to_end(&mut Vec::new()).await;
+        let id = "web-1-1".parse().unwrap();
+        let over = |requests: u64| requests == at as u64 + 1;
+        let seen = gateway.until(|seen| over(seen.instances[&id].requests) && seen.instances[&id].in_flight == 0).await;
+        assert_eq!(seen.instances[&id].errors, errors, "{request:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

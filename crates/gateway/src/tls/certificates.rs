@@ -309,6 +309,11 @@ pub(super) fn builder() -> rustls::ConfigBuilder<ServerConfig, rustls::WantsVeri
 }
 
 fn bytes(path: &str) -> Result<Vec<u8>, String> {
+    let meta = fs::metadata(path).map_err(|error| format!("can't read `{path}`: {error}"))?;
+    if !meta.is_file() {
+        // A pipe might never say anything.
+        return Err(format!("`{path}` is no file"));
+    }
     fs::read(path).map_err(|error| format!("can't read `{path}`: {error}"))
 }
 
