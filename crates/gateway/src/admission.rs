@@ -24,10 +24,26 @@ pub(crate) struct Arrival<'a> {
     pub(crate) client: Option<IpAddr>,
     /// Whether it came over TLS, to this gateway or to a trusted proxy before it.
     pub(crate) secure: bool,
+    /// What a trusted proxy before it says of itself.
+    pub(crate) proxied: Option<Proxied<'a>>,
     /// What is known of its connection over TLS.
     pub(crate) secured: Option<&'a Secured>,
     /// The length of its body, where that is told.
     pub(crate) length: Option<u64>,
+}
+
+/// What clients see in place of this gateway.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Proxied<'a> {
+    /// The host that the client has named, with its port; empty if that is the request's.
+    pub(crate) host: &'a str,
+}
+
+impl Arrival<'_> {
+    /// Returns the host that the client has named.
+    fn host(&self) -> &str {
+        self.proxied.map(|proxied| proxied.host).filter(|host| !host.is_empty()).unwrap_or(self.asked.host)
+    }
 }
 
 /// Returns the instance that a request belongs to, and how its client is kept there, by the word of the service that it is for.
@@ -71,7 +87,7 @@ pub(crate) fn judge(
         let own = reason == Some(Reason::Maintenance) && service.traffic.maintenance.as_deref() != Some("");
         return Some(if own { answer } else { answer.in_words_of(Some(route)) });
     }
-    answer(route, &arrival.asked, arrival.secure)
+    answer(route, &Asked { host: arrival.host(), ..arrival.asked }, arrival.secure)
 }
 
 /// Refuses what may not go where it wants.
@@ -85,20 +101,23 @@ fn refuse(
     let (rules, asked) = (&route.rules, &arrival.asked);
     if let Some(tls) = &rules.tls {
         let host = bare_host(asked.host);
+        let required = tls.clients.as_ref().filter(|clients| clients.required);
         match arrival.secured {
-            None if tls.redirect && !arrival.secure || tls.clients.is_some() => {
+            None if !arrival.secure && (tls.redirect || tls.clients.is_some()) => {
                 let query = asked.query.map(|query| format!("?{query}")).unwrap_or_default();
-                let location = format!("https://{}{}{query}", plane.edge.https(&host), asked.path);
-                return refused(Answer::redirect(308, &location), None);
+                let host = bare_host(arrival.host());
+                // Nobody says where a proxy takes TLS, if not at the usual port.
+                let host = if arrival.proxied.is_some() { host.into_owned() } else { plane.edge.https(&host) };
+                return refused(Answer::redirect(308, &format!("https://{host}{}{query}", asked.path)), None);
             }
+            // The client's handshake was with a proxy.
+            None if required.is_some() => return refused(Answer::of(403), Some(Reason::NoCertificate)),
             // Whom the handshake has let in for one host must not reach another that asks for more (RFC 9110 §15.5.20).
             Some(secured) if tls.clients.is_some() && secured.server_name.as_deref() != Some(&*host) => {
                 return refused(Answer::of(421), Some(Reason::Misdirected));
             }
             // Nor does one authority's client go for another's.
-            Some(secured)
-                if tls.clients.as_ref().is_some_and(|c| c.required && secured.client_of(&c.authorities).is_none()) =>
-            {
+            Some(secured) if required.is_some_and(|clients| secured.client_of(&clients.authorities).is_none()) => {
                 return refused(Answer::of(403), Some(Reason::NoCertificate));
             }
             _ => {}

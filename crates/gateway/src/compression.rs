@@ -79,6 +79,9 @@ impl Wish {
         headers.remove(header::CONTENT_LENGTH);
         // Parts and bytes are now others (RFC 9110 §8.8.1, §14.3).
         headers.remove(header::ACCEPT_RANGES);
+        for digest in ["content-digest", "repr-digest", "digest", "content-md5"] {
+            headers.remove(digest);
+        }
         if let Some(tag) = headers.get_mut(header::ETAG)
             && !tag.as_bytes().starts_with(b"W/")
             && let Ok(weak) = HeaderValue::from_bytes(&[b"W/", tag.as_bytes()].concat())

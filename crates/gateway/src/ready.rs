@@ -70,10 +70,8 @@ pub(crate) struct ReadyRoute {
     pub(crate) label: String,
     pub(crate) service: Name,
     pub(crate) host: Host,
-    /// What it is found by: the path of a request, or without a slash at its end one that is above that.
+    /// What it is found by: the path of a request, or a prefix of that without a slash at its end.
     pub(crate) key: Arc<str>,
-    /// The path or prefix, without a slash at its end.
-    path: String,
     pub(crate) rules: Rules,
     pub(crate) request_headers: Vec<(HeaderName, Option<HeaderValue>)>,
     pub(crate) response_headers: Vec<(HeaderName, Option<HeaderValue>)>,
@@ -107,7 +105,6 @@ impl ReadyRoute {
             service: service.clone(),
             host: Host::new(route.host.as_deref()),
             key: if rules.exact { &*path } else { path.trim_end_matches('/') }.into(),
-            path: path.trim_end_matches('/').to_owned(),
             request_headers: rules.request_headers.iter().filter_map(set).collect(),
             response_headers: rules.response_headers.iter().filter_map(set).collect(),
             limiter,
@@ -225,13 +222,15 @@ impl ReadyRoute {
         // `//host` would be another host, and `/\host` is that for browsers; clients choose the path.
         match location.strip_prefix('/').filter(|rest| rest.starts_with(['/', '\\'])) {
             Some(rest) => format!("/{}", rest.trim_start_matches(['/', '\\'])),
+            // Of itself, it would be the same page once more (RFC 3986 §4.4).
+            None if location.is_empty() || location.starts_with('?') => format!("/{location}"),
             None => location,
         }
     }
 
     /// Returns what follows the route's path in a path.
     fn rest<'a>(&self, path: &'a str) -> &'a str {
-        path.strip_prefix(self.path.as_str()).unwrap_or("")
+        path.strip_prefix(&*self.key).unwrap_or("")
     }
 }
 
@@ -309,6 +308,8 @@ mod tests {
         check("https://b.example", "/old/x", Some("q=1"), "https://b.example");
         check("https://b.example{path}{query}", "/old/x", Some("q=1"), "https://b.example/old/x?q=1");
         check("{scheme}://{host}/new{rest}", "/old/x", None, "http://a.example:80/new/x");
+        check("{rest}", "/old", None, "/");
+        check("{rest}{query}", "/old", Some("a"), "/?a");
         check("{path}", "//evil.example", None, "/evil.example");
         check("{rest}", "/old//evil.example", None, "/evil.example");
         check("{rest}", "/old/\\evil.example", None, "/evil.example");

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use basalt_model::InstanceId;
 use serde::Serialize;
@@ -15,6 +15,8 @@ use crate::access_log::Rotated;
 const LARGEST: u64 = 4 << 20;
 /// Connections that one receipt names at most; all are counted.
 const MOST_NAMED: usize = 100;
+/// How far the clock of whoever stops an instance may be before ours.
+const SLACK: Duration = Duration::from_millis(250);
 
 /// What became of what was in flight to an instance when it left the table.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -43,14 +45,14 @@ pub(crate) struct Drain {
 
 impl Drain {
     /// Returns a drain that begins now.
-    pub(crate) fn begin(within: std::time::Duration) -> Self {
+    pub(crate) fn begin(within: Duration) -> Self {
         let since = Instant::now();
         Self { since, over: since + within, ended: 0.into(), cut: 0.into(), which: Mutex::default() }
     }
 
     /// Returns whether its time has passed.
     pub(crate) fn is_over(&self) -> bool {
-        Instant::now() >= self.over
+        Instant::now() + SLACK >= self.over
     }
 
     /// Counts the end of something in flight; `who` says what it was, where that is known.

@@ -179,6 +179,7 @@ fn ports_and_routes() {
         "  port \"admin\" {\n    container = 81\n    protocol = \"udp\"\n  }\n  port \"other\" {\n    container = 82\n    protocol = \"smtp\"\n  }",
         "  route { port = \"htp\" }",
         "  route {\n    host = \"https://shop\"\n    path = \"shop\"\n  }\n  route { host = \"shop:80\" }\n  route { host = \"shop.*.a\" }\n  route { host = \"a..b\" }",
+        "  route { host = \"[::1]\" }\n  route { host = \"bücher.example\" }",
         "  port \"db\" {\n    container = 5432\n    protocol = \"tcp\"\n  }\n  route { port = \"db\" }",
         "  route { host = \"shop\" }\n  route { host = \"SHOP\" }",
         "  port \"db\" {\n    container = 1\n    protocol = \"tcp\"\n    proxy_protocol = \"v3\"\n  }\n  port \"x\" {\n    container = 2\n    proxy_protocol = \"v1\"\n  }",
@@ -202,11 +203,14 @@ fn rules_of_routes() {
         "    timeout = \"0s\"\n    hedge_after = \"0ms\"\n    retries = 11\n    rate_limit { burst = 0 }\n    error_page \"200\" { body = \"x\" }",
         "    tls { certificate = \"a.pem\" }",
         "    tls {\n      acme = true\n      clients { required = true }\n    }",
+        "    headers = { \"X-A\" = \"1\", \"x-a\" = \"2\" }\n    request_headers = { Host = \"\" }\n    methods = [\"connect\"]",
+        "    path = \"/star/*\"\n    respond {\n      status = 204\n      body = \"x\"\n    }\n    tls {\n      acme = true\n      hsts = \"500ms\"\n    }",
     ];
     let rows: Vec<String> = rows.iter().map(|row| route(row)).collect();
     let mut rows: Vec<&str> = rows.iter().map(String::as_str).collect();
     rows.push("  route {\n    host = \"*.a.example\"\n    tls { acme = true }\n  }\n  route {\n    path = \"/b\"\n    tls { acme = true }\n  }");
     rows.push("  traffic {\n    panic_below = \"101%\"\n    hash_on = \"path\"\n    slow_start = \"x\"\n    eject {\n      slower = 1\n      at_most = 200\n    }\n  }");
+    rows.push("  traffic { panic_below = 0.5 }");
     rows.push("  traffic {\n    hash_on = \"client\"\n    sticky { cookie = \"a;b\" }\n  }");
     insta::assert_snapshot!(said_of_services(&rows));
 }

@@ -154,8 +154,8 @@ async fn pass_on(client: &mut Client, head: &Head, shared: &Shared) -> Result<Af
     let bytes = split(&mut client.buffer, whole);
     let texts = Texts::of(&bytes, head);
     let secured = client.secured.clone();
-    let arrived =
-        Arrived { head, bytes: &bytes, ends: client.ends, secured: secured.as_deref(), protocol: "HTTP/1.1", began };
+    let protocol = if head.old { "HTTP/1.0" } else { "HTTP/1.1" };
+    let arrived = Arrived { head, bytes: &bytes, ends: client.ends, secured: secured.as_deref(), protocol, began };
     let aim = texts.aim(&arrived);
     client.seen.received = (bytes.len() - head.length) as u64;
     if let Err(end) = read {

@@ -281,7 +281,8 @@ async fn pass_on(
         let Some(connection) = client.connection().filter(|_| upload.is_done()) else { return After::Over };
         let mut out = Vec::with_capacity(1024);
         let dress = request.route.iter().flat_map(|route| route.dress(request.secure));
-        rewrite::response(&mut out, &upstream.buffer, &response, "Upgrade", None, dress);
+        let cookie = cookie(shared, request, attempts, begun.in_flight.instance());
+        rewrite::response(&mut out, &upstream.buffer, &response, "Upgrade", cookie.as_ref(), dress);
         let behind = out.len();
         out.extend_from_slice(&upstream.buffer[response.length..]);
         begun.in_flight.identify(|| who(request));
@@ -289,7 +290,8 @@ async fn pass_on(
     }
     upload.answered();
     client.seen().held = Held::default();
-    let endless = response.body == Body::UntilClose || request.old && !matches!(response.body, Body::Length(_));
+    let until_close = response.body == Body::UntilClose;
+    let endless = until_close || request.old && !matches!(response.body, Body::Length(_));
     // Who is still sending when its answer begins may go on for as long as that takes, and no longer.
     let close = request.close || endless || !upload.has_ended() || shared.is_finishing();
     let (keeps, status) = (response.keeps, response.status);
@@ -324,7 +326,11 @@ async fn pass_on(
             return After::Over;
         }
     };
-    begun.in_flight.finish();
+    match until_close {
+        // The end of its instance looks like its own.
+        true => begun.in_flight.identify_if_cut(|| who(request)),
+        false => begun.in_flight.finish(),
+    }
     if clean && upload.is_done() {
         begun.in_flight.instance().pool.put(upstream.stream, begun.address.port());
     }

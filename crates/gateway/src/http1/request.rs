@@ -11,7 +11,7 @@ use super::exchange::{self, After, Request};
 use super::head::{self, Framing, Head};
 use super::rewrite::{self, Changes, Said, Told};
 use super::upload::Upload;
-use crate::admission::{self, Arrival};
+use crate::admission::{self, Arrival, Proxied};
 use crate::aim::Aim;
 use crate::answer::Answer;
 use crate::compression::{Coding, Wish};
@@ -19,6 +19,7 @@ use crate::connections::Shared;
 use crate::edge::Secured;
 use crate::forwarded::Forwarded;
 use crate::ready::Asked;
+use crate::routing::bare_host;
 use crate::target::normal;
 use crate::trace::TraceContext;
 use crate::watched::{Ended, Seen};
@@ -152,7 +153,13 @@ pub(crate) fn look(shared: &Shared, arrived: &Arrived<'_>, aim: &Aim<'_>) -> Loo
         headers: route.as_ref().map_or(&[], |route| &route.request_headers),
         certificate: secured.and_then(|secured| {
             let clients = route.as_ref().and_then(|route| route.rules.tls.as_ref()?.clients.as_ref());
-            clients.map_or(secured.client.as_ref(), |clients| secured.client_of(&clients.authorities))
+            match clients {
+                Some(clients) => secured.client_of(&clients.authorities),
+                // Who has asked for it may have been another host.
+                None => {
+                    secured.client.as_ref().filter(|_| secured.server_name.as_deref() == Some(&bare_host(asked.host)))
+                }
+            }
         }),
         trusted: shared.trust.has(ends.peer.ip()),
         traced: edge.watches(),
@@ -160,12 +167,13 @@ pub(crate) fn look(shared: &Shared, arrived: &Arrived<'_>, aim: &Aim<'_>) -> Loo
         expects: head.expect && body.is_empty() && head.framing != Framing::Length(0),
     };
     let compresses = route.as_ref().is_some_and(|route| route.rules.compress) && !head.old;
-    let (mut from, mut secure, mut told) = (ends.peer.ip(), ends.https, None);
+    let (mut from, mut secure, mut told, mut proxied) = (ends.peer.ip(), ends.https, None, None);
     let (mut referrer, mut user_agent) = (None, None);
     let mut out = rewrite::request(bytes, head, changes, |said: Said<'_>| {
         let claimed = shared.trust.believed(from, said.claimed);
         from = shared.trust.client(from, &claimed.for_);
         secure |= claimed.is_https();
+        proxied = claimed.says_how().then(|| claimed.host().to_owned());
         told = changes.traced.then(|| TraceContext::of(said.traceparent));
         if edge.log.get().is_some() {
             let text = |value: &[u8]| String::from_utf8_lossy(value).into_owned();
@@ -180,6 +188,7 @@ pub(crate) fn look(shared: &Shared, arrived: &Arrived<'_>, aim: &Aim<'_>) -> Loo
         inside: aim.is_inside(&routing),
         client: Some(from),
         secure,
+        proxied: proxied.as_deref().map(|host| Proxied { host }),
         secured,
         length: match head.framing {
             Framing::Length(length) => Some(length),

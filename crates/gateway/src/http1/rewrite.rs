@@ -125,10 +125,15 @@ fn request_with(
     out.push(b' ');
     out.extend_from_slice(changes.target.as_bytes());
     out.extend_from_slice(b" HTTP/1.1\r\n");
+    if !is_changed("host") {
+        put_field(&mut out, "Host", &buffer[head.host.clone()]);
+    }
     let mut upgrade = None;
-    let mut has_host = is_changed("host");
     for field in fields {
-        has_host |= field.name.eq_ignore_ascii_case("host");
+        // The target may name another, which then counts.
+        if field.name.len() == 4 && field.name.eq_ignore_ascii_case("host") {
+            continue;
+        }
         let traceparent = said.take(field) && changes.traced;
         if field.name.len() == 7 && field.name.eq_ignore_ascii_case("upgrade") {
             upgrade = Some(field.value);
@@ -138,9 +143,6 @@ fn request_with(
         if !(ends || is_changed(field.name) || head.nominates && is_nominated(fields, field.name)) {
             put_field(&mut out, field.name, field.value);
         }
-    }
-    if !has_host {
-        put_field(&mut out, "Host", &buffer[head.host.clone()]);
     }
     let Told { forwarded, trace } = tell(said);
     // What others have noted of a trace is of no use in a new one.

@@ -107,8 +107,8 @@ impl Asker for Client {
 
     async fn pass_on(&mut self, mut answered: Answered<'_>) -> io::Result<bool> {
         let Answered { upstream, response, request, cookie, close, .. } = &answered;
-        // Clients of HTTP/1.0 know no chunks.
-        if request.compression != Wish::None || request.old && !matches!(response.body, Body::Length(_)) {
+        // Clients of HTTP/1.0 know no chunks, and are not told of any, either.
+        if request.compression != Wish::None || request.old && !matches!(response.body, Body::Length(1..)) {
             let mut framed = Framed { client: self, out: BytesMut::new(), framing: Framing::default() };
             return content::pass_on(&mut framed, answered).await;
         }

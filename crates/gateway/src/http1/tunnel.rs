@@ -31,7 +31,7 @@ struct Direction {
     done: bool,
     /// The frames of a WebSocket.
     frames: Option<Frames>,
-    /// Whether it is to end with the frame that is under way.
+    /// Whether it is to end with the message that is under way.
     leaving: bool,
     /// Whether the last frame was sent: what comes now is dropped.
     left: bool,

@@ -1,4 +1,4 @@
-//! Where frames of a WebSocket begin and end (RFC 6455 §5.2), and the frame that ends one.
+//! Where messages of a WebSocket begin and end (RFC 6455 §5), and the frame that ends one.
 
 /// What a client is told when its instance is to stop: `1001 (going away)`, and that it may come back (RFC 6455 §7.4.1).
 pub(crate) const GOING_AWAY: &[u8] = b"\x88\x0f\x03\xe9come back now";
@@ -11,15 +11,17 @@ pub(crate) struct Frames {
     has: usize,
     /// How much of the payload is still to come.
     left: u64,
+    /// Whether the message goes on with another frame (RFC 6455 §5.4).
+    goes_on: bool,
 }
 
 impl Frames {
-    /// Whether the last frame is whole.
+    /// Whether the last message is whole.
     pub(crate) fn is_between(&self) -> bool {
-        self.has == 0 && self.left == 0
+        self.has == 0 && self.left == 0 && !self.goes_on
     }
 
-    /// Follows bytes up to the end of the frame that is under way, or all of them. Returns how many.
+    /// Follows bytes up to the end of the message that is under way, or all of them. Returns how many.
     pub(crate) fn pass_one(&mut self, bytes: &[u8]) -> usize {
         let mut at = 0;
         while at < bytes.len() {
@@ -32,6 +34,10 @@ impl Frames {
                 self.has += 1;
                 at += 1;
                 if let Some(left) = payload(&self.head[..self.has]) {
+                    let is_control = self.head[0] & 0x08 > 0;
+                    if !is_control {
+                        self.goes_on = self.head[0] & 0x80 == 0;
+                    }
                     self.has = 0;
                     self.left = left;
                 } else {
@@ -77,7 +83,9 @@ mod tests {
         let long = [&[0x82, 126, 1, 0][..], &[7; 256]].concat();
         let longer = [&[0x82, 127, 0, 0, 0, 0, 0, 1, 0, 0][..], &[7; 65536]].concat();
         let empty = vec![0x8a, 0];
-        for frame in [&short, &masked, &long, &longer, &empty, &GOING_AWAY.to_vec()] {
+        // With a control frame within.
+        let parts = [&[0x01, 1][..], b"a", &[0x00, 0], &[0x89, 1], b"p", &[0x80, 1], b"c"].concat();
+        for frame in [&short, &masked, &long, &longer, &empty, &parts, &GOING_AWAY.to_vec()] {
             let two = [&frame[..], &short].concat();
             for size in [1, 3, two.len()] {
                 let mut frames = Frames::default();

@@ -48,6 +48,8 @@ pub(super) fn routes(
             route.report(fault.help("name a port whose protocol is \"http\""));
         }
         let rules = rules(&mut route, host.as_deref());
+        // Prefixes end at segment borders anyway.
+        let path = if rules.exact || path == "/" { path } else { path.trim_end_matches('/').to_owned() };
         if let Some(port) = port {
             let declared = Route { host, path, port, rules };
             // What could not be read is no conflict with another.
@@ -69,6 +71,12 @@ fn host(value: &Value) -> Eval<String> {
         |help: &str| Err(Fault::at(value.at, format!("{} is not a host name", value.shown())).help(help).into());
     if host.contains("://") || host.contains('/') {
         return wrong("write the host alone, such as \"shop.example.com\"; the path goes into `path`");
+    }
+    if host.starts_with('[') {
+        return wrong("leave `host` out to answer any host: addresses are not told apart");
+    }
+    if !host.is_ascii() {
+        return wrong("write it as the DNS has it, in ASCII: \"xn--…\"");
     }
     if host.contains(':') {
         return wrong("leave out the port: the gateway's addresses decide where it listens");
@@ -92,7 +100,7 @@ fn host(value: &Value) -> Eval<String> {
     Ok(host)
 }
 
-/// Reads a path prefix; a trailing slash is dropped, for prefixes end at segment borders anyway.
+/// Reads a path.
 fn path(value: &Value) -> Eval<String> {
     let path = read::text(value)?;
     let segment = |part: &str| part != "." && part != "..";
@@ -101,6 +109,11 @@ fn path(value: &Value) -> Eval<String> {
         let fault = Fault::at(value.at, format!("{} is not a path prefix", value.shown()));
         return Err(fault.help("write for example \"/\" or \"/shop\"").into());
     }
-    let trimmed = path.trim_end_matches('/');
-    Ok(if trimmed.is_empty() { "/" } else { trimmed }.to_owned())
+    if path.split('/').any(|part| matches!(part, "*" | "**")) {
+        let fault = Fault::at(value.at, format!("{} has a `*`, which stands for itself in a path", value.shown()));
+        return Err(fault
+            .help("a path leads to all that is below it, unless `exact = true`: leave the `*` out")
+            .into());
+    }
+    Ok(path)
 }

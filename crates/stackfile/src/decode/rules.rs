@@ -31,7 +31,7 @@ pub(super) fn rules(route: &mut Reader, host: Option<&str>) -> Rules {
         rewrite: route.get("rewrite", rewrite),
         redirect: redirect(route),
         respond: respond(route),
-        request_headers: route.get("request_headers", header_map).unwrap_or_default(),
+        request_headers: route.get("request_headers", request_headers).unwrap_or_default(),
         response_headers: route.get("response_headers", header_map).unwrap_or_default(),
         compress: route.get("compress", read::boolean).unwrap_or(false),
         timeout: route.get("timeout", positive),
@@ -84,6 +84,10 @@ fn respond(route: &mut Reader) -> Option<Page> {
     let mut respond = route.only_block("respond")?;
     let status = respond.get("status", read::integer(200..=599)).unwrap_or(200) as u16;
     let (content_type, body) = page(&mut respond);
+    if matches!(status, 204 | 205 | 304) && !body.is_empty() {
+        let fault = Fault::at(respond.place("body"), format!("an answer with {status} has no body"));
+        respond.report(fault.help("leave out `body`, or write another status"));
+    }
     respond.finish();
     Some(Page { status, content_type, body })
 }
@@ -170,7 +174,13 @@ fn tls(route: &mut Reader, host: Option<&str>) -> Option<Tls> {
         Some(ClientCertificates { authorities: authorities?, required })
     });
     let redirect = tls.get("redirect", read::boolean).unwrap_or(true);
-    let hsts = tls.get("hsts", positive);
+    let hsts = tls.get("hsts", |value| match positive(value)? {
+        Millis(0..1000) => {
+            let fault = Fault::at(value.at, format!("{} is less than a second", value.shown()));
+            Err(fault.help("browsers count in seconds, and would forget it at once: write for example \"365d\"").into())
+        }
+        lasts => Ok(lasts),
+    });
     tls.finish();
     Some(Tls { certificate: source?, redirect, hsts, clients })
 }
@@ -199,6 +209,10 @@ fn method(value: &Value) -> Eval<String> {
     if method.is_empty() || !method.bytes().all(|b| b.is_ascii_uppercase() || b == b'-') {
         return Err(Fault::at(value.at, format!("{} is not a method", value.shown())).help("write \"GET\"").into());
     }
+    if method == "CONNECT" {
+        let fault = Fault::at(value.at, "no route gets a `CONNECT`: the gateway makes no tunnels for clients");
+        return Err(fault.help("WebSockets begin with `GET`").into());
+    }
     Ok(method)
 }
 
@@ -219,11 +233,21 @@ pub(super) fn header_value(value: &Value) -> Eval<String> {
 
 /// Reads a header's name (RFC 9110 §5.1); it becomes lowercase.
 pub(super) fn header_name(text: &str, value: &Value) -> Eval<String> {
-    let token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
-    if text.is_empty() || !text.bytes().all(token) {
-        return Err(Fault::at(value.at, format!("`{}` can't be a header's name", text.escape_debug())).into());
+    Ok(token(text, value, "header")?.to_ascii_lowercase())
+}
+
+/// Reads a cookie's name (RFC 6265 §4.1.1).
+pub(super) fn cookie_name(text: &str, value: &Value) -> Eval<String> {
+    token(text, value, "cookie").map(str::to_owned)
+}
+
+/// Returns a token (RFC 9110 §5.6.2), which names something.
+fn token<'t>(text: &'t str, value: &Value, what: &str) -> Eval<&'t str> {
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
+    if text.is_empty() || !text.bytes().all(allowed) {
+        return Err(Fault::at(value.at, format!("`{}` can't be a {what}'s name", text.escape_debug())).into());
     }
-    Ok(text.to_ascii_lowercase())
+    Ok(text)
 }
 
 fn header_map(value: &Value) -> Eval<BTreeMap<String, String>> {
@@ -237,7 +261,23 @@ fn header_map(value: &Value) -> Eval<BTreeMap<String, String>> {
         if FRAMING.contains(&name.as_str()) {
             return Err(Fault::at(value.at, format!("`{name}` is the gateway's own to set")).into());
         }
+        if headers.contains_key(&name) {
+            let fault = Fault::at(value.at, format!("`{name}` is there twice: capitals make no other header"));
+            return Err(fault.help("keep one of them").into());
+        }
         headers.insert(name, header_value(&at)?);
+    }
+    Ok(headers)
+}
+
+/// Reads fields that instances get; none of them is without a host.
+fn request_headers(value: &Value) -> Eval<BTreeMap<String, String>> {
+    let headers = header_map(value)?;
+    if let Some(host) = headers.get("host")
+        && (host.is_empty() || host.contains(|c: char| c == '/' || c.is_whitespace()))
+    {
+        let fault = Fault::at(value.at, format!("`{}` is no host", host.escape_debug()));
+        return Err(fault.help("every request names one (RFC 9112 §3.2): write for example \"app.internal\"").into());
     }
     Ok(headers)
 }

@@ -2,7 +2,7 @@
 
 use basalt_model::{Eject, HashOn, Millis, Name, Sticky, Traffic};
 
-use super::rules::header_name;
+use super::rules::{cookie_name, header_name};
 use super::service::positive;
 use crate::fault::{Eval, Fault};
 use crate::read;
@@ -36,7 +36,7 @@ pub(super) fn traffic(reader: &mut Reader, service: &Name) -> Traffic {
 
 fn sticky(traffic: &mut Reader, service: &Name) -> Option<Sticky> {
     let mut sticky = traffic.only_block("sticky")?;
-    let cookie = sticky.get("cookie", |value| header_name(&read::text(value)?, value).map(|_| value.to_text())?);
+    let cookie = sticky.get("cookie", |value| cookie_name(&read::text(value)?, value));
     let lasts = sticky.get("lasts", units::duration).unwrap_or(Millis::ZERO);
     sticky.finish();
     // Services may share a host, and so a client's cookies.
@@ -59,9 +59,10 @@ fn eject(traffic: &mut Reader) -> Eject {
 
 /// Reads a whole percentage: `50`, `"50%"`.
 fn percent(value: &Value) -> Eval<u32> {
-    let text = value.to_text()?;
-    let bare = Value::text(text.strip_suffix('%').unwrap_or(&text), value.at);
-    read::integer(0..=100)(&bare)
+    match &value.data {
+        Data::Text(text) => read::integer(0..=100)(&Value::text(text.strip_suffix('%').unwrap_or(text), value.at)),
+        _ => read::integer(0..=100)(value),
+    }
 }
 
 /// Reads how much slower than its siblings: `3` is three times as slow.
@@ -79,7 +80,7 @@ fn hash_on(value: &Value) -> Eval<HashOn> {
     match text.split_once(':') {
         None if text == "client" => Ok(HashOn::Client),
         Some(("header", name)) => Ok(HashOn::Header(header_name(name, value)?)),
-        Some(("cookie", name)) => header_name(name, value).map(|_| HashOn::Cookie(name.to_owned())),
+        Some(("cookie", name)) => Ok(HashOn::Cookie(cookie_name(name, value)?)),
         _ => {
             let fault = Fault::at(value.at, format!("{} can't be hashed on", value.shown()));
             Err(fault.help("write \"client\", \"header:NAME\" or \"cookie:NAME\"").into())
