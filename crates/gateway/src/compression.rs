@@ -69,13 +69,23 @@ impl Wish {
     /// Changes an answer's head by it. Returns in which coding the body is to follow, if in one.
     pub(crate) fn apply(self, answer: &mut Response<()>) -> Option<Coding> {
         let Self::For(coding) = self else { return None };
-        if !is_worth_it(answer) {
+        // What is still good may have been compressed (RFC 9110 §8.6, §15.4.5).
+        let still_good = answer.status() == StatusCode::NOT_MODIFIED;
+        if !still_good && !is_worth_it(answer) {
             return None;
         }
         let headers = answer.headers_mut();
-        headers.append(header::VARY, HeaderValue::from_static("accept-encoding"));
+        let varies = |line: &HeaderValue| {
+            let mut names = line.as_bytes().split(|b| *b == b',').map(<[u8]>::trim_ascii);
+            names.any(|name| name == b"*" || name.eq_ignore_ascii_case(b"accept-encoding"))
+        };
+        if !headers.get_all(header::VARY).iter().any(varies) {
+            headers.append(header::VARY, HeaderValue::from_static("accept-encoding"));
+        }
         let coding = coding?;
-        headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static(coding.name()));
+        if !still_good {
+            headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static(coding.name()));
+        }
         headers.remove(header::CONTENT_LENGTH);
         // Parts and bytes are now others (RFC 9110 §8.8.1, §14.3).
         headers.remove(header::ACCEPT_RANGES);
@@ -266,12 +276,21 @@ mod tests {
         assert_eq!(Wish::For(None).apply(&mut plain), None);
         assert_eq!((plain.headers().len(), &plain.headers()["vary"]), (5, &"accept-encoding".parse().unwrap()));
         let mut short = answer();
+        short.headers_mut().insert("vary", "Origin, Accept-Encoding".parse().unwrap());
+        short.headers_mut().insert("repr-digest", "sha-256=:AA==:".parse().unwrap());
         assert_eq!(Wish::For(Some(Coding::Gzip)).apply(&mut short), Some(Coding::Gzip));
         let fields: Vec<_> =
             short.headers().iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap())).collect();
         assert_eq!(fields.len(), 4, "{fields:?}");
-        for field in [("content-encoding", "gzip"), ("etag", "W/\"a\""), ("vary", "accept-encoding")] {
+        for field in [("content-encoding", "gzip"), ("etag", "W/\"a\""), ("vary", "Origin, Accept-Encoding")] {
             assert!(fields.contains(&field), "{fields:?}");
         }
+        let mut same = answer();
+        *same.status_mut() = StatusCode::NOT_MODIFIED;
+        assert_eq!(Wish::For(None).apply(&mut same), None);
+        assert!(same.headers()["etag"] == "\"a\"" && same.headers().contains_key("content-length"));
+        Wish::For(Some(Coding::Gzip)).apply(&mut same);
+        assert!(same.headers()["etag"] == "W/\"a\"" && !same.headers().contains_key("content-length"));
+        assert!(!same.headers().contains_key("content-encoding") && same.headers().contains_key("vary"));
     }
 }

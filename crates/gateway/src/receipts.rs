@@ -108,3 +108,20 @@ pub(crate) fn write(data: &Path, receipts: &[Receipt]) -> std::io::Result<()> {
     }
     file.flush()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_ends_with_the_drain_is_cut() {
+        let drain = Drain::begin(Duration::from_secs(6));
+        drain.count(false, Some("left"));
+        // Whoever stops the instance has begun to count a little earlier.
+        tokio::time::advance(Duration::from_millis(5986)).await;
+        drain.count(true, Some("done"));
+        drain.count(false, Some("cut"));
+        let receipt = drain.receipt(&"web-1-1".parse().unwrap(), 1);
+        assert_eq!((receipt.ended, receipt.cut, receipt.which), (2, 1, vec!["cut".to_owned()]));
+    }
+}

@@ -376,6 +376,7 @@ mod tests {
         add("headers", "/a", rules(false, &[], &["x", "y"], &[]));
         add("method", "/a", rules(false, &["GET"], &["z"], &[]));
         add("exact", "/a/b", rules(true, &[], &[], &[]));
+        add("slash", "/a/e/", rules(true, &[], &[], &[]));
         add("longer", "/a/c", rules(false, &["POST"], &[], &[]));
         let routing = builder.build(1, 1);
         let check = |path: &str, names: &[&'static str], expected: &str| {
@@ -394,6 +395,8 @@ mod tests {
         check("/a", &["x", "y", "z"], "method");
         check("/a/b", &["x"], "exact");
         check("/a/b/c", &[], "any");
+        check("/a/e/", &[], "slash");
+        check("/a/e", &[], "any");
         // The longest prefix does not fit, so the next does.
         check("/a/c", &[], "any");
     }

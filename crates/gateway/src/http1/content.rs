@@ -107,10 +107,11 @@ pub(crate) async fn pass_on<C: Content>(client: &mut C, mut answered: Answered<'
     upstream.buffer.clear();
     let mut ended = body.is_done();
     let empty = ended && content.is_empty();
-    // Where there is no content, as with 304, none must come of it; what answers a `HEAD` is as if there were.
+    // Where there is no content none must come of it; what answers a `HEAD`, or says that nothing has changed, is as if there were.
     let room = encoders.try_acquire().ok();
     let wish = request.compression;
-    let wish = if room.is_none() || empty && !request.is_head() { wish.without_coding() } else { wish };
+    let bodyless = empty && !request.is_head() && response.status != 304;
+    let wish = if room.is_none() || bodyless { wish.without_coding() } else { wish };
     let coding = wish.apply(&mut header).filter(|_| !empty);
     let _room = room.filter(|_| coding.is_some());
     let mut encoder = coding.map(Encoder::new).transpose()?;

@@ -3,7 +3,10 @@
 use std::path::Path;
 use std::time::Duration;
 
-use basalt_model::{Bytes, ErrorPage, Millis, Page, RateLimit, Redirect, Route, RouteTable, Rules};
+use basalt_model::{
+    Bytes, CertificateSource, ClientCertificates, ErrorPage, Millis, Page, RateLimit, Redirect, Route, RouteTable,
+    Rules, Tls,
+};
 use serde_json::{Map, Value};
 
 use super::gateway::{Gateway, name, web};
@@ -157,4 +160,62 @@ async fn a_request_that_breaks_off_is_its_senders() {
     drop(client);
     let lines = lines(data.path(), 1).await;
     assert_eq!((&lines[0]["client"], &lines[0]["status"]), (&"192.0.2.7".into(), &0.into()));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clients_are_sent_to_the_proxy_that_they_came_to() {
+    let tls = |clients: Option<ClientCertificates>| Tls {
+        certificate: CertificateSource::Files { certificate: "/none".into(), key: "/none".into() },
+        redirect: true,
+        hsts: None,
+        clients,
+    };
+    let asks = ClientCertificates { authorities: "/none".into(), required: true };
+    let to = Redirect { to: "{scheme}://{host}/new{rest}".into(), status: 302 };
+    let mut table = with_routes(
+        answering().await,
+        &[
+            ("/old", Rules { redirect: Some(to), ..Rules::default() }),
+            ("/safe", Rules { tls: Some(tls(None)), ..Rules::default() }),
+            ("/closed", Rules { tls: Some(tls(Some(asks))), ..Rules::default() }),
+        ],
+    );
+    web(&mut table).routes.iter_mut().for_each(|route| route.host = Some("in.example".into()));
+    let data = tempfile::tempdir().unwrap();
+    let https = free();
+    let options = GatewayOptions {
+        https: Some(https),
+        trusted: vec!["127.0.0.0/8".parse().unwrap()],
+        ..GatewayOptions::new(data.path().to_owned(), free())
+    };
+    let mut gateway = Gateway::start_with(options).await;
+    gateway.set(&table).await;
+    let port = https.port();
+    for (path, fields, status, location) in [
+        ("/old/x", "", 302, "http://in.example/new/x"),
+        ("/old/x", "X-Forwarded-Proto: https\r\n", 302, "https://in.example/new/x"),
+        ("/old/x", "X-Forwarded-Host: pub.example:81\r\n", 302, "http://pub.example:81/new/x"),
+        ("/old/x", "X-Forwarded-Host: pub.example/evil\r\n", 302, "http://in.example/new/x"),
+        ("/safe", "", 308, &format!("https://in.example:{port}/safe")),
+        ("/safe", "X-Forwarded-Proto: http\r\n", 308, "https://in.example/safe"),
+        ("/safe", "Forwarded: proto=http;host=\"pub.example:81\"\r\n", 308, "https://pub.example/safe"),
+        ("/closed", "X-Forwarded-Proto: http\r\n", 308, "https://in.example/closed"),
+        ("/closed", "X-Forwarded-Proto: https\r\n", 403, ""),
+    ] {
+        let request = format!("GET {path} HTTP/1.1\r\nHost: in.example\r\n{fields}Connection: close\r\n\r\n");
+        let (back, _) = speak(&gateway, &request).await;
+        let at = back.lines().find_map(|line| line.strip_prefix("Location: ")).unwrap_or_default();
+        assert!(back.starts_with(&format!("HTTP/1.1 {status} ")) && at == location, "{path} {fields}: {back}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn old_clients_are_told_of_no_chunks() {
+    let data = tempfile::tempdir().unwrap();
+    let gateway = gateway(data.path(), &answering().await).await;
+    for method in ["GET", "HEAD"] {
+        let (back, ended) = speak(&gateway, &format!("{method} /chunked HTTP/1.0\r\n\r\n")).await;
+        assert!(back.starts_with("HTTP/1.1 200") && ended && !back.to_lowercase().contains("chunked"), "{back}");
+    }
+    assert!(lines(data.path(), 2).await.iter().all(|line| line["protocol"] == "HTTP/1.0"));
 }

@@ -41,7 +41,8 @@ async fn instance() -> std::net::Ipv4Addr {
     address
 }
 
-async fn open(gateway: &Gateway) -> TcpStream {
+/// `belongs` says whether it is to have a cookie.
+async fn open(gateway: &Gateway, belongs: bool) -> TcpStream {
     let mut client = TcpStream::connect(gateway.http).await.unwrap();
     client.write_all(UPGRADE).await.unwrap();
     let mut back = Vec::new();
@@ -49,6 +50,7 @@ async fn open(gateway: &Gateway) -> TcpStream {
         assert!(client.read_buf(&mut back).await.unwrap() > 0, "{}", String::from_utf8_lossy(&back));
     }
     assert!(back.starts_with(b"HTTP/1.1 101 "));
+    assert_eq!(String::from_utf8_lossy(&back).to_lowercase().contains("set-cookie: at="), belongs);
     client
 }
 
@@ -75,7 +77,7 @@ async fn pass_and_are_told(traffic: Traffic) {
     gateway.until_healthy().await;
     let mut clients = Vec::new();
     for _ in 0..4 {
-        clients.push(open(&gateway).await);
+        clients.push(open(&gateway, traffic.sticky.is_some()).await);
     }
     let id = "web-1-1".parse().unwrap();
     gateway.until(|seen| seen.instances[&id].in_flight == 4).await;

@@ -203,6 +203,14 @@ async fn clients_show_certificates() {
     // A handshake for one host opens no other.
     let wants = Wants { server_name: Some("open.example"), ..Wants::get("must.example", "/") };
     assert_eq!(ask(wants).await.unwrap().0.status, 421);
+    // What it has shown to one host is not told to another.
+    let wants = Wants {
+        server_name: Some("may.example"),
+        certificate: known.clone(),
+        ..Wants::get("open.example", "/headers")
+    };
+    let (got, _) = ask(wants).await.unwrap();
+    assert!(got.status == 200 && !got.body.contains("client-cert"), "{}", got.body);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
