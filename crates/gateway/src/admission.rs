@@ -24,25 +24,18 @@ pub(crate) struct Arrival<'a> {
     pub(crate) client: Option<IpAddr>,
     /// Whether it came over TLS, to this gateway or to a trusted proxy before it.
     pub(crate) secure: bool,
-    /// What a trusted proxy before it says of itself.
-    pub(crate) proxied: Option<Proxied<'a>>,
+    /// The host that the client has named by the word of a trusted proxy, if that says how it has come; empty if it is the request's.
+    pub(crate) proxied: Option<&'a str>,
     /// What is known of its connection over TLS.
     pub(crate) secured: Option<&'a Secured>,
     /// The length of its body, where that is told.
     pub(crate) length: Option<u64>,
 }
 
-/// What clients see in place of this gateway.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Proxied<'a> {
-    /// The host that the client has named, with its port; empty if that is the request's.
-    pub(crate) host: &'a str,
-}
-
 impl Arrival<'_> {
     /// Returns the host that the client has named.
     fn host(&self) -> &str {
-        self.proxied.map(|proxied| proxied.host).filter(|host| !host.is_empty()).unwrap_or(self.asked.host)
+        self.proxied.filter(|host| !host.is_empty()).unwrap_or(self.asked.host)
     }
 }
 

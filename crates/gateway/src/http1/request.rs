@@ -11,7 +11,7 @@ use super::exchange::{self, After, Request};
 use super::head::{self, Framing, Head};
 use super::rewrite::{self, Changes, Said, Told};
 use super::upload::Upload;
-use crate::admission::{self, Arrival, Proxied};
+use crate::admission::{self, Arrival};
 use crate::aim::Aim;
 use crate::answer::Answer;
 use crate::compression::{Coding, Wish};
@@ -188,7 +188,7 @@ pub(crate) fn look(shared: &Shared, arrived: &Arrived<'_>, aim: &Aim<'_>) -> Loo
         inside: aim.is_inside(&routing),
         client: Some(from),
         secure,
-        proxied: proxied.as_deref().map(|host| Proxied { host }),
+        proxied: proxied.as_deref(),
         secured,
         length: match head.framing {
             Framing::Length(length) => Some(length),
