@@ -24,19 +24,12 @@ pub(crate) struct Arrival<'a> {
     pub(crate) client: Option<IpAddr>,
     /// Whether it came over TLS, to this gateway or to a trusted proxy before it.
     pub(crate) secure: bool,
-    /// The host that the client has named by the word of a trusted proxy, if that says how it has come; empty if it is the request's.
-    pub(crate) proxied: Option<&'a str>,
+    /// Whether a trusted proxy says how it came there.
+    pub(crate) proxied: bool,
     /// What is known of its connection over TLS.
     pub(crate) secured: Option<&'a Secured>,
     /// The length of its body, where that is told.
     pub(crate) length: Option<u64>,
-}
-
-impl Arrival<'_> {
-    /// Returns the host that the client has named.
-    fn host(&self) -> &str {
-        self.proxied.filter(|host| !host.is_empty()).unwrap_or(self.asked.host)
-    }
 }
 
 /// Returns the instance that a request belongs to, and how its client is kept there, by the word of the service that it is for.
@@ -80,7 +73,7 @@ pub(crate) fn judge(
         let own = reason == Some(Reason::Maintenance) && service.traffic.maintenance.as_deref() != Some("");
         return Some(if own { answer } else { answer.in_words_of(Some(route)) });
     }
-    answer(route, &Asked { host: arrival.host(), ..arrival.asked }, arrival.secure)
+    answer(route, &arrival.asked, arrival.secure)
 }
 
 /// Refuses what may not go where it wants.
@@ -98,9 +91,8 @@ fn refuse(
         match arrival.secured {
             None if !arrival.secure && (tls.redirect || tls.clients.is_some()) => {
                 let query = asked.query.map(|query| format!("?{query}")).unwrap_or_default();
-                let host = bare_host(arrival.host());
                 // Nobody says where a proxy takes TLS, if not at the usual port.
-                let host = if arrival.proxied.is_some() { host.into_owned() } else { plane.edge.https(&host) };
+                let host = if arrival.proxied { host.into_owned() } else { plane.edge.https(&host) };
                 return refused(Answer::redirect(308, &format!("https://{host}{}{query}", asked.path)), None);
             }
             // The client's handshake was with a proxy.

@@ -21,7 +21,7 @@ const MOST_TIMES: u32 = 30;
 pub(crate) fn failed(plane: &Plane, instance: &Arc<Instance>) {
     let routing = plane.routing();
     let Some((release, eject)) = find(&routing, instance) else { return };
-    if eject.consecutive > 0 && instance.failures_in_a_row() >= u64::from(eject.consecutive) {
+    if eject.consecutive > 0 && instance.failures_in_a_row() >= eject.consecutive {
         let why = format!("{} requests in a row failed", instance.failures_in_a_row());
         eject_unless_too_many(release, eject, instance, &why);
     }
@@ -113,7 +113,7 @@ mod tests {
             instance.judge(Some(true));
             for at in 0..*requests {
                 let in_flight = instance.begin();
-                in_flight.count_outcome(false, in_flight.answering(Duration::from_millis(*millis)));
+                in_flight.count_outcome(false, Duration::from_millis(*millis));
                 if at < *errors {
                     in_flight.count_error();
                 }

@@ -58,9 +58,9 @@ pub(crate) struct Instance {
     /// How often it was ejected without a good answer between.
     ejections_in_a_row: AtomicU32,
     ejections: AtomicU64,
-    failures: AtomicU64,
-    /// Those before the last good answer began, or before it was readmitted.
-    forgiven: AtomicU64,
+    failures_in_a_row: AtomicU32,
+    /// How often it has broken off an answer since one went to its end.
+    breaks_in_a_row: AtomicU32,
     /// Requests, errors and microseconds until an answer began, since they were looked at last.
     window: [AtomicU64; 3],
     last_probe: Mutex<Option<String>>,
@@ -121,8 +121,8 @@ impl Instance {
             ejected: AtomicBool::new(false),
             ejections_in_a_row: AtomicU32::new(0),
             ejections: AtomicU64::new(0),
-            failures: AtomicU64::new(0),
-            forgiven: AtomicU64::new(0),
+            failures_in_a_row: AtomicU32::new(0),
+            breaks_in_a_row: AtomicU32::new(0),
             window: Default::default(),
             last_probe: Mutex::new(None),
             changes,
@@ -203,7 +203,8 @@ impl Instance {
 
     /// Ends its ejection.
     pub(crate) fn readmit(&self) {
-        self.forgiven.fetch_max(self.failures.load(Relaxed), Relaxed);
+        self.failures_in_a_row.store(0, Relaxed);
+        self.breaks_in_a_row.store(0, Relaxed);
         self.ejected.store(false, Relaxed);
         self.service.better.notify_waiters();
     }
@@ -213,9 +214,9 @@ impl Instance {
         self.ejections.load(Relaxed)
     }
 
-    /// Returns how many requests in a row have failed.
-    pub(crate) fn failures_in_a_row(&self) -> u64 {
-        self.failures.load(Relaxed).saturating_sub(self.forgiven.load(Relaxed))
+    /// Returns how many requests in a row have failed: at first, or later on.
+    pub(crate) fn failures_in_a_row(&self) -> u32 {
+        self.failures_in_a_row.load(Relaxed).max(self.breaks_in_a_row.load(Relaxed))
     }
 
     /// Returns what was counted since it was last taken.
@@ -299,15 +300,6 @@ pub(crate) struct Window {
     pub(crate) micros: u64,
 }
 
-/// How an instance was when an answer of it began.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Answering {
-    /// How long the answer was waited for.
-    took: Duration,
-    /// How many requests had failed before.
-    failures: u64,
-}
-
 /// A request or connection under way to an instance.
 #[derive(Debug)]
 pub(crate) struct InFlight {
@@ -364,30 +356,36 @@ impl InFlight {
         self.finish();
     }
 
-    /// Notes that the answer to a request begins, or is no longer waited for, so long after it was asked for.
-    pub(crate) fn answering(&self, took: Duration) -> Answering {
-        Answering { took, failures: self.instance.failures.load(Relaxed) }
+    /// Counts how a request went for the instance until its answer began, or was no longer waited for.
+    pub(crate) fn count_outcome(&self, failed: bool, took: Duration) {
+        let Instance { window, failures_in_a_row, .. } = &*self.instance;
+        window[0].fetch_add(1, Relaxed);
+        window[2].fetch_add(u64::try_from(took.as_micros()).unwrap_or(u64::MAX), Relaxed);
+        if failed {
+            failures_in_a_row.fetch_add(1, Relaxed);
+        } else {
+            clear(failures_in_a_row);
+        }
     }
 
-    /// Counts how a request went for the instance, which may be known long after the answer has begun. Returns whether it has just
-    /// failed once more.
-    pub(crate) fn count_outcome(&self, failed: bool, answering: Answering) -> bool {
-        let Instance { window, failures, forgiven, ejections_in_a_row, .. } = &*self.instance;
-        window[0].fetch_add(1, Relaxed);
-        window[2].fetch_add(u64::try_from(answering.took.as_micros()).unwrap_or(u64::MAX), Relaxed);
-        if failed {
-            failures.fetch_add(1, Relaxed);
-            return true;
+    /// Counts how an answer that has begun went on for the instance; one that its client has left says nothing of it.
+    pub(crate) fn count_end(&self, broke_off: bool) {
+        let Instance { breaks_in_a_row, ejections_in_a_row, .. } = &*self.instance;
+        if broke_off {
+            breaks_in_a_row.fetch_add(1, Relaxed);
+            return;
         }
-        // A good answer says nothing of what failed after it began. Read first: a line that is only read stays in every core's cache.
-        if forgiven.load(Relaxed) < answering.failures {
-            forgiven.fetch_max(answering.failures, Relaxed);
+        clear(breaks_in_a_row);
+        if !self.instance.is_ejected() && self.instance.failures_in_a_row() == 0 {
+            clear(ejections_in_a_row);
         }
-        let is_last = failures.load(Relaxed) == answering.failures;
-        if is_last && ejections_in_a_row.load(Relaxed) > 0 && !self.instance.is_ejected() {
-            ejections_in_a_row.store(0, Relaxed);
-        }
-        false
+    }
+}
+
+fn clear(count: &AtomicU32) {
+    // Read first: a line that is only read stays in every core's cache.
+    if count.load(Relaxed) > 0 {
+        count.store(0, Relaxed);
     }
 }
 
@@ -408,34 +406,36 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_answer_forgives_what_had_failed_when_it_began() {
+    fn broken_answers_are_a_row_of_their_own() {
         let service = Arc::new(Service::new("web".parse().unwrap()));
         let (address, health) = ([127, 0, 0, 1].into(), (Health::default(), None));
         let id = "web-1-1".parse().unwrap();
         let instance = Arc::new(Instance::new(id, 1, address, health, Duration::ZERO, service, Arc::default()));
-        let count = |failed| {
-            let in_flight = instance.begin();
-            in_flight.count_outcome(failed, in_flight.answering(Duration::ZERO))
-        };
-        let old = instance.begin();
-        let long = old.answering(Duration::ZERO);
-        assert!(count(true) && count(true));
-        let late = old.answering(Duration::ZERO);
-        assert!(count(true));
-        old.count_outcome(false, long);
+        let one = instance.begin();
+        let begins = |failed| one.count_outcome(failed, Duration::ZERO);
+        // Each begins well, and breaks off.
+        for _ in 0..3 {
+            begins(false);
+            one.count_end(true);
+        }
         assert_eq!(instance.failures_in_a_row(), 3);
-        old.count_outcome(false, late);
-        assert_eq!(instance.failures_in_a_row(), 1);
-        assert!(!count(false));
+        one.count_end(false);
         assert_eq!(instance.failures_in_a_row(), 0);
-        // Nor do they make up for an ejection.
-        assert_eq!(instance.eject(), 1);
-        assert!(count(true));
+        // What began before ends well between, which says nothing of those that do not begin.
+        for _ in 0..3 {
+            begins(true);
+            one.count_end(false);
+        }
+        assert_eq!(instance.failures_in_a_row(), 3);
+        // Nor does it make up for an ejection.
+        assert_eq!((instance.eject(), instance.eject()), (1, 2));
         instance.readmit();
-        old.count_outcome(false, late);
-        assert_eq!((instance.failures_in_a_row(), instance.eject()), (0, 2));
+        begins(true);
+        one.count_end(false);
+        assert_eq!(instance.eject(), 3);
         instance.readmit();
-        count(false);
-        assert_eq!(instance.eject(), 1);
+        begins(false);
+        one.count_end(false);
+        assert_eq!((instance.failures_in_a_row(), instance.eject()), (0, 1));
     }
 }

@@ -21,8 +21,7 @@ use super::upload::{BadBody, Need, Upload};
 use crate::choice::Attempts;
 use crate::connections::Shared;
 use crate::ejection;
-use crate::held::Held;
-use crate::instance::{Answering, InFlight, Instance};
+use crate::instance::{InFlight, Instance};
 use crate::plane::Begun;
 
 /// An instance on the same machine accepts within microseconds; a second is for one whose queue is full.
@@ -46,11 +45,6 @@ pub(crate) struct Try {
 impl Try {
     pub(crate) fn instance(&self) -> &Arc<Instance> {
         self.begun.in_flight.instance()
-    }
-
-    /// Notes that its answer begins, or is no longer waited for.
-    pub(crate) fn answering(&self) -> Answering {
-        self.begun.in_flight.answering(self.asked.elapsed())
     }
 
     /// Whether a failure says nothing about the instance: it has closed an idle connection.
@@ -152,31 +146,43 @@ pub(crate) fn is_gone(error: &io::Error) -> bool {
     matches!(error.kind(), ConnectionRefused | HostUnreachable | NetworkUnreachable)
 }
 
-/// Counts a try of which nothing is passed on to the client, which may have held it up.
-pub(crate) fn judge(shared: &Shared, one: &Try, asking: &Result<Response, Failure>, held: Held) {
+/// Counts a try of which nothing is passed on to the client. `held` says whether that has held it up for long.
+pub(crate) fn judge(shared: &Shared, one: &Try, asking: &Result<Response, Failure>, held: bool) {
     let status = match asking {
         Ok(response) => Some(response.status),
         Err(Failure::Body(_)) => return,
         Err(failure) => {
             // It may have died: look at once. In-flight requests tell it before the next check does.
             one.instance().suspected.notify_one();
-            if one.was_idle(*failure) || *failure == Failure::Broken && held.is_long() {
+            if one.was_idle(*failure) || *failure == Failure::Broken && held {
                 return;
             }
             None
         }
     };
-    count(shared, &one.begun.in_flight, status, one.answering());
+    count(shared, &one.begun.in_flight, status, one.asked.elapsed());
 }
 
-/// Counts how a request went for its instance, and takes that out if it fails too often: the status of its answer, if that is whole as far
-/// as the instance is concerned, and how the instance was when it began.
-pub(crate) fn count(shared: &Shared, in_flight: &InFlight, status: Option<u16>, answering: Answering) {
+/// Counts how a request went for its instance until it was answered with a status, or was not, and takes that out if it fails too often.
+pub(crate) fn count(shared: &Shared, in_flight: &InFlight, status: Option<u16>, took: Duration) {
     if status.is_none_or(|status| status >= 500) {
         in_flight.count_error();
     }
     let failed = status.is_none_or(|status| matches!(status, 502..=504));
-    if in_flight.count_outcome(failed, answering) {
+    in_flight.count_outcome(failed, took);
+    if failed {
+        ejection::failed(&shared.plane, in_flight.instance());
+    }
+}
+
+/// Counts how the instance went on with an answer of this status, and takes it out if it breaks off too often.
+pub(crate) fn count_end(shared: &Shared, in_flight: &InFlight, status: u16, broke_off: bool) {
+    // With a status of an error, it was counted already.
+    if broke_off && status < 500 {
+        in_flight.count_error();
+    }
+    in_flight.count_end(broke_off);
+    if broke_off {
         ejection::failed(&shared.plane, in_flight.instance());
     }
 }

@@ -17,14 +17,16 @@ use super::rewrite;
 use super::upload::{BadBody, Need, Upload};
 use crate::compression::Encoder;
 
-/// The error of an answer that its instance has broken off, or has been silent within.
+/// The error of an answer that its instance has broken off.
 pub(crate) const BROKEN_OFF: io::ErrorKind = io::ErrorKind::UnexpectedEof;
+/// The error of an answer within which its instance has been silent for longer than it may.
+const SILENT: io::ErrorKind = io::ErrorKind::ConnectionAborted;
 /// The error of an answer whose framing can't be read.
 pub(crate) const BAD_FRAMING: io::ErrorKind = io::ErrorKind::InvalidData;
 
 /// Whether an answer could not be passed on because of its instance; what goes wrong with a client has [other kinds](super::client::left).
 pub(crate) fn is_of_instance(error: &io::Error) -> bool {
-    [BROKEN_OFF, BAD_FRAMING].contains(&error.kind())
+    [BROKEN_OFF, SILENT, BAD_FRAMING].contains(&error.kind())
 }
 
 /// Where the content of an answer goes.
@@ -107,7 +109,7 @@ pub(crate) async fn pass_on<C: Content>(client: &mut C, mut answered: Answered<'
     upstream.buffer.clear();
     let mut ended = body.is_done();
     let empty = ended && content.is_empty();
-    // Where there is no content none must come of it; what answers a `HEAD`, or says that nothing has changed, is as if there were.
+    // Where there is no content none must come of it; what answers a `HEAD`, or says that nothing has changed, tells of some.
     let room = encoders.try_acquire().ok();
     let wish = request.compression;
     let bodyless = empty && !request.is_head() && response.status != 304;
@@ -198,7 +200,7 @@ pub(crate) fn poll_silence<T>(
         silence.end();
     }
     let late = patience.is_some_and(|patience| silence.poll(cx, patience).is_ready());
-    if late { Poll::Ready(Err(BROKEN_OFF.into())) } else { Poll::Pending }
+    if late { Poll::Ready(Err(SILENT.into())) } else { Poll::Pending }
 }
 
 /// Passes on what still comes of the request while its answer is under way. Returns whether something has moved.

@@ -163,7 +163,7 @@ pub(crate) async fn run(
                 if !(again && afford(&one)) {
                     return pass_on(shared, client, request, upload, &progress.attempts, one, response).await;
                 }
-                attempt::judge(shared, &one, &Ok(response), client.seen().held);
+                attempt::judge(shared, &one, &Ok(response), false);
                 progress.retries += 1;
                 progress.attempts.failed.push(one.instance().clone());
                 continue;
@@ -171,7 +171,7 @@ pub(crate) async fn run(
             Err(failure) => failure,
         };
         one.begun.in_flight.identify_if_cut(|| who(request));
-        attempt::judge(shared, &one, &Err(failure), client.seen().held);
+        attempt::judge(shared, &one, &Err(failure), client.seen().held.is_long());
         match failure {
             Failure::Body(bad) => return refuse(shared, client, request, upload, bad).await,
             // Time that is over for one instance is over for all.
@@ -271,12 +271,11 @@ async fn pass_on(
     one: Try,
     response: Response,
 ) -> After {
-    let answering = one.answering();
-    let Try { mut begun, mut upstream, .. } = one;
+    let Try { mut begun, mut upstream, asked } = one;
+    attempt::count(shared, &begun.in_flight, Some(response.status), asked.elapsed());
     client.seen().status = response.status;
     let peer = client.peer();
     if response.status == 101 {
-        attempt::count(shared, &begun.in_flight, Some(101), answering);
         // Only who has a connection of its own, and has said all of its request on it, is let through with an upgrade.
         let Some(connection) = client.connection().filter(|_| upload.is_done()) else { return After::Over };
         let mut out = Vec::with_capacity(1024);
@@ -306,11 +305,17 @@ async fn pass_on(
         encoders: &shared.encoders,
     };
     let passed = client.pass_on(answered).await;
-    // Who did not get all of a request that is broken is not the one to blame for what it makes of that.
-    let broke_off = upload.broken().is_none() && passed.as_ref().is_err_and(content::is_of_instance);
-    // Nor is who has waited for it.
-    if !(broke_off && client.seen().held.is_long()) {
-        attempt::count(shared, &begun.in_flight, (!broke_off).then_some(status), answering);
+    match &passed {
+        Ok(_) => attempt::count_end(shared, &begun.in_flight, status, false),
+        Err(error) if content::is_of_instance(error) => {
+            // Who did not get all of a request that is broken is not the one to blame for what it makes of that, nor is who has waited.
+            let held = error.kind() == content::BROKEN_OFF && client.seen().held.was_long();
+            if upload.broken().is_none() && !held {
+                attempt::count_end(shared, &begun.in_flight, status, true);
+            }
+        }
+        // The client has left, which says nothing of it.
+        Err(_) => {}
     }
     if let Some(bad) = upload.broken() {
         note_bad(shared, peer, bad);

@@ -55,7 +55,10 @@ pub(crate) struct Head {
 /// in HTTP/2 are not there.
 pub(crate) fn fields(buffer: &[u8], head: &Head) -> HeaderMap {
     let field = |field: &Header<'_>| {
-        Some((HeaderName::from_bytes(field.name.as_bytes()).ok()?, HeaderValue::from_bytes(field.value).ok()?))
+        let name = HeaderName::from_bytes(field.name.as_bytes()).ok()?;
+        // The target may have named another.
+        let value = if name == http::header::HOST { &buffer[head.host.clone()] } else { field.value };
+        Some((name, HeaderValue::from_bytes(value).ok()?))
     };
     with_fields(buffer, head, |fields| fields.iter().filter_map(field).collect())
 }
@@ -190,7 +193,7 @@ fn split_target<'t>(method: &str, target: &'t str) -> Result<(Option<&'t [u8]>, 
 }
 
 /// Whether this may stand in `Host`: a name, an address in brackets, and a port (RFC 3986 §3.2.2, without user information).
-pub(crate) fn is_host(host: &[u8]) -> bool {
+fn is_host(host: &[u8]) -> bool {
     let digits = |port: &[u8]| port.iter().all(u8::is_ascii_digit);
     if let Some(six) = host.strip_prefix(b"[") {
         let Some(end) = memchr::memchr(b']', six) else { return false };
@@ -447,5 +450,12 @@ mod tests {
                 let _ = read(&text);
             }
         }
+    }
+
+    #[test]
+    fn the_target_names_the_host() {
+        let text = b"GET http://a.b/x HTTP/1.1\r\nHost: c\r\n\r\n";
+        let fields = fields(text, &read(text).unwrap().unwrap());
+        assert_eq!(fields.get_all("host").iter().collect::<Vec<_>>(), ["a.b"]);
     }
 }

@@ -16,7 +16,6 @@ use super::exchange::{Progress, Request};
 use super::response::Response;
 use super::upload::BadBody;
 use crate::connections::Shared;
-use crate::held::Held;
 use crate::plane::Begun;
 use crate::routing::{Destination, Routing};
 
@@ -173,7 +172,7 @@ fn is_bad(asked: &Result<Response, Failure>) -> bool {
 
 /// Notes that one of two has failed.
 fn fail(shared: &Shared, progress: &mut Progress, failed: &Try, asked: &Result<Response, Failure>) {
-    attempt::judge(shared, failed, asked, Held::default());
+    attempt::judge(shared, failed, asked, false);
     if !asked.as_ref().is_err_and(|failure| failed.was_idle(*failure)) {
         progress.attempts.failed.push(failed.instance().clone());
     }

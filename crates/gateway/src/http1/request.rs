@@ -167,13 +167,13 @@ pub(crate) fn look(shared: &Shared, arrived: &Arrived<'_>, aim: &Aim<'_>) -> Loo
         expects: head.expect && body.is_empty() && head.framing != Framing::Length(0),
     };
     let compresses = route.as_ref().is_some_and(|route| route.rules.compress) && !head.old;
-    let (mut from, mut secure, mut told, mut proxied) = (ends.peer.ip(), ends.https, None, None);
+    let (mut from, mut secure, mut told, mut proxied) = (ends.peer.ip(), ends.https, None, false);
     let (mut referrer, mut user_agent) = (None, None);
     let mut out = rewrite::request(bytes, head, changes, |said: Said<'_>| {
         let claimed = shared.trust.believed(from, said.claimed);
         from = shared.trust.client(from, &claimed.for_);
         secure |= claimed.is_https();
-        proxied = claimed.says_how().then(|| claimed.host().to_owned());
+        proxied = !claimed.proto.is_empty();
         told = changes.traced.then(|| TraceContext::of(said.traceparent));
         if edge.log.get().is_some() {
             let text = |value: &[u8]| String::from_utf8_lossy(value).into_owned();
@@ -188,7 +188,7 @@ pub(crate) fn look(shared: &Shared, arrived: &Arrived<'_>, aim: &Aim<'_>) -> Loo
         inside: aim.is_inside(&routing),
         client: Some(from),
         secure,
-        proxied: proxied.as_deref(),
+        proxied,
         secured,
         length: match head.framing {
             Framing::Length(length) => Some(length),

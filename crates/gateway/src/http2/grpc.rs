@@ -24,7 +24,7 @@ use crate::http1::exchange::{self, After, Progress, Request};
 use crate::http1::request::SMALL;
 use crate::http1::rewrite;
 use crate::http1::upload::{BadBody, Upload};
-use crate::instance::{Answering, InFlight};
+use crate::instance::InFlight;
 use crate::refusals::Refusal;
 use crate::routing::{Destination, Routing};
 
@@ -159,6 +159,7 @@ pub(crate) async fn run(
         let call = Call {
             client,
             request,
+            shared,
             in_flight: &begun.in_flight,
             body: &mut body,
             up: Up { sending, piece: Bytes::new(), owed: 0, done: false },
@@ -169,12 +170,17 @@ pub(crate) async fn run(
         };
         let idle = upstream.idle;
         let ended = call.run(shared.limits.write).await;
-        let late = begun.in_flight.answering(asked.elapsed());
-        // Who has waited for its client is not to blame.
-        let held = client.seen().held.is_long() && matches!(ended, Err(Failure::Broken(_)));
-        if let Some((status, answering)) = answered.filter(|_| !held) {
-            let broke_off = matches!(ended, Err(Failure::Silent | Failure::Broken(_)));
-            attempt::count(shared, &begun.in_flight, (!broke_off).then_some(status), answering);
+        if let Some(status) = answered {
+            // Who has waited for its client is not to blame, nor is anybody for a client that has left.
+            let held = client.seen().held.was_long();
+            match &ended {
+                Ok(()) => attempt::count_end(shared, &begun.in_flight, status, false),
+                Err(Failure::Broken(error)) if error.is_io() && held => {}
+                Err(Failure::Silent | Failure::Broken(_)) => {
+                    attempt::count_end(shared, &begun.in_flight, status, true);
+                }
+                Err(_) => {}
+            }
         }
         let answered = answered.is_some();
         let failure = match ended {
@@ -201,7 +207,7 @@ pub(crate) async fn run(
             }
             Failure::Silent if answered => return After::Over,
             Failure::Silent => {
-                attempt::count(shared, &begun.in_flight, None, late);
+                attempt::count(shared, &begun.in_flight, None, asked.elapsed());
                 return fail(shared, client, request, Answer::of(504)).await;
             }
             Failure::Broken(error) if answered => {
@@ -215,8 +221,8 @@ pub(crate) async fn run(
             || error.is_go_away() && error.is_remote() && error.reason() == Some(Reason::NO_ERROR);
         let instance = begun.in_flight.instance().clone();
         // An idle connection that was closed says nothing about its instance, nor does one that is about to be, nor a fault of ours.
-        if !(untouched || held || error.is_library() || idle && error.is_io()) {
-            attempt::count(shared, &begun.in_flight, None, late);
+        if !(untouched || error.is_library() || idle && error.is_io()) {
+            attempt::count(shared, &begun.in_flight, None, asked.elapsed());
         }
         instance.suspected.notify_one();
         let again = untouched && body.is_whole() && progress.may_retry(request) && instance.service.budget.withdraw();
@@ -240,13 +246,14 @@ async fn fail(shared: &Shared, client: &mut Stream, request: &Request, with: Ans
 struct Call<'c> {
     client: &'c mut Stream,
     request: &'c Request,
+    shared: &'c Shared,
     in_flight: &'c InFlight,
     body: &'c mut Body,
     up: Up,
     down: Down,
     asked: Instant,
-    /// The status of the answer, once it has begun, and how its instance was then.
-    answered: &'c mut Option<(u16, Answering)>,
+    /// The status of the answer, once it has begun.
+    answered: &'c mut Option<u16>,
     /// Keeps the client at the instance.
     cookie: Option<HeaderValue>,
 }
@@ -287,7 +294,8 @@ impl Call<'_> {
             let (both, sent) = (seen.received + seen.sent, seen.sent);
             // Who is silent while the client has the word, or takes nothing, is not to blame.
             let waits_for_client = !self.up.done && self.up.piece.is_empty() || self.client.left() > 0;
-            self.client.seen().held.note(waits_for_client);
+            let takes_nothing = self.client.left() > 0;
+            self.client.seen().held.note(takes_nothing);
             if std::mem::replace(&mut moved, both) != both || waits_for_client {
                 silence.end();
             }
@@ -332,7 +340,9 @@ impl Call<'_> {
             let (parts, receiving) = response.into_parts();
             // Nothing is sent again from now on.
             self.body.forget();
-            *self.answered = Some((parts.status.as_u16(), self.in_flight.answering(self.asked.elapsed())));
+            let status = parts.status.as_u16();
+            attempt::count(self.shared, self.in_flight, Some(status), self.asked.elapsed());
+            *self.answered = Some(status);
             let mut header = http::Response::from_parts(parts, ());
             answer::dress(&mut header, self.request.route.as_deref(), self.request.secure);
             if let Some(cookie) = self.cookie.take() {

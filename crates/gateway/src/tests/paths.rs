@@ -163,7 +163,7 @@ async fn a_request_that_breaks_off_is_its_senders() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn clients_are_sent_to_the_proxy_that_they_came_to() {
+async fn clients_of_a_proxy_are_sent_there() {
     let tls = |clients: Option<ClientCertificates>| Tls {
         certificate: CertificateSource::Files { certificate: "/none".into(), key: "/none".into() },
         redirect: true,
@@ -194,11 +194,11 @@ async fn clients_are_sent_to_the_proxy_that_they_came_to() {
     for (path, fields, status, location) in [
         ("/old/x", "", 302, "http://in.example/new/x"),
         ("/old/x", "X-Forwarded-Proto: https\r\n", 302, "https://in.example/new/x"),
-        ("/old/x", "X-Forwarded-Host: pub.example:81\r\n", 302, "http://pub.example:81/new/x"),
-        ("/old/x", "X-Forwarded-Host: pub.example/evil\r\n", 302, "http://in.example/new/x"),
+        // Not all proxies write this one, and then it is the client's.
+        ("/old/x", "X-Forwarded-Host: evil.example\r\n", 302, "http://in.example/new/x"),
         ("/safe", "", 308, &format!("https://in.example:{port}/safe")),
         ("/safe", "X-Forwarded-Proto: http\r\n", 308, "https://in.example/safe"),
-        ("/safe", "Forwarded: proto=http;host=\"pub.example:81\"\r\n", 308, "https://pub.example/safe"),
+        ("/safe", "Forwarded: proto=http;host=evil.example\r\n", 308, "https://in.example/safe"),
         ("/closed", "X-Forwarded-Proto: http\r\n", 308, "https://in.example/closed"),
         ("/closed", "X-Forwarded-Proto: https\r\n", 403, ""),
     ] {

@@ -277,13 +277,18 @@ async fn who_has_waited_for_its_client_is_not_to_blame() {
     gateway.set(&table).await;
     let get = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
     let post = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n";
-    // The last one waits for nobody.
-    for (at, (request, pause, errors)) in
-        [(post, PATIENCE, 0), (get, PATIENCE, 0), (get, Duration::ZERO, 1)].into_iter().enumerate()
+    let late = "POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let (none, moment) = (Duration::ZERO, Duration::from_millis(2200));
+    // The last two do not wait: one's client takes all at once, the other has all of its request.
+    for (at, (request, pause, rest, errors)) in
+        [(post, PATIENCE, "", 0), (get, PATIENCE, "", 0), (get, none, "", 1), (late, moment, "1\r\na\r\n0\r\n\r\n", 2)]
+            .into_iter()
+            .enumerate()
     {
         let mut client = TcpStream::connect(gateway.http).await.unwrap();
         client.write_all(request.as_bytes()).await.unwrap();
         tokio::time::sleep(pause).await;
+        client.write_all(rest.as_bytes()).await.unwrap();
         let _ = client.read_to_end(&mut Vec::new()).await;
         let id = "web-1-1".parse().unwrap();
         let over = |requests: u64| requests == at as u64 + 1;
