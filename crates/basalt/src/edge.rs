@@ -120,6 +120,37 @@ impl EdgeArgs {
         whole(self) == whole(other)
     }
 
+    /// Refuses what could never work. It is asked of people alone: a gateway starts with whatever was recorded.
+    ///
+    /// # Errors
+    /// If spans or certificates could not be had with these.
+    pub fn check(&self) -> Result<()> {
+        let begins = |text: &Option<String>, with: &str| {
+            let rest = text.as_ref().map(|text| text.strip_prefix(with).unwrap_or_default());
+            rest.is_none_or(|rest| rest.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '['))
+        };
+        let wrong = |option: &str, text: &Option<String>, help: &str| {
+            let text = text.as_deref().unwrap_or_default();
+            Err(CliError::invalid(format!("`{option}` can't be `{}`", text.escape_debug())).help(help))
+        };
+        if !begins(&self.traces, "http://") {
+            return wrong("--traces", &self.traces, "write for example http://127.0.0.1:4318, without TLS");
+        }
+        if !begins(&self.acme_directory, "https://") {
+            let help = "write the URL of the authority's directory, which begins with https:// (RFC 8555 §6.1)";
+            return wrong("--acme-directory", &self.acme_directory, help);
+        }
+        if !begins(&self.acme_contact, "mailto:") {
+            return wrong("--acme-contact", &self.acme_contact, "write for example mailto:ops@example.com");
+        }
+        if let Some(file) = &self.acme_ca {
+            std::fs::File::open(file).map_err(|error| {
+                CliError::invalid(format!("`--acme-ca` can't be read from `{}`", file.display())).because(&error)
+            })?;
+        }
+        Ok(())
+    }
+
     /// Refuses addresses that a gateway which has those of `before` could not listen on.
     ///
     /// # Errors
@@ -217,6 +248,30 @@ mod tests {
         let same = |line: &str| parse(line).or_recorded(&data).same(&EdgeArgs::recorded(&data));
         assert!(same("x") && same("x --https 127.0.0.1:9") && same("x --http 127.0.0.1:7"));
         assert!(!same("x --metrics 127.0.0.1:8") && !same("x --http 127.0.0.1:8"));
+    }
+
+    #[test]
+    fn what_could_never_work_is_refused() {
+        let check = |option: &str| Program::parse_from(["x"].into_iter().chain(option.split(' '))).edge.check();
+        for good in [
+            "--traces http://[::1]:4318/x",
+            "--acme-directory https://a.example/dir",
+            "--acme-contact mailto:ops@a.example",
+            "--acme-ca /dev/null",
+        ] {
+            assert!(check(good).is_ok(), "{good}");
+        }
+        for bad in [
+            "--traces 127.0.0.1:4318",
+            "--traces ftp://x",
+            "--traces http://",
+            "--acme-directory nonsense",
+            "--acme-contact ops@a.example",
+            "--acme-ca /none",
+        ] {
+            let error = check(bad).unwrap_err();
+            assert!(error.message.contains(bad.split(' ').next().unwrap()), "{bad}: {}", error.message);
+        }
     }
 
     #[test]

@@ -74,11 +74,15 @@ fn prepare(data: &Data) -> Result<()> {
 /// # Errors
 /// If a process does not start, or the gateway could not listen as it is told.
 pub async fn ensure(data: &Data, edge: &EdgeArgs) -> Result<Client> {
+    edge.check()?;
     prepare(data)?;
     let (before, wanted) = (EdgeArgs::recorded(data), edge.or_recorded(data));
     let renewed = UnixStream::connect(data.socket("gateway")).is_ok() && !wanted.same(&before);
     if renewed {
         wanted.can_listen(&before)?;
+    } else if UnixStream::connect(data.socket("keeper")).is_err() {
+        // Only what was asked for now: at boot, an address may come later than its gateway.
+        edge.can_listen(&EdgeArgs::default())?;
     }
     // The gateway reads them here. What does not work is forgotten again, so that the keeper starts it as it was.
     wanted.record(data)?;

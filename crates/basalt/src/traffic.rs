@@ -27,7 +27,7 @@ type Key = (String, String);
 struct Counts {
     requests: u64,
     errors: u64,
-    /// Requests that took at most so many seconds; the last has no bound.
+    /// Requests that took at most so many seconds, and more than the bound before; in no order.
     buckets: Vec<(f64, u64)>,
     weight: f64,
     in_flight: u64,
@@ -76,7 +76,7 @@ fn look(data: &Data) -> Result<BTreeMap<Key, Counts>> {
     let ask = || -> std::io::Result<String> {
         let mut stream = UnixStream::connect(&path)?;
         stream.set_read_timeout(Some(PATIENCE))?;
-        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: gateway\r\nConnection: close\r\n\r\n")?;
+        stream.write_all(b"GET /metrics?buckets=fine HTTP/1.1\r\nHost: gateway\r\nConnection: close\r\n\r\n")?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer)?;
         Ok(answer)
@@ -91,7 +91,10 @@ fn look(data: &Data) -> Result<BTreeMap<Key, Counts>> {
 /// Sums what is counted by service and release.
 fn counts(text: &str) -> BTreeMap<Key, Counts> {
     let mut counts: BTreeMap<Key, Counts> = BTreeMap::new();
-    for (name, labels, value) in text.lines().filter_map(sample) {
+    // The histogram whose buckets are being read, and how much was in those before.
+    let (mut series, mut below) = (BTreeMap::new(), 0);
+    for (name, mut labels, value) in text.lines().filter_map(sample) {
+        let bound = labels.remove("le");
         let (Some(service), Some(release)) = (labels.get("service"), labels.get("release")) else { continue };
         let entry = counts.entry((service.clone(), release.clone())).or_default();
         match name {
@@ -102,11 +105,14 @@ fn counts(text: &str) -> BTreeMap<Key, Counts> {
                 }
             }
             "http_request_duration_seconds_bucket" => {
-                let bound =
-                    labels.get("le").and_then(|le| le.replace("+Inf", "inf").parse().ok()).unwrap_or(f64::INFINITY);
+                let bound = bound.and_then(|le| le.parse().ok()).unwrap_or(f64::INFINITY);
+                if labels != series {
+                    (series, below) = (labels, 0);
+                }
+                let more = (value as u64).saturating_sub(std::mem::replace(&mut below, value as u64));
                 match entry.buckets.iter_mut().find(|(known, _)| *known == bound) {
-                    Some((_, count)) => *count += value as u64,
-                    None => entry.buckets.push((bound, value as u64)),
+                    Some((_, count)) => *count += more,
+                    None => entry.buckets.push((bound, more)),
                 }
             }
             "gateway_release_weight" => entry.weight = value,
@@ -151,8 +157,9 @@ fn rows(before: &BTreeMap<Key, Counts>, now: &BTreeMap<Key, Counts>, seconds: f6
         let before =
             before.get(&(service.clone(), release.clone())).filter(|b| b.requests <= now.requests).unwrap_or(&none);
         let had = |bound: f64| before.buckets.iter().find(|(known, _)| *known == bound).map_or(0, |(_, count)| *count);
-        let buckets: Vec<(f64, u64)> =
+        let mut buckets: Vec<(f64, u64)> =
             now.buckets.iter().map(|(bound, count)| (*bound, count.saturating_sub(had(*bound)))).collect();
+        buckets.sort_by(|(a, _), (b, _)| a.total_cmp(b));
         Row {
             service: service.clone(),
             release: release.clone(),
@@ -170,21 +177,21 @@ fn rows(before: &BTreeMap<Key, Counts>, now: &BTreeMap<Key, Counts>, seconds: f6
 /// Returns the milliseconds below which a share of the requests stays, evenly spread within a bucket; beyond the last
 /// bound nothing more is known than that.
 fn quantile(buckets: &[(f64, u64)], share: f64) -> Option<f64> {
-    let all = buckets.last().map_or(0, |(_, count)| *count);
+    let all: u64 = buckets.iter().map(|(_, count)| count).sum();
     if all == 0 {
         return None;
     }
     let rank = share * all as f64;
     let (mut low, mut below) = (0.0, 0);
     for (bound, count) in buckets {
-        if *count as f64 >= rank {
+        if (below + count) as f64 >= rank {
             if bound.is_infinite() {
                 return Some(low * 1000.0);
             }
-            let within = (rank - below as f64) / (*count - below).max(1) as f64;
+            let within = (rank - below as f64) / (*count).max(1) as f64;
             return Some((low + (bound - low) * within) * 1000.0);
         }
-        (low, below) = (*bound, *count);
+        (low, below) = (*bound, below + count);
     }
     None
 }

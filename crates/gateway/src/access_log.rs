@@ -183,7 +183,8 @@ fn in_words(at: SystemTime, line: &Line, format: LogFormat) -> String {
         line.method,
         escaped(&line.target),
         line.protocol,
-        line.status,
+        // Who reads this form knows of no status without an answer; nginx' own for a client that has left has become usual.
+        if line.status == 0 { 499 } else { line.status },
         line.sent,
         quoted(&line.referrer),
         quoted(&line.user_agent),

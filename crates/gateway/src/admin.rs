@@ -25,7 +25,7 @@ use crate::plane::Plane;
 /// How long a client may take to say what it wants.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Time between two attempts to listen.
-const BINDING: Duration = Duration::from_secs(1);
+const BINDING: Duration = Duration::from_millis(100);
 /// Pause after a failure to accept: descriptors may be short, and come back by themselves.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -79,7 +79,8 @@ fn serve(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, plane: Ar
             async move { Ok::<_, Infallible>(answer(&request, &plane)) }
         });
         let mut server = http1::Builder::new();
-        server.timer(TokioTimer::new()).header_read_timeout(PATIENCE);
+        // Who asks again may be meant for the successor of this gateway.
+        server.timer(TokioTimer::new()).header_read_timeout(PATIENCE).keep_alive(false);
         // Whoever leaves early has what it wanted.
         let _ = server.serve_connection(TokioIo::new(stream), answer).await;
     });
@@ -94,6 +95,8 @@ fn answer(request: &Request<Incoming>, plane: &Arc<Plane>) -> Response<Full<Byte
             let asks = |kind: &str| accept.is_some_and(|accept| accept.contains(kind));
             let (kind, body) = if asks("proto=io.prometheus.client.MetricFamily") {
                 (metrics::PROMETHEUS_PROTOBUF, metrics::render_protobuf(plane).into())
+            } else if request.uri().query() == Some("buckets=fine") {
+                (metrics::OPENMETRICS, metrics::render_finely(plane).into())
             } else if asks("application/openmetrics-text") {
                 (metrics::OPENMETRICS, metrics::render(plane).into())
             } else {

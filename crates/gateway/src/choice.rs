@@ -10,6 +10,9 @@ use crate::affinity::{self, Belongs};
 use crate::instance::Instance;
 use crate::routing::{Destination, ReleaseRouting, Routing, ServiceRouting};
 
+/// How many instances are tried before all are looked at.
+const TRIES: usize = 16;
+
 /// The instance that a request goes to.
 #[derive(Debug)]
 pub(crate) struct Choice<'a> {
@@ -144,9 +147,20 @@ fn is_warming(instance: &Instance, window: Millis, turn: usize) -> bool {
     if healthy >= window.0 {
         return false;
     }
-    // Turns are scattered by the golden ratio, so that a share of them is met evenly.
-    let scattered = (turn as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32;
-    scattered.saturating_mul(window.0) >> 32 >= healthy.max(window.0 / 10)
+    scattered(turn).saturating_mul(window.0) >> 32 >= healthy.max(window.0 / 10)
+}
+
+/// Returns a number that looks like chance (the mixer of SplitMix64).
+fn mixed(number: usize) -> usize {
+    let z = (number as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    let z = (z ^ z >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    let z = (z ^ z >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
+    ((z ^ z >> 31) >> 32) as usize
+}
+
+/// Scatters turns by the golden ratio over all numbers of 32 bits, so that a share of them is met evenly.
+fn scattered(turn: usize) -> u64 {
+    (turn as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32
 }
 
 impl ReleaseRouting {
@@ -176,7 +190,12 @@ impl ReleaseRouting {
             return None;
         }
         let start = self.turn.fetch_add(1, Relaxed);
-        let from = |start: usize| (0..count).map(move |step| &self.instances[(start + step) % count]);
+        // Who is left out has its turns taken by others at random, and by none of them more than by another; in the end all are looked at.
+        let from = |start: usize| {
+            let others = (1..TRIES).map(move |again| mixed(start.wrapping_mul(TRIES) + again) % count);
+            let all = (0..count).map(move |step| (start + step) % count);
+            [start % count].into_iter().chain(others).chain(all).map(|at| &self.instances[at])
+        };
         let slow = of.traffic.slow_start;
         let usable = |instance: &&Arc<Instance>| of.is_usable(instance, attempts) && !instance.is_ejected();
         let warm = |instance: &&Arc<Instance>| usable(instance) && !is_warming(instance, slow, start);
@@ -280,6 +299,17 @@ mod tests {
         check(&[(0, &[true]), (0, &[false])], &[("web-1-1", 1000)]);
         check(&[(10_000, &[false]), (0, &[])], &[("none", 1000)]);
         check(&[], &[("none", 1000)]);
+    }
+
+    #[test]
+    fn who_is_left_out_is_stood_in_for_by_all_others() {
+        for left_out in [vec![1], vec![1, 2], vec![0, 3, 4, 5, 9]] {
+            let healthy: Vec<bool> = (0..10).map(|at| !left_out.contains(&at)).collect();
+            let counts = counts(&routing(&[(10_000, &healthy)]), 10_000);
+            let even = 10_000 / (10 - left_out.len());
+            assert_eq!(counts.len(), 10 - left_out.len());
+            assert!(counts.values().all(|count| count.abs_diff(even) < even / 10), "{left_out:?}: {counts:?}");
+        }
     }
 
     #[test]

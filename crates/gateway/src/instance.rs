@@ -9,7 +9,7 @@ use std::time::Duration;
 use basalt_model::{Health, InstanceId, Port};
 use basalt_seam::InstanceTraffic;
 use tokio::sync::Notify;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 use crate::changes::Changes;
 use crate::http1::pool::Pool;
@@ -256,6 +256,12 @@ impl Instance {
         if self.named.load(SeqCst) {
             leaving.await;
         }
+    }
+
+    /// Returns once its drain time is over: what has no end of its own ends then.
+    pub(crate) async fn cut(&self) {
+        self.left().await;
+        sleep(self.drain).await;
     }
 
     /// Returns how long the next of those who are to leave within some time waits: their turns are spread over it.

@@ -31,22 +31,30 @@ const CLASSES: [&str; 6] = ["none", "1xx", "2xx", "3xx", "4xx", "5xx"];
 
 /// Returns everything that is counted, in OpenMetrics.
 pub(crate) fn render(plane: &Arc<Plane>) -> String {
-    let registry = registry(plane, false);
+    as_text(&registry(plane, histogram))
+}
+
+/// Returns the same with the buckets of native histograms.
+pub(crate) fn render_finely(plane: &Arc<Plane>) -> String {
+    as_text(&registry(plane, fine_histogram))
+}
+
+fn as_text(registry: &Registry) -> String {
     let mut text = String::new();
     // Writing to a string does not fail.
-    let _ = prometheus_client::encoding::text::encode(&mut text, &registry);
+    let _ = prometheus_client::encoding::text::encode(&mut text, registry);
     text
 }
 
 /// Returns the same in Prometheus' protobuf form, with native histograms.
 pub(crate) fn render_protobuf(plane: &Arc<Plane>) -> Vec<u8> {
     // Writing to memory does not fail.
-    prometheus_protobuf::encode_to_vec(&registry(plane, true)).unwrap_or_default()
+    prometheus_protobuf::encode_to_vec(&registry(plane, native_histogram)).unwrap_or_default()
 }
 
-fn registry(plane: &Arc<Plane>, native: bool) -> Registry {
+fn registry(plane: &Arc<Plane>, histogram: Encode) -> Registry {
     let mut registry = Registry::default();
-    registry.register_collector(Box::new(Metrics { plane: plane.clone(), native }));
+    registry.register_collector(Box::new(Metrics { plane: plane.clone(), histogram }));
     registry
 }
 
@@ -75,9 +83,11 @@ pub(crate) fn as_prometheus_text(openmetrics: &str) -> String {
 #[derive(Debug)]
 struct Metrics {
     plane: Arc<Plane>,
-    /// Whether histograms are native ones, too.
-    native: bool,
+    histogram: Encode,
 }
+
+/// Encodes a histogram.
+type Encode = fn(MetricEncoder, &Stats) -> fmt::Result;
 
 type Labels = Vec<(&'static str, String)>;
 
@@ -110,10 +120,20 @@ fn buckets(stats: &Stats) -> (Vec<(f64, u64)>, f64) {
     (bounds.zip(counts).collect(), sum)
 }
 
-fn histogram(mut metric: MetricEncoder, stats: &Stats) -> fmt::Result {
+fn histogram(metric: MetricEncoder, stats: &Stats) -> fmt::Result {
     let (buckets, sum) = buckets(stats);
+    histogram_of(metric, &buckets, sum)
+}
+
+fn fine_histogram(metric: MetricEncoder, stats: &Stats) -> fmt::Result {
+    let mut buckets = stats.took_native.bounded();
+    buckets.push((f64::INFINITY, 0));
+    histogram_of(metric, &buckets, stats.took.counts().1)
+}
+
+fn histogram_of(mut metric: MetricEncoder, buckets: &[(f64, u64)], sum: f64) -> fmt::Result {
     let count = buckets.iter().map(|(_, count)| count).sum();
-    metric.encode_histogram::<[(&str, &str); 0]>(sum, count, &buckets, None)
+    metric.encode_histogram::<[(&str, &str); 0]>(sum, count, buckets, None)
 }
 
 /// Writes fine buckets beside the others. Counted is what is in the fine ones: Prometheus takes no histogram whose sums differ.
@@ -151,8 +171,7 @@ impl Collector for Metrics {
             counter,
         )?;
         let seconds = "Seconds from a request's beginning to the end of its answer";
-        let histogram = if self.native { native_histogram } else { histogram };
-        family(encoder, ("http_request_duration_seconds", seconds, Histogram), all(), histogram)?;
+        family(encoder, ("http_request_duration_seconds", seconds, Histogram), all(), self.histogram)?;
         let sum = |of: fn(&Stats) -> u64| all().map(move |(labels, stats)| (labels, of(stats)));
         let retries = sum(|stats| stats.retries.load(Relaxed));
         family(encoder, ("http_request_retries", "Requests sent to an instance again", Counter), retries, counter)?;
@@ -267,7 +286,7 @@ mod tests {
         for millis in [1000, 500, 0] {
             route.stats(1).unwrap().count(200, Duration::from_millis(millis), 0, 0);
         }
-        let families = prometheus_protobuf::encode(&registry(&plane, true)).unwrap();
+        let families = prometheus_protobuf::encode(&registry(&plane, native_histogram)).unwrap();
         let named = |name: &str| families.iter().find(|family| family.name == name).unwrap();
         let metric = &named("http_request_duration_seconds").metric[0];
         let labels: Vec<_> = metric.label.iter().map(|label| (label.name.as_str(), label.value.as_str())).collect();

@@ -49,10 +49,28 @@ impl NativeHistogram {
         buckets[at].fetch_add(1, Relaxed);
     }
 
+    /// Returns what was counted by upper bound in seconds, where that is anything, and the bounds below.
+    pub(crate) fn bounded(&self) -> Vec<(f64, u64)> {
+        let Some(counts) = self.counts() else { return Vec::new() };
+        let bound = |index: i32| (f64::from(index) / f64::from(1 << SCHEMA)).exp2();
+        let mut bounded = vec![(ZERO, counts[BUCKETS])];
+        for (index, count) in (FIRST..).zip(&counts[..BUCKETS]).filter(|(_, count)| **count > 0) {
+            let below = bound(index - 1);
+            if bounded.last().is_some_and(|(last, _)| *last < below) {
+                bounded.push((below, 0));
+            }
+            bounded.push((bound(index), *count));
+        }
+        bounded
+    }
+
+    fn counts(&self) -> Option<[u64; BUCKETS + 1]> {
+        Some(self.buckets.get()?.each_ref().map(|bucket| bucket.load(Relaxed)))
+    }
+
     /// Returns what was counted.
     pub(crate) fn sparse(&self) -> Sparse {
-        let Some(buckets) = self.buckets.get() else { return Sparse::default() };
-        let counts = buckets.each_ref().map(|bucket| bucket.load(Relaxed));
+        let Some(counts) = self.counts() else { return Sparse::default() };
         let mut sparse = Sparse { count: counts.iter().sum(), zero: counts[BUCKETS], ..Sparse::default() };
         let (mut end, mut before) = (0, 0);
         for (index, count) in (FIRST..).zip(&counts[..BUCKETS]).filter(|(_, count)| **count > 0) {
@@ -82,6 +100,12 @@ mod tests {
             let expected = Sparse { count: millis.len() as u64, zero, spans, deltas };
             assert_eq!(histogram.sparse(), expected, "{millis:?}");
         };
+        let histogram = NativeHistogram::default();
+        assert_eq!(histogram.bounded(), []);
+        [0, 500, 1000].iter().for_each(|millis| histogram.observe(Duration::from_millis(*millis)));
+        let bounds: Vec<_> =
+            histogram.bounded().iter().map(|(bound, count)| ((bound * 1000.0).round(), *count)).collect();
+        assert_eq!(bounds, [(0.0, 1), (459.0, 0), (500.0, 1), (917.0, 0), (1000.0, 1)]);
         check(&[], 0, &[], &[]);
         check(&[0.0, 0.06], 2, &[], &[]);
         // Bounds belong to the bucket below: one second is bucket 0, half a second -8.

@@ -14,6 +14,8 @@ use crate::proxy_header;
 
 /// As much of an answer as is needed to know its status: `HTTP/1.1 200`.
 const STATUS_LINE: usize = 12;
+/// As much of an informational answer as is read.
+const LONGEST_HEAD: usize = 64 << 10;
 /// As much of an answer to a gRPC check as is read: it has seven bytes.
 const LONGEST_MESSAGE: usize = 4096;
 
@@ -121,10 +123,29 @@ async fn status(at: At, host: &str, path: &str) -> io::Result<Option<u16>> {
     let request =
         format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: basalt-health\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await?;
-    let mut line = [0; STATUS_LINE];
-    stream.read_exact(&mut line).await?;
-    let digits = line.strip_prefix(b"HTTP/1.").and_then(|rest| std::str::from_utf8(&rest[1..]).ok());
-    Ok(digits.and_then(|digits| digits.trim_start().parse().ok()))
+    let mut seen = Vec::new();
+    loop {
+        while seen.len() < STATUS_LINE {
+            if stream.read_buf(&mut seen).await? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+        }
+        let digits = seen[..STATUS_LINE].strip_prefix(b"HTTP/1.").and_then(|rest| std::str::from_utf8(&rest[1..]).ok());
+        let status = digits.and_then(|digits| digits.trim_start().parse().ok());
+        if !matches!(status, Some(100 | 102..200)) {
+            return Ok(status);
+        }
+        // An informational answer, which another follows (RFC 9110 §15.2).
+        let end = loop {
+            if let Some(at) = memchr::memmem::find(&seen, b"\r\n\r\n") {
+                break at + 4;
+            }
+            if seen.len() > LONGEST_HEAD || stream.read_buf(&mut seen).await? == 0 {
+                return Ok(None);
+            }
+        };
+        seen.drain(..end);
+    }
 }
 
 async fn within<T>(
@@ -173,6 +194,10 @@ mod tests {
         };
         check("HTTP/1.1 200 OK\r\n\r\n", Ok("GET /up answered 200")).await;
         check("HTTP/1.0 204\r\n\r\n", Ok("GET /up answered 204")).await;
+        let hints = "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 100 Continue\r\n\r\n";
+        check(format!("{hints}HTTP/1.1 200 OK\r\n\r\n").leak(), Ok("GET /up answered 200")).await;
+        check(format!("{hints}HTTP/1.1 500 No\r\n\r\n").leak(), Err("GET /up answered 500")).await;
+        check(hints, Err("ADDR closed the connection without an answer")).await;
         check("HTTP/1.1 399 Odd\r\n\r\n", Ok("GET /up answered 399")).await;
         check("HTTP/1.1 400 Bad\r\n\r\n", Err("GET /up answered 400")).await;
         check("HTTP/1.1 503 No\r\n\r\n", Err("GET /up answered 503")).await;

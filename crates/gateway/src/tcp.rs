@@ -1,26 +1,49 @@
 //! Connections on which anything is spoken: they are passed on byte by byte.
 
+use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
+use std::pin::pin;
+use std::task::Poll;
 
-use tokio::io::{AsyncWriteExt, copy_bidirectional};
+use rustix::event::PollFlags;
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::choice::Attempts;
 use crate::http1::attempt::{self, ATTEMPTS, CONNECT};
+use crate::http1::client::{self, Stall};
+use crate::http1::tunnel::Direction;
 use crate::plane::{Begun, Plane};
 use crate::proxy_header;
 use crate::waiting;
 
-/// Passes a connection on to an instance until both sides have ended.
+/// Passes a connection on to an instance until both sides have ended, or its instance has to.
 pub(crate) async fn serve(mut client: TcpStream, (peer, local): (SocketAddr, SocketAddr), plane: &Plane) {
     let Some((mut instance, mut begun)) = connect(peer, local, plane).await else { return };
     begun.in_flight.identify(|| format!("{} tcp {local}", peer.ip()));
     // Small messages are not to wait for larger ones; on a socket that is gone this fails, and so does the rest.
     let _ = instance.set_nodelay(true);
+    let (mut down, mut up) = (Direction::default(), Direction::default());
+    let mut look = Stall::default();
+    let mut cut = pin!(begun.in_flight.instance().cut());
     // Either side may break the connection at any time: that is theirs to deal with.
-    let _ = copy_bidirectional(&mut client, &mut instance).await;
-    drop(begun);
+    let _ = poll_fn(|cx| {
+        let ended = match down.poll(cx, &mut instance, &mut client) {
+            Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+            ended => ended.is_ready(),
+        };
+        match up.poll(cx, &mut client, &mut instance) {
+            Poll::Ready(Ok(())) if ended => return Poll::Ready(Ok(())),
+            Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+            _ => {}
+        }
+        if up.has_ended() && client::poll_gone(&client, PollFlags::empty(), &mut look, cx).is_ready() {
+            return Poll::Ready(Ok(()));
+        }
+        cut.as_mut().poll(cx).map(Ok)
+    })
+    .await;
 }
 
 async fn connect(peer: SocketAddr, local: SocketAddr, plane: &Plane) -> Option<(TcpStream, Begun)> {

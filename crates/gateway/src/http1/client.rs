@@ -156,16 +156,7 @@ impl Client {
 
     /// Is ready once it has left, which nobody would notice who reads nothing: it is looked at from time to time.
     pub(crate) fn poll_hung_up(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        /// Time between two looks.
-        const LOOKING: Duration = Duration::from_secs(1);
-        loop {
-            ready!(self.look.poll(cx, LOOKING));
-            self.look.end();
-            let mut asked = [PollFd::new(self.io.tcp(), PollFlags::RDHUP)];
-            if poll(&mut asked, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).is_ok_and(|events| events > 0) {
-                return Poll::Ready(());
-            }
-        }
+        poll_gone(self.io.tcp(), PollFlags::RDHUP, &mut self.look, cx)
     }
 
     /// Says that nothing more comes; without TLS, closing says that.
@@ -191,6 +182,20 @@ impl Client {
         };
         // Whoever does not close is cut off.
         let _ = tokio::time::timeout(LINGER, read).await;
+    }
+}
+
+/// Is ready once a connection is broken, or `also` something else; it is looked at each second.
+pub(crate) fn poll_gone(tcp: &TcpStream, also: PollFlags, look: &mut Stall, cx: &mut Context<'_>) -> Poll<()> {
+    /// Time between two looks.
+    const LOOKING: Duration = Duration::from_secs(1);
+    loop {
+        ready!(look.poll(cx, LOOKING));
+        look.end();
+        if poll(&mut [PollFd::new(tcp, also)], Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).is_ok_and(|events| events > 0)
+        {
+            return Poll::Ready(());
+        }
     }
 }
 

@@ -6,11 +6,12 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use rustix::event::PollFlags;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 
-use super::client::{Client, Stall, poll_piece};
+use super::client::{self, Client, Stall, poll_piece};
 use super::exchange::After;
 use super::websocket::{Frames, GOING_AWAY};
 use crate::connections::{FINISH, Shared};
@@ -21,7 +22,7 @@ const FAREWELL: Duration = Duration::from_secs(5);
 
 /// One direction of a tunnel.
 #[derive(Debug, Default)]
-struct Direction {
+pub(crate) struct Direction {
     /// What was read and is not yet written.
     waiting: Vec<u8>,
     at: usize,
@@ -39,7 +40,7 @@ struct Direction {
 
 impl Direction {
     /// Passes on what comes, until nothing moves or all is done.
-    fn poll(
+    pub(crate) fn poll(
         &mut self,
         cx: &mut Context<'_>,
         from: &mut (impl AsyncRead + Unpin + ?Sized),
@@ -98,6 +99,11 @@ impl Direction {
         self.waiting = piece;
     }
 
+    /// Whether its source has ended.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.ended
+    }
+
     fn is_stuck(&self) -> bool {
         self.at < self.waiting.len()
     }
@@ -125,6 +131,7 @@ pub(crate) async fn run(
     let mut stall = Stall::default();
     let mut farewell = Stall::default();
     let mut leaving = pin!(leave(shared, &begun));
+    let mut cut = pin!(begun.in_flight.instance().cut());
     // Either side may break the connection at any time: that is theirs to deal with.
     let _ = poll_fn(|cx| {
         if !down.leaving && websocket && leaving.as_mut().poll(cx).is_ready() {
@@ -140,7 +147,11 @@ pub(crate) async fn run(
             Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
             _ => {}
         }
-        if down.left && farewell.poll(cx, FAREWELL).is_ready() {
+        if down.left && farewell.poll(cx, FAREWELL).is_ready() || cut.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Ok(()));
+        }
+        let Client { io, look, .. } = &mut *client;
+        if up.ended && client::poll_gone(io.tcp(), PollFlags::empty(), look, cx).is_ready() {
             return Poll::Ready(Ok(()));
         }
         if before != (down.at, up.at) || !(down.is_stuck() || up.is_stuck()) {

@@ -220,6 +220,41 @@ async fn a_drain_has_a_receipt() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_end_with_their_client_and_with_the_drain() {
+    // An instance that takes everything, and never says or ends anything.
+    let address = fresh_address();
+    let listener = TcpListener::bind((address, PORT)).await.unwrap();
+    tokio::spawn(async move {
+        let mut kept = Vec::new();
+        while let Ok((stream, _)) = listener.accept().await {
+            kept.push(stream);
+        }
+    });
+    let mut gateway = Gateway::start().await;
+    let virtual_address = format!("{}:7000", fresh_address());
+    let mut first = table(1, &[(1, 100, &[address])]);
+    listen(&mut first, &virtual_address, Protocol::Tcp);
+    web(&mut first).releases.get_mut(&1).unwrap().drain = basalt_model::Millis(500);
+    all_healthy(&mut first);
+    gateway.set(&first).await;
+    let id = "web-1-1".parse().unwrap();
+    let mut client = TcpStream::connect(&virtual_address).await.unwrap();
+    gateway.until(|seen| seen.instances[&id].in_flight == 1).await;
+    // It says its last, and breaks off.
+    client.shutdown().await.unwrap();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    socket2::SockRef::from(&client).set_linger(Some(Duration::ZERO)).unwrap();
+    drop(client);
+    gateway.until(|seen| seen.instances[&id].in_flight == 0).await;
+    let mut client = TcpStream::connect(&virtual_address).await.unwrap();
+    gateway.until(|seen| seen.instances[&id].in_flight == 1).await;
+    gateway.set(&table(2, &[])).await;
+    let ended = tokio::time::timeout(Duration::from_secs(5), client.read_u8()).await;
+    assert!(ended.expect("the drain ends").is_err());
+    gateway.until(|seen| seen.instances.is_empty()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_address_that_is_taken_is_told_and_tried_again() {
     let mut gateway = Gateway::start().await;
     let virtual_address = format!("{}:7000", fresh_address());
