@@ -374,16 +374,20 @@ impl InFlight {
         }
     }
 
-    /// Counts how an answer that has begun went on for the instance; one that its client has left says nothing of it.
+    /// Counts how an answer that has begun went on for the instance.
     pub(crate) fn count_end(&self, broke_off: bool) {
-        let Instance { breaks_in_a_row, ejections_in_a_row, .. } = &*self.instance;
         if broke_off {
-            breaks_in_a_row.fetch_add(1, Relaxed);
-            return;
+            self.instance.breaks_in_a_row.fetch_add(1, Relaxed);
+        } else {
+            clear(&self.instance.breaks_in_a_row);
+            self.count_left();
         }
-        clear(breaks_in_a_row);
+    }
+
+    /// Counts an answer that its client has left, which is as good as the instance has been lately.
+    pub(crate) fn count_left(&self) {
         if !self.instance.is_ejected() && self.instance.failures_in_a_row() == 0 {
-            clear(ejections_in_a_row);
+            clear(&self.instance.ejections_in_a_row);
         }
     }
 }
@@ -439,9 +443,12 @@ mod tests {
         begins(true);
         one.count_end(false);
         assert_eq!(instance.eject(), 3);
-        instance.readmit();
-        begins(false);
-        one.count_end(false);
-        assert_eq!((instance.failures_in_a_row(), instance.eject()), (0, 1));
+        for well in [|one: &InFlight| one.count_end(false), InFlight::count_left] {
+            instance.readmit();
+            begins(false);
+            well(&one);
+            assert_eq!((instance.failures_in_a_row(), instance.eject()), (0, 1));
+            assert_eq!(instance.eject(), 2);
+        }
     }
 }

@@ -38,7 +38,8 @@ pub(crate) async fn serve(mut client: TcpStream, (peer, local): (SocketAddr, Soc
             Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
             _ => {}
         }
-        if up.has_ended() && client::poll_gone(&client, PollFlags::empty(), &mut look, cx).is_ready() {
+        // Nobody reads from it, who would notice.
+        if !up.reads() && client::poll_gone(&client, PollFlags::empty(), &mut look, cx).is_ready() {
             return Poll::Ready(Ok(()));
         }
         cut.as_mut().poll(cx).map(Ok)

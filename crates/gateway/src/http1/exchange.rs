@@ -276,6 +276,7 @@ async fn pass_on(
     client.seen().status = response.status;
     let peer = client.peer();
     if response.status == 101 {
+        attempt::count_end(shared, &begun.in_flight, 101, false);
         // Only who has a connection of its own, and has said all of its request on it, is let through with an upgrade.
         let Some(connection) = client.connection().filter(|_| upload.is_done()) else { return After::Over };
         let mut out = Vec::with_capacity(1024);
@@ -314,8 +315,7 @@ async fn pass_on(
                 attempt::count_end(shared, &begun.in_flight, status, true);
             }
         }
-        // The client has left, which says nothing of it.
-        Err(_) => {}
+        Err(_) => begun.in_flight.count_left(),
     }
     if let Some(bad) = upload.broken() {
         note_bad(shared, peer, bad);

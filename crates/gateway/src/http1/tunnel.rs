@@ -99,9 +99,9 @@ impl Direction {
         self.waiting = piece;
     }
 
-    /// Whether its source has ended.
-    pub(crate) fn has_ended(&self) -> bool {
-        self.ended
+    /// Whether it waits for its source.
+    pub(crate) fn reads(&self) -> bool {
+        !self.ended && !self.is_stuck()
     }
 
     fn is_stuck(&self) -> bool {
@@ -151,7 +151,7 @@ pub(crate) async fn run(
             return Poll::Ready(Ok(()));
         }
         let Client { io, look, .. } = &mut *client;
-        if up.ended && client::poll_gone(io.tcp(), PollFlags::empty(), look, cx).is_ready() {
+        if !up.reads() && client::poll_gone(io.tcp(), PollFlags::empty(), look, cx).is_ready() {
             return Poll::Ready(Ok(()));
         }
         if before != (down.at, up.at) || !(down.is_stuck() || up.is_stuck()) {

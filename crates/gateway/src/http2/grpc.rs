@@ -179,7 +179,7 @@ pub(crate) async fn run(
                 Err(Failure::Silent | Failure::Broken(_)) => {
                     attempt::count_end(shared, &begun.in_flight, status, true);
                 }
-                Err(_) => {}
+                Err(_) => begun.in_flight.count_left(),
             }
         }
         let answered = answered.is_some();

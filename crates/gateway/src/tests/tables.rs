@@ -246,6 +246,15 @@ async fn connections_end_with_their_client_and_with_the_drain() {
     socket2::SockRef::from(&client).set_linger(Some(Duration::ZERO)).unwrap();
     drop(client);
     gateway.until(|seen| seen.instances[&id].in_flight == 0).await;
+    // So does one of which nobody takes any more.
+    let mut client = TcpStream::connect(&virtual_address).await.unwrap();
+    gateway.until(|seen| seen.instances[&id].in_flight == 1).await;
+    let all = vec![0; 64 << 20];
+    let sent = tokio::time::timeout(Duration::from_millis(500), client.write_all(&all)).await;
+    assert!(sent.is_err(), "it is stuck");
+    socket2::SockRef::from(&client).set_linger(Some(Duration::ZERO)).unwrap();
+    drop(client);
+    gateway.until(|seen| seen.instances[&id].in_flight == 0).await;
     let mut client = TcpStream::connect(&virtual_address).await.unwrap();
     gateway.until(|seen| seen.instances[&id].in_flight == 1).await;
     gateway.set(&table(2, &[])).await;
