@@ -5,15 +5,13 @@ use std::net::SocketAddr;
 use std::pin::pin;
 use std::task::Poll;
 
-use rustix::event::PollFlags;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::choice::Attempts;
 use crate::http1::attempt::{self, ATTEMPTS, CONNECT};
-use crate::http1::client::{self, Stall};
-use crate::http1::tunnel::Direction;
+use crate::http1::tunnel::Both;
 use crate::plane::{Begun, Plane};
 use crate::proxy_header;
 use crate::waiting;
@@ -24,25 +22,12 @@ pub(crate) async fn serve(mut client: TcpStream, (peer, local): (SocketAddr, Soc
     begun.in_flight.identify(|| format!("{} tcp {local}", peer.ip()));
     // Small messages are not to wait for larger ones; on a socket that is gone this fails, and so does the rest.
     let _ = instance.set_nodelay(true);
-    let (mut down, mut up) = (Direction::default(), Direction::default());
-    let mut look = Stall::default();
+    let mut both = Both::default();
     let mut cut = pin!(begun.in_flight.instance().cut());
     // Either side may break the connection at any time: that is theirs to deal with.
-    let _ = poll_fn(|cx| {
-        let ended = match down.poll(cx, &mut instance, &mut client) {
-            Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-            ended => ended.is_ready(),
-        };
-        match up.poll(cx, &mut client, &mut instance) {
-            Poll::Ready(Ok(())) if ended => return Poll::Ready(Ok(())),
-            Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-            _ => {}
-        }
-        // Nobody reads from it, who would notice.
-        if !up.reads() && client::poll_gone(&client, PollFlags::empty(), &mut look, cx).is_ready() {
-            return Poll::Ready(Ok(()));
-        }
-        cut.as_mut().poll(cx).map(Ok)
+    let _ = poll_fn(|cx| match both.poll(cx, &mut client, &mut instance) {
+        Poll::Pending => cut.as_mut().poll(cx).map(Ok),
+        over => over,
     })
     .await;
 }

@@ -11,7 +11,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 
-use super::client::{self, Client, Stall, poll_piece};
+use super::client::{Client, Stall, Transport, poll_gone, poll_piece};
 use super::exchange::After;
 use super::websocket::{Frames, GOING_AWAY};
 use crate::connections::{FINISH, Shared};
@@ -22,7 +22,7 @@ const FAREWELL: Duration = Duration::from_secs(5);
 
 /// One direction of a tunnel.
 #[derive(Debug, Default)]
-pub(crate) struct Direction {
+struct Direction {
     /// What was read and is not yet written.
     waiting: Vec<u8>,
     at: usize,
@@ -40,7 +40,7 @@ pub(crate) struct Direction {
 
 impl Direction {
     /// Passes on what comes, until nothing moves or all is done.
-    pub(crate) fn poll(
+    fn poll(
         &mut self,
         cx: &mut Context<'_>,
         from: &mut (impl AsyncRead + Unpin + ?Sized),
@@ -100,12 +100,46 @@ impl Direction {
     }
 
     /// Whether it waits for its source.
-    pub(crate) fn reads(&self) -> bool {
+    fn reads(&self) -> bool {
         !self.ended && !self.is_stuck()
     }
 
     fn is_stuck(&self) -> bool {
         self.at < self.waiting.len()
+    }
+}
+
+/// Both directions.
+#[derive(Debug, Default)]
+pub(crate) struct Both {
+    down: Direction,
+    up: Direction,
+    /// When the client is looked at again, while nothing is read of it.
+    look: Stall,
+}
+
+impl Both {
+    /// Passes on what comes. Is ready once both sides have ended, or the client is gone.
+    pub(crate) fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        client: &mut (impl Transport + ?Sized),
+        instance: &mut TcpStream,
+    ) -> Poll<io::Result<()>> {
+        let ended = match self.down.poll(cx, instance, client) {
+            Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+            ended => ended.is_ready(),
+        };
+        match self.up.poll(cx, client, instance) {
+            Poll::Ready(Ok(())) if ended => return Poll::Ready(Ok(())),
+            Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+            _ => {}
+        }
+        if self.up.reads() {
+            return Poll::Pending;
+        }
+        // Nobody reads from it, who would notice.
+        poll_gone(client.tcp(), PollFlags::empty(), &mut self.look, cx).map(Ok)
     }
 }
 
@@ -126,32 +160,26 @@ pub(crate) async fn run(
     if let Some(frames) = &mut frames {
         frames.pass(&first[behind..]);
     }
-    let mut down = Direction { waiting: first, frames, ..Direction::default() };
-    let mut up = Direction { waiting: std::mem::take(&mut client.buffer).into(), ..Direction::default() };
+    let mut both = Both {
+        down: Direction { waiting: first, frames, ..Direction::default() },
+        up: Direction { waiting: std::mem::take(&mut client.buffer).into(), ..Direction::default() },
+        look: Stall::default(),
+    };
     let mut stall = Stall::default();
     let mut farewell = Stall::default();
     let mut leaving = pin!(leave(shared, &begun));
     let mut cut = pin!(begun.in_flight.instance().cut());
     // Either side may break the connection at any time: that is theirs to deal with.
     let _ = poll_fn(|cx| {
-        if !down.leaving && websocket && leaving.as_mut().poll(cx).is_ready() {
-            down.leaving = true;
+        if !both.down.leaving && websocket && leaving.as_mut().poll(cx).is_ready() {
+            both.down.leaving = true;
         }
-        let before = (down.at, up.at);
-        let ended = match down.poll(cx, &mut instance, &mut client.io) {
-            Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-            ended => ended.is_ready(),
-        };
-        match up.poll(cx, &mut client.io, &mut instance) {
-            Poll::Ready(Ok(())) if ended => return Poll::Ready(Ok(())),
-            Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-            _ => {}
+        let before = (both.down.at, both.up.at);
+        if let Poll::Ready(over) = both.poll(cx, &mut *client.io, &mut instance) {
+            return Poll::Ready(over);
         }
+        let Both { down, up, .. } = &both;
         if down.left && farewell.poll(cx, FAREWELL).is_ready() || cut.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(Ok(()));
-        }
-        let Client { io, look, .. } = &mut *client;
-        if !up.reads() && client::poll_gone(io.tcp(), PollFlags::empty(), look, cx).is_ready() {
             return Poll::Ready(Ok(()));
         }
         if before != (down.at, up.at) || !(down.is_stuck() || up.is_stuck()) {
@@ -163,7 +191,7 @@ pub(crate) async fn run(
         Poll::Pending
     })
     .await;
-    if down.left {
+    if both.down.left {
         // It was told to go, and so it has ended by itself.
         let _ = timeout(FAREWELL, poll_fn(|cx| Pin::new(&mut client.io).poll_shutdown(cx))).await;
     }
