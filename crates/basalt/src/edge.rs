@@ -151,14 +151,14 @@ impl EdgeArgs {
         Ok(())
     }
 
-    /// Refuses addresses that a gateway which has those of `before` could not listen on.
+    /// Refuses addresses that a gateway which has those of `before`, or none at all, could not listen on.
     ///
     /// # Errors
     /// If something else listens there, or the machine does not have the address.
-    pub fn can_listen(&self, before: &Self) -> Result<()> {
+    pub fn can_listen(&self, before: Option<&Self>) -> Result<()> {
         // What is had for one purpose can't be taken over for another while the old gateway finishes.
         let addresses = |args: &Self| [Some(args.http()), args.https, args.metrics];
-        let pairs = addresses(self).into_iter().zip(addresses(before));
+        let pairs = addresses(self).into_iter().zip(before.map(addresses).unwrap_or_default());
         for address in pairs.filter(|(new, had)| new != had).filter_map(|(new, _)| new) {
             std::net::TcpListener::bind(address).map_err(|error| {
                 CliError::invalid(format!("the gateway can't listen on `{address}`")).because(&error).help(
@@ -280,10 +280,13 @@ mod tests {
         let parse = |line: String| Program::parse_from(line.split(' ')).edge;
         let at = taken.local_addr().unwrap();
         let (bare, https) = (parse("x".into()), parse(format!("x --https {at}")));
-        let error = https.can_listen(&bare).unwrap_err();
+        let error = https.can_listen(Some(&bare)).unwrap_err();
         assert!(error.message.contains(&at.to_string()), "{}", error.message);
-        assert!(https.can_listen(&https).is_ok() && parse(format!("x --metrics {at}")).can_listen(&https).is_err());
+        let metrics = parse(format!("x --metrics {at}"));
+        assert!(https.can_listen(Some(&https)).is_ok() && metrics.can_listen(Some(&https)).is_err());
+        let http = parse(format!("x --http {at}"));
+        assert!(http.can_listen(Some(&http)).is_ok() && http.can_listen(None).is_err());
         drop(taken);
-        assert!(https.can_listen(&bare).is_ok());
+        assert!(https.can_listen(Some(&bare)).is_ok() && http.can_listen(None).is_ok());
     }
 }

@@ -79,10 +79,11 @@ pub async fn ensure(data: &Data, edge: &EdgeArgs) -> Result<Client> {
     let (before, wanted) = (EdgeArgs::recorded(data), edge.or_recorded(data));
     let renewed = UnixStream::connect(data.socket("gateway")).is_ok() && !wanted.same(&before);
     if renewed {
-        wanted.can_listen(&before)?;
+        wanted.can_listen(Some(&before))?;
     } else if UnixStream::connect(data.socket("keeper")).is_err() {
-        // Only what was asked for now: at boot, an address may come later than its gateway.
-        edge.can_listen(&EdgeArgs::default())?;
+        // Where something is to come back, only what was asked for now: at boot, an address may come later than its gateway.
+        let recorded = data.journal().exists();
+        edge.can_listen(recorded.then(EdgeArgs::default).as_ref())?;
     }
     // The gateway reads them here. What does not work is forgotten again, so that the keeper starts it as it was.
     wanted.record(data)?;

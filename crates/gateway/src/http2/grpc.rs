@@ -220,8 +220,10 @@ pub(crate) async fn run(
         let untouched = error.reason() == Some(Reason::REFUSED_STREAM)
             || error.is_go_away() && error.is_remote() && error.reason() == Some(Reason::NO_ERROR);
         let instance = begun.in_flight.instance().clone();
-        // An idle connection that was closed says nothing about its instance, nor does one that is about to be, nor a fault of ours.
-        if !(untouched || error.is_library() || idle && error.is_io()) {
+        // An idle connection that was closed says nothing about its instance, nor does one that is about to be, nor a fault of ours,
+        // nor one on which it has waited for the client.
+        let waited = client.seen().held.is_long();
+        if !(untouched || error.is_library() || error.is_io() && (idle || waited)) {
             attempt::count(shared, &begun.in_flight, None, asked.elapsed());
         }
         instance.suspected.notify_one();
@@ -293,9 +295,11 @@ impl Call<'_> {
             let seen = self.client.seen();
             let (both, sent) = (seen.received + seen.sent, seen.sent);
             // Who is silent while the client has the word, or takes nothing, is not to blame.
-            let waits_for_client = !self.up.done && self.up.piece.is_empty() || self.client.left() > 0;
+            let says_nothing = !self.up.done && self.up.piece.is_empty();
             let takes_nothing = self.client.left() > 0;
-            self.client.seen().held.note(takes_nothing);
+            let waits_for_client = says_nothing || takes_nothing;
+            let unanswered = self.down.response.is_some();
+            self.client.seen().held.note(if unanswered { says_nothing } else { takes_nothing });
             if std::mem::replace(&mut moved, both) != both || waits_for_client {
                 silence.end();
             }
@@ -340,6 +344,7 @@ impl Call<'_> {
             let (parts, receiving) = response.into_parts();
             // Nothing is sent again from now on.
             self.body.forget();
+            self.client.seen().held = Held::default();
             let status = parts.status.as_u16();
             attempt::count(self.shared, self.in_flight, Some(status), self.asked.elapsed());
             *self.answered = Some(status);

@@ -179,6 +179,32 @@ async fn who_breaks_calls_off_is_left_out_for_a_while() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_has_waited_for_a_call_is_not_to_blame() {
+    let address = fresh_address();
+    let listener = TcpListener::bind((address, PORT)).await.unwrap();
+    let (patience, wait) = tokio::sync::watch::channel(Duration::ZERO);
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let mut connection = h2::server::handshake(stream).await.unwrap();
+            let _call = connection.accept().await;
+            let patience = *wait.borrow();
+            tokio::time::sleep(patience).await;
+        }
+    });
+    let mut gateway = gateway(&[address]).await;
+    let id = "web-1-1".parse().unwrap();
+    for (at, (millis, errors)) in [(2200, 0), (0, 1)].into_iter().enumerate() {
+        patience.send_replace(Duration::from_millis(millis));
+        let (answer, _sending) = call(&gateway).await;
+        let answer = timeout(Duration::from_secs(5), answer).await.expect("it is answered").unwrap();
+        assert_eq!(answer.status(), 502);
+        let over = |requests: u64| requests == at as u64 + 1;
+        let seen = gateway.until(|seen| over(seen.instances[&id].requests) && seen.instances[&id].in_flight == 0).await;
+        assert_eq!(seen.instances[&id].errors, errors, "after {millis} ms");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_call_is_as_large_as_its_route_allows() {
     let address = fresh_address();
     let _instance = listen(address).await;
