@@ -499,7 +499,7 @@ static REDIRECT: Shape = shape(
         must(
             "to",
             Of::Text,
-            "Where to; `{scheme}`, `{host}`, `{path}`, `{rest}` (behind `path`) and `{query}` are filled in.",
+            "Where to; `{scheme}`, `{host}`, `{path}`, `{rest}` (behind `path`) and `{query}` (with its `?`) are filled in.",
         ),
         key("status", Of::Integer(301, 308), "301, 302, 303, 307 or 308; 308 unless said otherwise."),
     ],

@@ -200,6 +200,7 @@ fn rules_of_routes() {
         "    methods = [\"G T\"]\n    headers = { \"a b\" = \"1\", host = \"a\\nb\" }\n    request_headers = { Upgrade = \"x\" }",
         "    rewrite = \"v2\"\n    redirect { to = \"javascript:alert(1)\" }\n    respond { status = 99 }",
         "    redirect {\n      to = \"/{place}\"\n      status = 200\n    }",
+        "    redirect { to = \"/new{rest}?{query}\" }",
         "    timeout = \"0s\"\n    hedge_after = \"0ms\"\n    retries = 11\n    rate_limit { burst = 0 }\n    error_page \"200\" { body = \"x\" }",
         "    tls { certificate = \"a.pem\" }",
         "    tls {\n      acme = true\n      clients { required = true }\n    }",

@@ -73,6 +73,9 @@ fn location(value: &Value) -> Eval<String> {
     if plain.contains(['{', '}']) {
         return wrong("has a placeholder that there is not", "there are {scheme}, {host}, {path}, {rest} and {query}");
     }
+    if text.split_once("{query}").is_some_and(|(before, _)| before.contains('?')) {
+        return wrong("has a question mark too many", "`{query}` has its own: leave out the one before it");
+    }
     let begins = ["http://", "https://", "/", "{scheme}://", "{path}", "{rest}"];
     if !plain.bytes().all(|b| b.is_ascii_graphic()) || !begins.iter().any(|begin| text.starts_with(begin)) {
         return wrong("is not a place to send clients to", "begin with `https://`, `http://` or `/`");
