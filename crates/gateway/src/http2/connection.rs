@@ -14,7 +14,7 @@ use h2::server::Builder;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, sleep, timeout};
 
-use super::piece::Piece;
+use super::piece::{Piece, Pieces};
 use super::{LARGEST_HEAD, WINDOW, stream};
 use crate::connections::Shared;
 use crate::edge::Secured;
@@ -92,7 +92,7 @@ pub(crate) async fn serve(client: &mut Client, shared: &Arc<Shared>) {
     // Whoever passes on what others send is not the one to blame for it.
     let trusted = shared.trust.has(ends.peer.ip());
     let mut builder = Builder::new();
-    // Floods of CONTINUATION, SETTINGS, PING and of empty frames are bounded by `h2` itself.
+    // What floods of CONTINUATION, SETTINGS, PING and of empty frames cost is bounded by `h2` itself.
     builder
         .max_concurrent_streams(STREAMS)
         .max_pending_accept_reset_streams(RESETS)
@@ -150,7 +150,7 @@ pub(crate) async fn serve(client: &mut Client, shared: &Arc<Shared>) {
                     continue;
                 };
                 refused = 0;
-                tokio::spawn(stream::serve(shared.clone(), origin.clone(), request, respond, place.into()));
+                tokio::spawn(stream::serve(shared.clone(), origin.clone(), request, respond, Pieces::of(place)));
             }
             Event::Broken(error) => {
                 if error.is_library() && (error.is_go_away() || error.is_reset()) {

@@ -2,6 +2,7 @@
 
 use std::future::poll_fn;
 use std::io;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use h2::{Reason, RecvStream, SendStream};
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use tokio::time::Instant;
 
+use super::piece::{Piece, Pieces};
 use super::poll_send;
 use super::stream::Stream;
 use crate::answer::{self, Answer};
@@ -108,7 +110,7 @@ impl Body {
             Some(Err(_)) => Poll::Ready(Err(Failure::Left)),
             None => {
                 let trailers = ready!(client.body.poll_trailers(cx)).map_err(|_| Failure::Left)?;
-                self.end = Some(trailers.unwrap_or_default());
+                self.end = Some(trailers.map(rewrite::without_framing).unwrap_or_default());
                 Poll::Ready(Ok(None))
             }
         }
@@ -162,8 +164,8 @@ pub(crate) async fn run(
             shared,
             in_flight: &begun.in_flight,
             body: &mut body,
-            up: Up { sending, piece: Bytes::new(), owed: 0, done: false },
-            down: Down { response: Some(response), receiving: None, owed: 0 },
+            up: Up { sending, pieces: Arc::default(), piece: Bytes::new(), owed: 0, done: false },
+            down: Down { response: Some(response), receiving: None, gathered: BytesMut::new(), owed: 0, ended: None },
             asked,
             answered: &mut answered,
             cookie: exchange::cookie(shared, request, &progress.attempts, begun.in_flight.instance()),
@@ -262,7 +264,8 @@ struct Call<'c> {
 
 /// What goes to the instance.
 struct Up {
-    sending: SendStream<Bytes>,
+    sending: SendStream<Piece>,
+    pieces: Arc<Pieces>,
     piece: Bytes,
     /// How much of the client's window it takes.
     owed: usize,
@@ -273,8 +276,12 @@ struct Up {
 struct Down {
     response: Option<ResponseFuture>,
     receiving: Option<RecvStream>,
-    /// How much of the instance's window is taken by what waits for the client.
+    /// What has come and was not yet given to the client.
+    gathered: BytesMut,
+    /// How much of the instance's window is taken by what that was given.
     owed: usize,
+    /// What is behind its end, once that has come.
+    ended: Option<Result<HeaderMap, h2::Error>>,
 }
 
 impl Call<'_> {
@@ -317,10 +324,10 @@ impl Call<'_> {
     }
 
     fn poll_up(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
-        let Up { sending, piece, owed, done } = &mut self.up;
+        let Up { sending, pieces, piece, owed, done } = &mut self.up;
         while !*done {
             // An instance may answer before it has read everything, and take no more: its answer counts.
-            *done = ready!(poll_send(sending, piece, |piece| piece, false, cx)).is_err();
+            *done = ready!(poll_send(sending, pieces, piece, false, cx)).is_err();
             // If this fails the client has left.
             let _ = self.client.body.flow_control().release_capacity(std::mem::take(owed));
             match ready!(self.body.poll(self.client, cx))? {
@@ -329,7 +336,7 @@ impl Call<'_> {
                     *done = true;
                     let _ = match &self.body.end {
                         Some(trailers) if !trailers.is_empty() => sending.send_trailers(trailers.clone()),
-                        _ => sending.send_data(Bytes::new(), true),
+                        _ => sending.send_data(Piece::new(Bytes::new(), pieces), true),
                     };
                 }
             }
@@ -360,25 +367,36 @@ impl Call<'_> {
             }
             self.down.receiving = Some(receiving);
         }
-        let Some(receiving) = &mut self.down.receiving else { return Poll::Ready(Ok(())) };
+        let Down { receiving: Some(receiving), gathered, owed, ended, .. } = &mut self.down else {
+            return Poll::Ready(Ok(()));
+        };
+        let left = |_: io::Error| Failure::Left;
         loop {
             let before = self.client.left();
             let sent = self.client.poll_send(cx);
             self.client.seen().sent += (before - self.client.left()) as u64;
-            ready!(sent).map_err(|_| Failure::Left)?;
-            // If this fails the instance has broken off, as the next call says.
-            let _ = receiving.flow_control().release_capacity(std::mem::take(&mut self.down.owed));
+            if let Poll::Ready(sent) = sent {
+                sent.map_err(left)?;
+                // If this fails the instance has broken off, as the next call says.
+                let _ = receiving.flow_control().release_capacity(std::mem::take(owed));
+                if !gathered.is_empty() {
+                    *owed = gathered.len();
+                    self.client.give(gathered.split().freeze(), false).map_err(left)?;
+                    continue;
+                }
+                if let Some(ended) = ended.take() {
+                    let trailers = ended.map_err(Failure::Broken)?;
+                    return Poll::Ready(self.client.end(trailers).map_err(left));
+                }
+            } else if ended.is_some() {
+                return Poll::Pending;
+            }
+            // While the client takes nothing, its window bounds what comes. It does not wait in `h2`, where small frames cost much more than
+            // they hold.
             match ready!(receiving.poll_data(cx)) {
-                Some(Ok(piece)) => {
-                    self.down.owed = piece.len();
-                    self.client.give(piece, false).map_err(|_| Failure::Left)?;
-                }
-                Some(Err(error)) => return Poll::Ready(Err(Failure::Broken(error))),
-                None => {
-                    let trailers = ready!(receiving.poll_trailers(cx)).map_err(Failure::Broken)?;
-                    let ended = self.client.end(trailers.unwrap_or_default());
-                    return Poll::Ready(ended.map_err(|_: io::Error| Failure::Left));
-                }
+                Some(Ok(piece)) => gathered.extend_from_slice(&piece),
+                Some(Err(error)) => *ended = Some(Err(error)),
+                None => *ended = Some(ready!(receiving.poll_trailers(cx)).map(Option::unwrap_or_default)),
             }
         }
     }

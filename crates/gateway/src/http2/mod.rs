@@ -6,10 +6,12 @@ pub(crate) mod piece;
 pub(crate) mod pool;
 pub(crate) mod stream;
 
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use h2::{Reason, SendStream};
+use piece::{Piece, Pieces};
 
 /// How much of one stream's body may wait here; the rest waits at its sender.
 const WINDOW: u32 = 128 << 10;
@@ -17,14 +19,15 @@ const WINDOW: u32 = 128 << 10;
 const LARGEST_HEAD: u32 = crate::http1::head::LARGEST_HEAD as u32;
 
 /// Sends as much as the other side has room for, until nothing is left; with its last piece, the stream's end if it is `last`.
-fn poll_send<B: Buf>(
-    stream: &mut SendStream<B>,
+fn poll_send(
+    stream: &mut SendStream<Piece>,
+    pieces: &Arc<Pieces>,
     data: &mut Bytes,
-    to_piece: impl Fn(Bytes) -> B,
     last: bool,
     cx: &mut Context<'_>,
 ) -> Poll<Result<(), h2::Error>> {
     while !data.is_empty() {
+        ready!(pieces.poll_room(cx));
         stream.reserve_capacity(data.len());
         if stream.capacity() == 0 {
             ready!(stream.poll_capacity(cx)).unwrap_or_else(|| Err(Reason::CANCEL.into()))?;
@@ -32,7 +35,7 @@ fn poll_send<B: Buf>(
         let room = stream.capacity().min(data.len());
         if room > 0 {
             let piece = data.split_to(room);
-            stream.send_data(to_piece(piece), last && data.is_empty())?;
+            stream.send_data(Piece::new(piece, pieces), last && data.is_empty())?;
         }
     }
     Poll::Ready(Ok(()))

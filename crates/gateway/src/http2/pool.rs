@@ -5,10 +5,10 @@ use std::net::SocketAddrV4;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use bytes::Bytes;
 use h2::client::SendRequest;
 use tokio::time::{Instant, timeout};
 
+use super::piece::Piece;
 use super::{LARGEST_HEAD, WINDOW};
 use crate::http1::attempt::{self, CONNECT};
 
@@ -17,14 +17,14 @@ const STREAMS: usize = 100;
 
 /// What waits here for clients that are slow must not hold up others, whose calls are on the same connection.
 const CONNECTION_WINDOW: u32 = STREAMS as u32 * WINDOW;
-/// How much of a connection's small frames may wait here, as `h2` counts it. Its default guards against strangers, and instances are none:
-/// one client that takes no small messages would end the calls of all.
+/// How much of a connection's small frames may wait in `h2`, as that counts it. Its default guards against strangers, and here it would end
+/// the calls of all: frames for a call that was given up count for ever. They do not wait there, as each call takes its own at once.
 const SMALL_FRAMES: usize = u32::MAX as usize;
 
 /// A connection to an instance, for one request.
 #[derive(Debug)]
 pub(crate) struct Upstream {
-    pub(crate) sender: SendRequest<Bytes>,
+    pub(crate) sender: SendRequest<Piece>,
     /// Whether it was made for this request.
     pub(crate) fresh: bool,
     /// Whether it had been idle.
@@ -34,7 +34,7 @@ pub(crate) struct Upstream {
 
 #[derive(Debug)]
 struct Connection {
-    sender: SendRequest<Bytes>,
+    sender: SendRequest<Piece>,
     port: u16,
     /// One more than the requests that are under way.
     streams: Arc<()>,
@@ -79,7 +79,7 @@ impl Pool {
             .initial_window_size(WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .data_frame_budget(SMALL_FRAMES);
-        let (sender, connection) = builder.handshake(stream).await.map_err(io::Error::other)?;
+        let (sender, connection) = builder.handshake::<_, Piece>(stream).await.map_err(io::Error::other)?;
         // It ends once nobody sends on it any more, or the instance closes it; the requests on it then hear of that.
         tokio::spawn(async move { drop(connection.await) });
         let streams = Arc::new(());
@@ -91,7 +91,7 @@ impl Pool {
         Ok(upstream)
     }
 
-    fn take_open(&self, port: u16) -> Option<(SendRequest<Bytes>, Arc<()>)> {
+    fn take_open(&self, port: u16) -> Option<(SendRequest<Piece>, Arc<()>)> {
         let mut open = self.open();
         let room = |one: &&mut Connection| {
             let most = STREAMS.min(one.sender.current_max_send_streams());

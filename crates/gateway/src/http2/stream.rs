@@ -15,7 +15,7 @@ use tokio::time::{Instant, timeout};
 
 use super::connection::Origin;
 use super::grpc;
-use super::piece::{Piece, Place};
+use super::piece::{Piece, Pieces};
 use crate::answer::{self, Answer};
 use crate::connections::Shared;
 use crate::http1::asker::{Answered, Asker, Source};
@@ -33,7 +33,7 @@ use crate::watched::Seen;
 /// Who has asked on a stream.
 pub(crate) struct Stream {
     respond: SendResponse<Piece>,
-    place: Place,
+    pieces: Arc<Pieces>,
     /// Its body.
     pub(crate) body: RecvStream,
     /// The answer, once it has begun.
@@ -52,12 +52,12 @@ pub(crate) async fn serve(
     origin: Arc<Origin>,
     request: http::Request<RecvStream>,
     respond: SendResponse<Piece>,
-    place: Place,
+    pieces: Arc<Pieces>,
 ) {
     let (parts, body) = request.into_parts();
     let peer = origin.ends.peer.ip();
     let (content, seen) = (Bytes::new(), Seen::default());
-    let mut stream = Stream { respond, place, body, sending: None, content, ended: false, peer, seen };
+    let mut stream = Stream { respond, pieces, body, sending: None, content, ended: false, peer, seen };
     let after = answer(&shared, &origin, &mut stream, &parts).await;
     origin.ended(stream.sending.is_some());
     if after == After::Over && !stream.ended {
@@ -106,6 +106,9 @@ async fn answer(shared: &Shared, origin: &Origin, stream: &mut Stream, parts: &P
     let after = match &look.answer {
         Some(answer) => exchange::answer(shared, stream, &look.request, answer, &mut Upload::none()).await,
         None => {
+            if head.expect && stream.go_on().await.is_err() {
+                return After::Over;
+            }
             let room = shared.room(&origin.grants, SMALL);
             grpc::run(shared, stream, &look.request, room, |routing| aim.find(routing)).await
         }
@@ -291,10 +294,10 @@ impl Content for Stream {
     }
 
     fn give(&mut self, content: Bytes, last: bool) -> io::Result<()> {
-        let Self { sending: Some(sending), ended: false, place, .. } = self else { return Ok(()) };
+        let Self { sending: Some(sending), ended: false, pieces, .. } = self else { return Ok(()) };
         self.ended = last;
         if content.is_empty() && last {
-            return sending.send_data(Piece::new(content, place), true).map_err(to_io);
+            return sending.send_data(Piece::new(content, pieces), true).map_err(to_io);
         }
         self.content = content;
         Ok(())
@@ -304,15 +307,15 @@ impl Content for Stream {
         let Some(sending) = &mut self.sending else { return Ok(()) };
         self.ended = true;
         let ended = match trailers.is_empty() {
-            true => sending.send_data(Piece::new(Bytes::new(), &self.place), true),
+            true => sending.send_data(Piece::new(Bytes::new(), &self.pieces), true),
             false => sending.send_trailers(trailers),
         };
         ended.map_err(to_io)
     }
 
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let Self { sending: Some(sending), place, content, .. } = self else { return Poll::Ready(Ok(())) };
-        super::poll_send(sending, content, |piece| Piece::new(piece, place), self.ended, cx).map_err(to_io)
+        let Self { sending: Some(sending), pieces, content, .. } = self else { return Poll::Ready(Ok(())) };
+        super::poll_send(sending, pieces, content, self.ended, cx).map_err(to_io)
     }
 
     fn left(&self) -> usize {

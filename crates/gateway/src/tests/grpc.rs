@@ -127,10 +127,14 @@ async fn both_sides_of_a_call_speak_and_trailers_pass() {
     }
     let mut trailers = HeaderMap::new();
     trailers.insert("x-last", "1".parse().unwrap());
+    // What only the gateway says.
+    trailers.insert("client-cert", "1".parse().unwrap());
+    trailers.insert("x-forwarded-for", "1".parse().unwrap());
     sending.send_trailers(trailers).unwrap();
     assert!(body.data().await.is_none());
     let trailers = body.trailers().await.unwrap().unwrap();
     assert_eq!((&trailers["grpc-status"], &trailers["x-last"]), (&"0".parse().unwrap(), &"1".parse().unwrap()));
+    assert_eq!(trailers.len(), 2, "{trailers:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -300,6 +300,58 @@ async fn streams_have_their_place_until_their_client_has_all() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn small_messages_that_nobody_takes_cost_little() {
+    const STREAMS: u32 = 100;
+    // An instance that sends as much as it may, in very small frames.
+    let address = fresh_address();
+    let listener = TcpListener::bind((address, PORT)).await.unwrap();
+    let (sent, mut all_sent) = tokio::sync::mpsc::channel(STREAMS as usize);
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let sent = sent.clone();
+            tokio::spawn(async move {
+                stream.read_exact(&mut [0; 24]).await.unwrap();
+                let mut gateway = Frames { stream };
+                for flags in [0, 1] {
+                    gateway.write(&Frames::frame(kind::SETTINGS, flags, 0, &[])).await.unwrap();
+                }
+                while let Ok((kind, _, stream, _)) = gateway.read().await {
+                    if kind == kind::HEADERS {
+                        gateway.write(&Frames::frame(kind::HEADERS, 0x4, stream, &[0x88])).await.unwrap();
+                        let message = Frames::frame(kind::DATA, 0, stream, &[b'x'; 20]);
+                        gateway.write(&message.repeat(6500)).await.unwrap();
+                        sent.send(()).await.unwrap();
+                    }
+                }
+            });
+        }
+    });
+    let mut table = table(1, &[(1, 100, &[address])]);
+    all_healthy(&mut table);
+    // A client that allows everything and takes nothing, and one that allows nothing.
+    for window in [1_u32 << 30, 0] {
+        let mut gateway = Gateway::start().await;
+        gateway.set(&table).await;
+        let before = memory("VmRSS");
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(4096).unwrap();
+        let mut client = Frames { stream: socket.connect(gateway.http).await.unwrap() };
+        client.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
+        let setting = [&[0, 4], &window.to_be_bytes()[..]].concat();
+        client.write(&Frames::frame(kind::SETTINGS, 0, 0, &setting)).await.unwrap();
+        client.write(&Frames::frame(kind::WINDOW_UPDATE, 0, 0, &(1u32 << 30).to_be_bytes())).await.unwrap();
+        let head = [&[0x83, 0x84, 0x86, 0x41, 0x01, b'a', 0x0f, 0x10, 16], &b"application/grpc"[..]].concat();
+        for at in 0..STREAMS {
+            client.write(&Frames::frame(kind::HEADERS, 0x4, 2 * at + 1, &head)).await.unwrap();
+            timeout(Duration::from_secs(10), all_sent.recv()).await.expect("it is sent").unwrap();
+        }
+        sleep(Duration::from_millis(500)).await;
+        let after = memory("VmRSS");
+        assert!(after < before + MOST_MEMORY / 2, "{window}: {before} → {after}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_has_sent_much_ahead_is_noticed_when_it_leaves() {
     let (mut gateway, app) = impatient().await;
     app.behaviour.delay.store(60_000, std::sync::atomic::Ordering::SeqCst);
