@@ -70,7 +70,7 @@ impl Answer {
     pub(crate) fn of(status: u16) -> Self {
         let status = code(status);
         let text = match status {
-            StatusCode::BAD_GATEWAY => "the instance broke the connection before it answered\n".to_owned(),
+            StatusCode::BAD_GATEWAY => "the instance gave no answer that can be passed on\n".to_owned(),
             StatusCode::GATEWAY_TIMEOUT => "the instance did not answer in time\n".to_owned(),
             other => format!("{}\n", other.canonical_reason().unwrap_or("error").to_ascii_lowercase()),
         };

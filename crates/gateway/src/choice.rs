@@ -86,17 +86,21 @@ impl Routing {
         self.others(to, attempts, of).any(|other| other.id.release() == of.id.release())
     }
 
-    /// Returns the healthy instances that have not failed.
+    /// Returns the instances that may be used and have not failed.
     fn others<'r>(
         &'r self,
         to: Destination,
         attempts: &'r Attempts,
         but: &'r Arc<Instance>,
     ) -> impl Iterator<Item = &'r Arc<Instance>> {
-        let releases = self.services[to.service].releases.iter().filter(move |release| release.has_port(to.port));
-        releases
-            .flat_map(|release| &release.instances)
-            .filter(move |other| other.is_healthy() && !Arc::ptr_eq(other, but) && !attempts.has_failed(other))
+        let service = &self.services[to.service];
+        let releases = service.releases.iter().filter(move |release| release.has_port(to.port));
+        let usable = releases.flat_map(|release| {
+            let panicking = service.is_panicking(release);
+            let any = move |one: &&Arc<Instance>| one.is_healthy() || panicking && one.healthy_for().is_some();
+            release.instances.iter().filter(any)
+        });
+        usable.filter(move |other| !Arc::ptr_eq(other, but) && !attempts.has_failed(other))
     }
 }
 
@@ -132,6 +136,12 @@ impl ServiceRouting {
                 release.with(release.instances.iter().filter(usable).max_by_key(bid)?, port)
             }
         }
+    }
+
+    /// Whether so few instances of a release are healthy that all that have ever been are used.
+    fn is_panicking(&self, release: &ReleaseRouting) -> bool {
+        let healthy = release.instances.iter().filter(|instance| instance.is_healthy()).count();
+        healthy * 100 < release.instances.len() * self.traffic.panic_below as usize
     }
 
     fn is_usable(&self, instance: &Arc<Instance>, attempts: &Attempts) -> bool {
@@ -172,12 +182,6 @@ impl ReleaseRouting {
         self.port(port).is_some()
     }
 
-    /// Whether fewer than so many percent of its instances are healthy.
-    fn is_below(&self, percent: u32) -> bool {
-        let healthy = self.instances.iter().filter(|instance| instance.is_healthy()).count();
-        healthy * 100 < self.instances.len() * percent as usize
-    }
-
     fn port(&self, port: usize) -> Option<Port> {
         self.ports.get(port).copied().flatten()
     }
@@ -199,7 +203,7 @@ impl ReleaseRouting {
         let slow = of.traffic.slow_start;
         let usable = |instance: &&Arc<Instance>| of.is_usable(instance, attempts) && !instance.is_ejected();
         let warm = |instance: &&Arc<Instance>| usable(instance) && !is_warming(instance, slow, start);
-        let panicking = of.traffic.panic_below > 0 && self.is_below(of.traffic.panic_below);
+        let panicking = of.traffic.panic_below > 0 && of.is_panicking(self);
         let any = |instance: &&Arc<Instance>| instance.healthy_for().is_some() && !attempts.has_failed(instance);
         let find = |start: usize| {
             if panicking {
@@ -420,5 +424,15 @@ mod tests {
         attempts.failed.push(second);
         let third = routing.choose(TO, &mut attempts).unwrap().instance.clone();
         assert_ne!(first.id.release(), third.id.release(), "better another release than an error");
+    }
+
+    #[test]
+    fn a_retry_finds_whom_panic_lets_be_used() {
+        for (panic_below, expected) in [(0, false), (60, true)] {
+            let routing = with_traffic(&[(10_000, &[true, true])], Traffic { panic_below, ..Traffic::default() });
+            let instances = &routing.services[0].releases[0].instances;
+            instances[1].judge(Some(false));
+            assert_eq!(routing.has_another(TO, &Attempts::default(), &instances[0]), expected);
+        }
     }
 }

@@ -10,10 +10,12 @@ use crate::instance::Instance;
 use crate::plane::Plane;
 use crate::routing::{ReleaseRouting, Routing};
 
-/// Over how long errors and latencies are compared: long enough for a verdict, short enough to matter.
+/// Time between two looks at errors and latencies: long enough for a verdict, short enough to matter.
 const INTERVAL: Duration = Duration::from_secs(2);
-/// Requests within an interval that make a rate: fewer are chance.
+/// Requests that make a rate: fewer are chance.
 const ENOUGH: u32 = 20;
+/// For so many looks, an instance may gather them: a slow one gets few, as the less loaded are chosen.
+const LOOKS: u32 = 5;
 /// The most times in a row by which an ejection grows: at ten seconds each, five minutes.
 const MOST_TIMES: u32 = 30;
 
@@ -31,14 +33,17 @@ pub(crate) fn failed(plane: &Plane, instance: &Arc<Instance>) {
 pub(crate) async fn watch(plane: Weak<Plane>) {
     let mut ticks = interval(INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut looks: u32 = 0;
     loop {
         ticks.tick().await;
+        looks = looks.wrapping_add(1);
+        let enough = if looks.is_multiple_of(LOOKS) { 0 } else { ENOUGH };
         let Some(plane) = plane.upgrade() else { return };
         let routing = plane.routing();
         for service in &routing.services {
             let eject = &service.traffic.eject;
             if eject.error_percent > 0 || eject.slower_percent > 0 {
-                service.releases.iter().for_each(|release| compare(release, eject));
+                service.releases.iter().for_each(|release| compare(release, eject, enough));
             }
         }
     }
@@ -52,9 +57,10 @@ fn find<'r>(routing: &'r Routing, instance: &Instance) -> Option<(&'r ReleaseRou
     Some((release, &service.traffic.eject))
 }
 
-/// Ejects who fails more than allowed, and who is slower than allowed beside its siblings.
-fn compare(release: &ReleaseRouting, eject: &Eject) {
-    let seen: Vec<_> = release.instances.iter().map(|instance| (instance, instance.take_window())).collect();
+/// Ejects who fails more than allowed, and who is slower than allowed beside its siblings. Who has had less than `enough` requests
+/// goes on gathering.
+fn compare(release: &ReleaseRouting, eject: &Eject, enough: u32) {
+    let seen: Vec<_> = release.instances.iter().map(|instance| (instance, instance.take_window(enough))).collect();
     for (instance, window) in &seen {
         let rate = window.errors.saturating_mul(100) / window.requests.max(1);
         if eject.error_percent > 0 && window.requests >= ENOUGH && rate >= eject.error_percent {
@@ -69,7 +75,8 @@ fn compare(release: &ReleaseRouting, eject: &Eject) {
         return;
     }
     latencies.sort_by_key(|(micros, _)| *micros);
-    let median = latencies[latencies.len() / 2].0.max(1);
+    // Of an even number the lower one: if half of them are slow, that is a fast one's.
+    let median = latencies[(latencies.len() - 1) / 2].0.max(1);
     for (micros, instance) in latencies.iter().rev() {
         if micros.saturating_mul(100) / median < u64::from(eject.slower_percent) {
             return;
@@ -87,7 +94,7 @@ fn eject_unless_too_many(release: &ReleaseRouting, eject: &Eject, instance: &Arc
     }
     let times = instance.eject().min(MOST_TIMES);
     let lasts = Duration::from_millis(eject.lasts.0.saturating_mul(u64::from(times)));
-    tracing::warn!("`{}` gets no requests for {} s: {why}", instance.id, lasts.as_secs());
+    tracing::warn!("`{}` gets no requests for {lasts:?}: {why}", instance.id);
     let instance = instance.clone();
     tokio::spawn(async move {
         tokio::time::sleep(lasts).await;
@@ -128,7 +135,7 @@ mod tests {
     async fn who_stands_out_is_ejected_and_comes_back() {
         let check = async |eject: &Eject, instances: &[(u32, u32, u64)], expected: &[usize]| {
             let release = release(instances);
-            compare(&release, eject);
+            compare(&release, eject, 0);
             let out = || -> Vec<usize> {
                 (0..release.instances.len()).filter(|at| release.instances[*at].is_ejected()).collect()
             };
@@ -146,11 +153,26 @@ mod tests {
         check(&slower, &[(20, 0, 1), (20, 0, 1), (20, 0, 1), (20, 0, 50), (20, 0, 90)], &[3, 4]).await;
         let one = Eject { at_most: 20, ..slower.clone() };
         check(&one, &[(20, 0, 1), (20, 0, 1), (20, 0, 1), (20, 0, 50), (20, 0, 90)], &[4]).await;
+        check(&slower, &[(20, 0, 5), (20, 0, 60), (20, 0, 5), (20, 0, 60)], &[1, 3]).await;
         let errors = Eject { error_percent: 50, ..Eject::default() };
         check(&errors, &[(20, 10, 1), (20, 9, 1)], &[0]).await;
         check(&errors, &[(20, 20, 1), (20, 20, 1)], &[0]).await;
         check(&errors, &[(19, 19, 1), (20, 0, 1)], &[]).await;
         check(&errors, &[(20, 20, 1)], &[]).await;
         check(&Eject::default(), &[(20, 20, 1), (20, 0, 90)], &[]).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_gets_few_requests_gathers_them() {
+        let slower = Eject { slower_percent: 300, ..Eject::default() };
+        let release = release(&[(20, 0, 10), (20, 0, 10), (12, 0, 90)]);
+        for (requests, enough, expected) in [(0, ENOUGH, false), (8, ENOUGH, true)] {
+            for (instance, requests) in release.instances.iter().zip([20, 20, requests]) {
+                let millis = if requests == 20 { 10 } else { 90 };
+                (0..requests).for_each(|_| instance.begin().count_outcome(false, Duration::from_millis(millis)));
+            }
+            compare(&release, &slower, enough);
+            assert_eq!(release.instances[2].is_ejected(), expected);
+        }
     }
 }

@@ -37,8 +37,8 @@ pub(crate) struct Instance {
     pub(crate) pool: Pool,
     /// The same for gRPC.
     pub(crate) http2: http2::pool::Pool,
-    /// Time that what is in flight has once the table no longer names it.
-    pub(crate) drain: Duration,
+    /// Milliseconds that what is in flight has once the table no longer names it.
+    drain: AtomicU64,
     /// What becomes of what is in flight, once the table no longer names it.
     draining: OnceLock<Drain>,
     leaving: Notify,
@@ -106,7 +106,7 @@ impl Instance {
             suspected_at: Mutex::default(),
             pool: Pool::default(),
             http2: http2::pool::Pool::default(),
-            drain,
+            drain: AtomicU64::new(to_millis(drain)),
             draining: OnceLock::new(),
             leaving: Notify::new(),
             turns: AtomicU64::new(0),
@@ -186,7 +186,7 @@ impl Instance {
     }
 
     fn age(&self) -> u64 {
-        u64::try_from(self.made.elapsed().as_millis()).unwrap_or(u64::MAX)
+        to_millis(self.made.elapsed())
     }
 
     /// Returns whether it gets no requests for a while.
@@ -219,8 +219,11 @@ impl Instance {
         self.failures_in_a_row.load(Relaxed).max(self.breaks_in_a_row.load(Relaxed))
     }
 
-    /// Returns what was counted since it was last taken.
-    pub(crate) fn take_window(&self) -> Window {
+    /// Returns what was counted since it was last taken; nothing, and it stays, if that is less than `enough` requests.
+    pub(crate) fn take_window(&self, enough: u32) -> Window {
+        if self.window[0].load(Relaxed) < u64::from(enough) {
+            return Window { requests: 0, errors: 0, micros: 0 };
+        }
         let [requests, errors, micros] = [0, 1, 2].map(|at: usize| self.window[at].swap(0, Relaxed));
         let small = |count: u64| u32::try_from(count).unwrap_or(u32::MAX);
         Window { requests: small(requests), errors: small(errors), micros }
@@ -229,7 +232,7 @@ impl Instance {
     /// Says that the table in force no longer names it.
     pub(crate) fn unname(&self) {
         // An instance that has left never comes back: its next start is another.
-        self.draining.get_or_init(|| Drain::begin(self.drain));
+        self.draining.get_or_init(|| Drain::begin(self.drain()));
         self.named.store(false, SeqCst);
         // It is to be stopped, and is not to find connections open on which nothing will come.
         self.pool.close();
@@ -261,14 +264,24 @@ impl Instance {
     /// Returns once its drain time is over: what has no end of its own ends then.
     pub(crate) async fn cut(&self) {
         self.left().await;
-        sleep(self.drain).await;
+        sleep(self.drain()).await;
     }
 
-    /// Returns how long the next of those who are to leave within some time waits: their turns are spread over it.
-    pub(crate) fn turn_to_leave(&self, within: Duration) -> Duration {
+    /// Returns how long what is in flight has once the table no longer names it.
+    pub(crate) fn drain(&self) -> Duration {
+        Duration::from_millis(self.drain.load(Relaxed))
+    }
+
+    /// Sets that.
+    pub(crate) fn set_drain(&self, drain: Duration) {
+        self.drain.store(to_millis(drain), Relaxed);
+    }
+
+    /// Returns after which part of the time the next of those who are to leave does so: their turns are spread over it.
+    pub(crate) fn turn_to_leave(&self) -> f64 {
         let turn = self.turns.fetch_add(1, Relaxed);
         let turns = self.in_flight().max(turn + 1);
-        within.mul_f64(turn as f64 / turns as f64)
+        turn as f64 / turns as f64
     }
 
     /// Returns how many requests and connections are under way to it.
@@ -390,6 +403,10 @@ impl InFlight {
             clear(&self.instance.ejections_in_a_row);
         }
     }
+}
+
+fn to_millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn clear(count: &AtomicU32) {

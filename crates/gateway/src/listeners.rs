@@ -20,6 +20,8 @@ use crate::sockets::Sockets;
 
 /// Pause after a failure to accept: descriptors may be short, and come back by themselves.
 const PAUSE: Duration = Duration::from_millis(20);
+/// How long connections are still accepted where the gateway before this one has listened and this one does not: some wait there.
+const LAST: Duration = Duration::from_secs(1);
 /// The name under which the keeper holds the socket for requests from outside.
 const OUTSIDE: &str = "http";
 /// The same for requests over TLS.
@@ -109,10 +111,7 @@ impl Listeners {
         running.retain(|name, _| name == OUTSIDE || name == SECURE || wanted.contains(name));
         let mut changed = running.len() < before;
         for (name, one) in running.iter_mut().filter(|(_, one)| one.accepting.is_empty()) {
-            let secure = name == SECURE;
-            one.accepting = self.connections.accept(|| {
-                accept(one.socket.clone(), one.address, secure, self.plane.clone(), self.connections.clone())
-            });
+            self.start(name, one);
             changed = true;
         }
         self.plane.keep_problems(|what| what.strip_prefix("listen ").is_none_or(|name| wanted.contains(name)));
@@ -131,7 +130,31 @@ impl Listeners {
     fn keep(&self, running: &BTreeMap<String, Running>) {
         let copies = running.iter().filter_map(|(name, one)| Some((name.as_str(), copy(&one.socket).ok()?)));
         self.sockets.keep(copies);
-        self.sockets.forget_left();
+        for (name, left) in self.sockets.take_left() {
+            if let Err(error) = self.accept_last(&name, left.into()) {
+                tracing::warn!("connections that wait at `{name}` of before are lost: {error}");
+            }
+        }
+    }
+
+    /// Accepts at a socket.
+    fn start(&self, name: &str, one: &mut Running) {
+        let secure = name == SECURE;
+        one.accepting = self
+            .connections
+            .accept(|| accept(one.socket.clone(), one.address, secure, self.plane.clone(), self.connections.clone()));
+    }
+
+    /// Accepts what waits at a socket that is no longer wanted.
+    fn accept_last(&self, name: &str, socket: TcpListener) -> io::Result<()> {
+        let address = socket.local_addr()?;
+        let mut one = Running { socket: Arc::new(socket), address, accepting: Vec::new() };
+        self.start(name, &mut one);
+        self.plane.runtime.spawn(async move {
+            sleep(LAST).await;
+            drop(one);
+        });
+        Ok(())
     }
 
     /// Stops accepting. The keeper's copies go on listening for the next gateway.

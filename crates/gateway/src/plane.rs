@@ -36,7 +36,7 @@ pub(crate) struct Plane {
     /// Services that the table names. Who takes both locks takes the one of `kept` first.
     services: RwLock<Services>,
     pub(crate) changes: Arc<Changes>,
-    runtime: Handle,
+    pub(crate) runtime: Handle,
     pub(crate) edge: Edge,
     /// What gateways before this one still have in flight.
     pub(crate) predecessors: Predecessors,
@@ -207,6 +207,7 @@ impl Plane {
             let kept = before.and_then(|before| before.instances.get(id)).filter(|kept| kept.fits(route, of));
             let is_told = of.health.check.port().is_none();
             let checked = if let Some(kept) = kept {
+                kept.instance.set_drain(Duration::from_millis(of.drain.0));
                 if is_told {
                     concerned.told.push((kept.instance.clone(), route.healthy));
                 }

@@ -1,8 +1,9 @@
-//! Gateways that have handed over and still finish what they have begun: what they have in flight counts here, so that
-//! nobody takes an instance for drained that one of them still waits for.
+//! Gateways that have handed over and still finish what they have begun. They are told of newer tables, so that they let go of instances
+//! that are to stop; what they have in flight counts here, so that nobody takes an instance for drained that one of them still waits for.
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::future::pending;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
@@ -10,13 +11,15 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use basalt_seam::{InstanceTraffic, RouterSeen};
-use basalt_wire::Reader;
+use basalt_wire::{Line, Reader, Writer};
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
 use crate::changes::Touched;
+use crate::gently::{apart, is_long};
 use crate::plane::Plane;
-use crate::protocol::Report;
+use crate::protocol::{Report, Request};
+use crate::table_change::TableChange;
 
 /// What the names of their sockets in `DATA/run` begin with.
 const PREFIX: &str = "leaving-";
@@ -30,8 +33,8 @@ pub(crate) struct Predecessors(Mutex<BTreeMap<PathBuf, RouterSeen>>);
 impl Predecessors {
     /// Adds what they have in flight at some instances to what is seen here of these.
     ///
-    /// They know no newer table than their own: whichever instance that names may still get a request over a connection that
-    /// is open there, or a retry. So it counts as in flight until they have ended.
+    /// Until they have a newer table than their own, whichever instance that names may still get a request over a connection that
+    /// is open there, or a retry. So it counts as in flight.
     pub(crate) fn add_to(&self, seen: &mut RouterSeen, which: &Touched) {
         let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let all = all.values().flat_map(|seen| &seen.instances);
@@ -88,17 +91,42 @@ async fn follow_one(plane: &Arc<Plane>, path: PathBuf) {
         Ok(Ok(Some(Report::Seen(seen)))) => {
             plane.predecessors.set(&path, Some(seen.clone()));
             plane.changes.touch_all();
-            let weak = Arc::downgrade(plane);
+            let (weak, version) = (Arc::downgrade(plane), seen.version);
             tokio::spawn(async move {
                 // It is told by the end of its connection that nobody listens any more.
-                let _writer = writer;
-                listen(&weak, &path, reader, seen).await;
+                tokio::select! {
+                    () = listen(&weak, &path, reader, seen) => {}
+                    () = tell(&weak, writer, version) => {}
+                }
             });
         }
         Ok(Ok(_)) => {}
         Ok(Err(error)) => tracing::warn!("lost the gateway before this one: {error}"),
         Err(_) => tracing::warn!("the gateway before this one does not say what it has in flight"),
     }
+}
+
+/// Tells it the tables that come after its own, of this `version`.
+async fn tell(plane: &Weak<Plane>, mut writer: Writer, mut version: u64) {
+    let Some(mut changed) = plane.upgrade().map(|plane| plane.changes.any()) else { return };
+    // The first is told from nothing on, as by whoever connects to a gateway.
+    let mut last = Arc::default();
+    while let Some(table) = plane.upgrade().map(|plane| plane.table()) {
+        if table.version > version {
+            let (old, new) = (std::mem::replace(&mut last, table.clone()), table);
+            version = new.version;
+            let write = move || Line::of(&Request::ChangeTable(TableChange::between(&old, &new)));
+            // Without its answer, all that it has named stays in flight.
+            let Ok(Ok(line)) = apart(is_long(last.services.len(), 0), write).await else { break };
+            if writer.send_line(&line).await.is_err() {
+                break;
+            }
+        }
+        if changed.changed().await.is_err() {
+            return;
+        }
+    }
+    pending().await
 }
 
 /// Takes reports until the other has ended.

@@ -173,6 +173,7 @@ pub(crate) async fn serve(
     let _ = control.await;
     listeners.stop();
     if end == End::ForASuccessor {
+        tables.hand_over();
         let path = predecessors::socket(&options.data);
         let told = match Control::listen(&path) {
             Ok(control) => Some(tokio::spawn(control.serve(plane.clone(), tables))),

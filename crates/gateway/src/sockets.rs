@@ -57,13 +57,15 @@ impl Sockets {
     }
 
     fn listen_with(&self, name: &str, address: SocketAddr, beside: bool) -> io::Result<TcpListener> {
-        let left = self.left.lock().unwrap_or_else(PoisonError::into_inner).remove(name).map(TcpListener::from);
-        let fits = |left: &TcpListener| {
-            let at = left.local_addr().ok();
+        let fits = |left: &OwnedFd| {
+            let at = SockRef::from(left).local_addr().ok().and_then(|at| at.as_socket());
             at.is_some_and(|at| at == address || address.port() == 0 && at.ip() == address.ip())
         };
-        let listener = match left.filter(fits) {
-            Some(left) => left,
+        let mut all = self.left.lock().unwrap_or_else(PoisonError::into_inner);
+        let left = if all.get(name).is_some_and(fits) { all.remove(name) } else { None };
+        drop(all);
+        let listener = match left {
+            Some(left) => left.into(),
             None => bind(address, beside)?,
         };
         if address.ip().is_unspecified() {
@@ -103,9 +105,9 @@ impl Sockets {
         }
     }
 
-    /// Closes what the gateway before this one has left and nobody wants.
-    pub(crate) fn forget_left(&self) {
-        self.left.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    /// Returns what the gateway before this one has left and nobody wants, by name.
+    pub(crate) fn take_left(&self) -> BTreeMap<String, OwnedFd> {
+        std::mem::take(&mut self.left.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 

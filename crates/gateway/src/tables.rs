@@ -20,18 +20,20 @@ pub(crate) struct Tables {
     plane: Arc<Plane>,
     listeners: Arc<Listeners>,
     /// Held while a table is taken: one is put in force at a time, and the disk never keeps an older one than was in force before.
-    copy: Mutex<Copy>,
+    /// `None` once a successor keeps it.
+    copy: Mutex<Option<Copy>>,
 }
 
 impl Tables {
     /// Returns what takes tables for `plane` and keeps them in `copy`.
     pub(crate) fn new(plane: Arc<Plane>, listeners: Arc<Listeners>, copy: Copy) -> Self {
-        Self { plane, listeners, copy: Mutex::new(copy) }
+        Self { plane, listeners, copy: Mutex::new(Some(copy)) }
     }
 
     /// Puts the table that is kept on disk in force. A copy that can't be read is told as a problem: the controller, too, has the table.
     pub(crate) fn restore(&self) {
         let copy = self.copy();
+        let Some(copy) = &*copy else { return };
         let table = copy.load().unwrap_or_else(|error| {
             let path = copy.path().display();
             let problem = format!("can't read the copy of the route table `{path}`: {error}");
@@ -57,8 +59,10 @@ impl Tables {
             return Ok(());
         }
         // A disk that fails must not keep requests from finding their instances.
-        let stored = copy.store(&change, &table);
-        self.tell(copy.path(), stored);
+        if let Some(copy) = &mut *copy {
+            let stored = copy.store(&change, &table);
+            self.tell(copy.path(), stored);
+        }
         self.put_in_force(table, change);
         Ok(())
     }
@@ -67,7 +71,7 @@ impl Tables {
     /// restarted.
     pub(crate) fn tend(&self) {
         let mut copy = self.copy();
-        if copy.is_behind() {
+        if let Some(copy) = copy.as_mut().filter(|copy| copy.is_behind()) {
             let stored = copy.store_whole(&self.plane.table());
             self.tell(copy.path(), stored);
         }
@@ -95,7 +99,12 @@ impl Tables {
         self.listeners.accept(&wanted);
     }
 
-    fn copy(&self) -> MutexGuard<'_, Copy> {
+    /// Keeps none on disk from now on: a successor does, and says here what is in force.
+    pub(crate) fn hand_over(&self) {
+        *self.copy() = None;
+    }
+
+    fn copy(&self) -> MutexGuard<'_, Option<Copy>> {
         self.copy.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -4,13 +4,14 @@ use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::task::Poll;
+use std::time::Duration;
 
+use socket2::SockRef;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
-use tokio::time::timeout;
 
 use crate::choice::Attempts;
-use crate::http1::attempt::{self, ATTEMPTS, CONNECT};
+use crate::http1::attempt::{self, ATTEMPTS};
 use crate::http1::tunnel::Both;
 use crate::plane::{Begun, Plane};
 use crate::proxy_header;
@@ -20,16 +21,18 @@ use crate::waiting;
 pub(crate) async fn serve(mut client: TcpStream, (peer, local): (SocketAddr, SocketAddr), plane: &Plane) {
     let Some((mut instance, mut begun)) = connect(peer, local, plane).await else { return };
     begun.in_flight.identify(|| format!("{} tcp {local}", peer.ip()));
-    // Small messages are not to wait for larger ones; on a socket that is gone this fails, and so does the rest.
-    let _ = instance.set_nodelay(true);
     let mut both = Both::default();
     let mut cut = pin!(begun.in_flight.instance().cut());
     // Either side may break the connection at any time: that is theirs to deal with.
-    let _ = poll_fn(|cx| match both.poll(cx, &mut client, &mut instance) {
-        Poll::Pending => cut.as_mut().poll(cx).map(Ok),
-        over => over,
+    let whole = poll_fn(|cx| match both.poll(cx, &mut client, &mut instance) {
+        Poll::Pending => cut.as_mut().poll(cx).map(|()| false),
+        Poll::Ready(ended) => Poll::Ready(ended.is_ok()),
     })
     .await;
+    if !whole {
+        // An instance must not take what was cut short for whole: it gets a reset. A client gets an end, behind all that was for it.
+        let _ = SockRef::from(&instance).set_linger(Some(Duration::ZERO));
+    }
 }
 
 async fn connect(peer: SocketAddr, local: SocketAddr, plane: &Plane) -> Option<(TcpStream, Begun)> {
@@ -42,11 +45,12 @@ async fn connect(peer: SocketAddr, local: SocketAddr, plane: &Plane) -> Option<(
         begun.in_flight.count_request();
         let greeting = begun.proxy_protocol.map(|version| proxy_header::header(version, Some((peer, local.into()))));
         let opening = async {
-            let mut stream = TcpStream::connect(begun.address).await?;
+            let mut stream = attempt::connect(begun.address).await?;
+            // A connection that is new takes it at once.
             stream.write_all(&greeting.unwrap_or_default()).await?;
             Ok(stream)
         };
-        match timeout(CONNECT, opening).await.unwrap_or_else(|late| Err(late.into())) {
+        match opening.await {
             Ok(stream) => return Some((stream, begun)),
             Err(error) => attempt::note_refused(&begun, &mut attempts, &error, false),
         };

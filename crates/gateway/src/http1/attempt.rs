@@ -8,6 +8,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::Method;
+use socket2::{SockRef, TcpKeepalive};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
@@ -31,6 +32,9 @@ pub(crate) const CONNECT: Duration = Duration::from_secs(1);
 pub(crate) const IDLE: Duration = Duration::from_secs(4);
 /// The same for requests that can't be sent twice: only connections that have just been used.
 const IDLE_UNSAFE: Duration = Duration::from_secs(1);
+/// How long an instance is silent before it is asked whether it is still there, and how long it may take to answer, three times.
+const SILENT: Duration = Duration::from_secs(10);
+const ASKING: Duration = Duration::from_secs(5);
 /// How often one request is tried at most, connections that were refused included.
 pub(crate) const ATTEMPTS: usize = 16;
 
@@ -130,13 +134,16 @@ pub(crate) fn is_worth_another(status: u16, method: &Method) -> bool {
     }
 }
 
-/// Connects to an instance.
+/// Connects to an instance. The kernel asks whether that is still there when it is silent: one that ends while it waits for its client
+/// takes the end of its connection with it.
 ///
 /// # Errors
 /// If it takes no connection; `TimedOut` if it does not within [`CONNECT`].
 pub(crate) async fn connect(address: SocketAddrV4) -> io::Result<TcpStream> {
     let stream = timeout(CONNECT, TcpStream::connect(address)).await??;
     stream.set_nodelay(true)?;
+    SockRef::from(&stream)
+        .set_tcp_keepalive(&TcpKeepalive::new().with_time(SILENT).with_interval(ASKING).with_retries(3))?;
     Ok(stream)
 }
 
@@ -296,4 +303,18 @@ pub(crate) async fn inform(
     }
     bytes::Buf::advance(&mut upstream.buffer, response.length);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn instances_are_asked_whether_they_are_there() {
+        let instance = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let std::net::SocketAddr::V4(at) = instance.local_addr().unwrap() else { unreachable!("it is one of IPv4") };
+        let connected = connect(at).await.unwrap();
+        let is = SockRef::from(&connected);
+        assert!(is.keepalive().unwrap() && is.tcp_keepalive_time().unwrap() == SILENT);
+    }
 }

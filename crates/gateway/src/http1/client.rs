@@ -185,15 +185,17 @@ impl Client {
     }
 }
 
-/// Is ready once a connection is broken, or `also` something else; it is looked at each second.
+/// Is ready once a connection is broken, or `also` something else; it is looked at each second. One that both sides have ended is not
+/// broken: something may still be there to be read.
 pub(crate) fn poll_gone(tcp: &TcpStream, also: PollFlags, look: &mut Stall, cx: &mut Context<'_>) -> Poll<()> {
     /// Time between two looks.
     const LOOKING: Duration = Duration::from_secs(1);
     loop {
         ready!(look.poll(cx, LOOKING));
         look.end();
-        if poll(&mut [PollFd::new(tcp, also)], Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).is_ok_and(|events| events > 0)
-        {
+        let mut looked = [PollFd::new(tcp, also)];
+        let seen = poll(&mut looked, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }));
+        if seen.is_ok() && looked[0].revents().intersects(also | PollFlags::ERR) {
             return Poll::Ready(());
         }
     }

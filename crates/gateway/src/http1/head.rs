@@ -6,6 +6,7 @@ use std::ops::Range;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use httparse::Header;
 
+use super::rewrite;
 use crate::refusals::Refusal;
 
 /// The most header fields of a request: browsers send some twenty, nginx and Apache allow about a hundred.
@@ -60,7 +61,11 @@ pub(crate) fn fields(buffer: &[u8], head: &Head) -> HeaderMap {
         let value = if name == http::header::HOST { &buffer[head.host.clone()] } else { field.value };
         Some((name, HeaderValue::from_bytes(value).ok()?))
     };
-    with_fields(buffer, head, |fields| fields.iter().filter_map(field).collect())
+    with_fields(buffer, head, |fields| {
+        // What ends here is not what an instance sees.
+        let stays = |field: &&Header<'_>| !(head.nominates && rewrite::is_nominated(fields, field.name));
+        fields.iter().filter(stays).filter_map(field).collect()
+    })
 }
 
 /// Calls `then` with the fields of a head that was read from a buffer.
@@ -138,7 +143,7 @@ pub(crate) fn read(buffer: &[u8]) -> Result<Option<Head>, Refusal> {
 /// # Errors
 /// If a line does not end in CR LF, or the head is too large.
 fn find_end(buffer: &[u8]) -> Result<Option<usize>, Refusal> {
-    let mut start = 0;
+    let (mut start, mut lines) = (0, 0);
     let limit = &buffer[..buffer.len().min(LARGEST_HEAD)];
     while let Some(at) = memchr::memchr(b'\n', &limit[start..]) {
         // A line that ends in LF alone is one line for some programs and two for others.
@@ -150,6 +155,11 @@ fn find_end(buffer: &[u8]) -> Result<Option<usize>, Refusal> {
         }
         if start == 0 && at > LONGEST_TARGET + 32 {
             return Err(Refusal::LongTarget);
+        }
+        lines += 1;
+        // The first is none of a field. Beyond that, a client that sends slowly would have very many read again and again.
+        if lines > MOST_FIELDS + 1 {
+            return Err(Refusal::LargeHead);
         }
         start += at + 1;
     }
@@ -423,6 +433,8 @@ mod tests {
         no("GET ftp://a/ HTTP/1.1\r\nHost: a\r\n\r\n", BadHead);
         // Sizes.
         no(&with(&"a: b\r\n".repeat(100)), LargeHead);
+        // Whether or not the rest has come.
+        no(&format!("GET / HTTP/1.1\r\n{}", "a: b\r\n".repeat(101)), LargeHead);
         no(&with(&format!("A: {}", "x".repeat(LARGEST_HEAD))), LargeHead);
         no(&format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", "x".repeat(LONGEST_TARGET + 40)), LongTarget);
         no(&format!("GET /{}", "x".repeat(LONGEST_TARGET + 40)), LongTarget);

@@ -42,11 +42,11 @@ fn tells_of_client(name: &str, trusted: bool) -> bool {
 /// Whether a name is another for programs that tell `_` from `-` no more than capitals (CGI, RFC 3875 §4.1.18).
 fn is_for_programs(name: &str, other: &str) -> bool {
     let plain = |byte: u8| if byte == b'_' { b'-' } else { byte.to_ascii_lowercase() };
-    name.bytes().map(plain).eq(other.bytes())
+    name.bytes().map(plain).eq(other.bytes().map(plain))
 }
 
 /// Whether `Connection` says that a field ends here. Framing and `Host` never do, whoever says so.
-fn is_nominated(fields: &[Header<'_>], name: &str) -> bool {
+pub(crate) fn is_nominated(fields: &[Header<'_>], name: &str) -> bool {
     let stays = |name: &str| {
         ["content-length", "transfer-encoding", "host"].iter().any(|other| name.eq_ignore_ascii_case(other))
     };
@@ -117,8 +117,7 @@ fn request_with(
     changes: Changes<'_>,
     tell: impl FnOnce(Said<'_>) -> Told,
 ) -> Vec<u8> {
-    let is_changed =
-        |name: &str| changes.headers.iter().any(|(changed, _)| changed.as_str().eq_ignore_ascii_case(name));
+    let is_changed = |name: &str| changes.headers.iter().any(|(changed, _)| is_for_programs(name, changed.as_str()));
     let mut said = Said::default();
     let mut out = Vec::with_capacity(head.length + 256);
     out.extend_from_slice(&buffer[head.method.clone()]);
@@ -399,8 +398,11 @@ mod tests {
             (HeaderName::from_static(name), (!value.is_empty()).then(|| HeaderValue::from_static(value)))
         };
         let headers = [set("host", "inner"), set("x-gone", ""), set("x-forwarded-host", "front"), set("x-new", "1")];
-        let got =
-            rewritten("GET / HTTP/1.1\r\nHost: a\r\nX-Gone: 1\r\nX-NEW: 0\r\nX-Stays: 1\r\n\r\n", &headers, false);
+        let got = rewritten(
+            "GET / HTTP/1.1\r\nHost: a\r\nX-Gone: 1\r\nX_Gone: 1\r\nX-NEW: 0\r\nX-Stays: 1\r\n\r\n",
+            &headers,
+            false,
+        );
         assert_eq!(
             got,
             "GET / HTTP/1.1\r\nX-Stays: 1\r\nX-Forwarded-For: 192.0.2.1\r\nX-Forwarded-Proto: http\r\nhost: inner\r\n\

@@ -3,6 +3,7 @@
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::{Pin, pin};
+use std::sync::OnceLock;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -119,7 +120,7 @@ pub(crate) struct Both {
 }
 
 impl Both {
-    /// Passes on what comes. Is ready once both sides have ended, or the client is gone.
+    /// Passes on what comes. Is ready once both sides have ended, or one is gone.
     pub(crate) fn poll(
         &mut self,
         cx: &mut Context<'_>,
@@ -139,7 +140,7 @@ impl Both {
             return Poll::Pending;
         }
         // Nobody reads from it, who would notice.
-        poll_gone(client.tcp(), PollFlags::empty(), &mut self.look, cx).map(Ok)
+        poll_gone(client.tcp(), PollFlags::empty(), &mut self.look, cx).map(|()| Err(io::ErrorKind::BrokenPipe.into()))
     }
 }
 
@@ -202,10 +203,20 @@ pub(crate) async fn run(
 async fn leave(shared: &Shared, begun: &Begun) {
     let mut finishing = shared.finishing.subscribe();
     let instance = begun.in_flight.instance();
-    let time = tokio::select! {
-        () = instance.left() => instance.drain,
-        // An error means that the gateway is gone.
-        _ = finishing.wait_for(|finishing| *finishing) => FINISH,
+    // One turn, whichever comes first: the instance may have to stop while the gateway finishes.
+    let turn = OnceLock::new();
+    let wait = |within: Duration| sleep((within / 2).mul_f64(*turn.get_or_init(|| instance.turn_to_leave())));
+    let instance_stops = async {
+        instance.left().await;
+        wait(instance.drain()).await;
     };
-    sleep(instance.turn_to_leave(time / 2)).await;
+    let gateway_ends = async {
+        // An error means that the gateway is gone.
+        let _ = finishing.wait_for(|finishing| *finishing).await;
+        wait(FINISH).await;
+    };
+    tokio::select! {
+        () = instance_stops => {}
+        () = gateway_ends => {}
+    }
 }

@@ -173,13 +173,13 @@ async fn messages_are_passed_on_as_they_are_meant() {
     check(&get("/short"), &["Content-Length: 100\r\n\r\nonly this"], true).await;
     check(
         &get("/nonsense"),
-        &["502 Bad Gateway", "\r\n\r\n", "the instance broke the connection before it answered\n"],
+        &["502 Bad Gateway", "\r\n\r\n", "the instance gave no answer that can be passed on\n"],
         false,
     )
     .await;
     check(
         &get("/both"),
-        &["502 Bad Gateway", "\r\n\r\n", "the instance broke the connection before it answered\n"],
+        &["502 Bad Gateway", "\r\n\r\n", "the instance gave no answer that can be passed on\n"],
         false,
     )
     .await;

@@ -7,10 +7,13 @@ use std::time::Duration;
 
 use basalt_seam::Router;
 use basalt_wire::fdstore;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::app::App;
 use super::client::{Client, Kind, Load, all_kinds};
-use super::gateway::{Gateway, table};
+use super::gateway::{Gateway, all_healthy, table, web};
+use super::sockets;
+use crate::http1::websocket::GOING_AWAY;
 
 /// Keeps descriptors as the keeper does, until the process ends.
 fn keep_descriptors(data: &Path) {
@@ -116,6 +119,84 @@ async fn twenty_successors_under_load_lose_nothing() {
     load.more(60).await;
     let (_, failures) = load.end().await;
     assert_eq!(failures, [] as [String; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_that_wait_where_nobody_listens_any_more_are_served() {
+    let data = tempfile::tempdir().unwrap();
+    keep_descriptors(data.path());
+    let app = App::start().await;
+    let mut gateway = Gateway::start_in(data.path(), "127.0.0.1:0".parse().unwrap()).await;
+    let before = gateway.http;
+    gateway.set(&table(7, &[(1, 100, &[app.address])])).await;
+    gateway.until_healthy().await;
+    gateway.kill().await;
+    let waiting = tokio::spawn(async move { Client::new(before, Kind::Close).get("/").await.unwrap().status });
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let gateway = Gateway::start_in(data.path(), "127.0.0.2:0".parse().unwrap()).await;
+    assert_ne!(gateway.http, before);
+    assert_eq!(waiting.await.unwrap(), 200);
+    let refused = async {
+        while Client::new(before, Kind::Close).get("/").await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), refused).await.expect("nobody listens there in the end");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_old_one_lets_go_of_instances_that_are_to_stop() {
+    let data = tempfile::tempdir().unwrap();
+    keep_descriptors(data.path());
+    let instance = sockets::instance().await;
+    let mut old = Gateway::start_in(data.path(), "127.0.0.1:0".parse().unwrap()).await;
+    let http = old.http;
+    let mut first = table(1, &[(1, 100, &[instance])]);
+    all_healthy(&mut first);
+    old.set(&first).await;
+    let mut clients = Vec::new();
+    for _ in 0..4 {
+        clients.push(sockets::open(http, false).await);
+    }
+    // It has read its frame to its end.
+    let mut told = clients.pop().unwrap();
+    told.write_all(b"\x81\x02ok").await.unwrap();
+    told.read_exact(&mut [0; 9]).await.unwrap();
+    let id = "web-1-1".parse().unwrap();
+    old.until(|seen| seen.instances[&id].in_flight == 4).await;
+    old.hand_over().await;
+    let _new = Gateway::start_in(data.path(), http).await;
+    let kept = || std::fs::read_to_string(data.path().join("gateway/routes.json")).unwrap();
+    web(&mut first).releases.get_mut(&1).unwrap().drain = basalt_model::Millis(1000);
+    first.version = 2;
+    old.set(&first).await;
+    let mut second = first.clone();
+    second.version = 3;
+    web(&mut second).releases.clear();
+    old.set(&second).await;
+    let before = kept();
+    // Told within the drain, although the gateway itself would take longer; who is not done is cut at its end.
+    let mut back = vec![0; GOING_AWAY.len()];
+    let read = told.read_exact(&mut back);
+    tokio::time::timeout(Duration::from_secs(5), read).await.expect("it is told").unwrap();
+    assert_eq!(back, GOING_AWAY);
+    drop(told);
+    for mut client in clients {
+        let ended = tokio::time::timeout(Duration::from_secs(5), client.read_u8()).await;
+        assert!(ended.expect("it is cut").is_err());
+    }
+    old.until(|seen| !seen.instances.contains_key(&id)).await;
+    assert_eq!(kept(), before, "only one of them keeps the table");
+    drop(old);
+    let receipt = async {
+        loop {
+            match std::fs::read_to_string(data.path().join("logs/drains.log")) {
+                Ok(text) if text.contains("\"ended\":1,\"cut\":3") => return,
+                _ => tokio::time::sleep(Duration::from_millis(20)).await,
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), receipt).await.expect("there is a receipt");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,5 +1,6 @@
 //! Connections that become WebSockets.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use basalt_model::{Millis, Sticky, Traffic};
@@ -15,7 +16,7 @@ const UPGRADE: &[u8] =
     b"GET /ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: x\r\n\r\n";
 
 /// An instance that takes WebSockets, says a frame in two parts, and then echoes bytes.
-async fn instance() -> std::net::Ipv4Addr {
+pub(crate) async fn instance() -> std::net::Ipv4Addr {
     let address = fresh_address();
     let listener = TcpListener::bind((address, PORT)).await.unwrap();
     tokio::spawn(async move {
@@ -42,8 +43,8 @@ async fn instance() -> std::net::Ipv4Addr {
 }
 
 /// `belongs` says whether it is to have a cookie.
-async fn open(gateway: &Gateway, belongs: bool) -> TcpStream {
-    let mut client = TcpStream::connect(gateway.http).await.unwrap();
+pub(crate) async fn open(http: SocketAddr, belongs: bool) -> TcpStream {
+    let mut client = TcpStream::connect(http).await.unwrap();
     client.write_all(UPGRADE).await.unwrap();
     let mut back = Vec::new();
     while !back.ends_with(b"\x81\x0ahello") {
@@ -77,7 +78,7 @@ async fn pass_and_are_told(traffic: Traffic) {
     gateway.until_healthy().await;
     let mut clients = Vec::new();
     for _ in 0..4 {
-        clients.push(open(&gateway, traffic.sticky.is_some()).await);
+        clients.push(open(gateway.http, traffic.sticky.is_some()).await);
     }
     let id = "web-1-1".parse().unwrap();
     gateway.until(|seen| seen.instances[&id].in_flight == 4).await;

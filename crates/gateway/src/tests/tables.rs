@@ -186,9 +186,13 @@ async fn a_drain_has_a_receipt() {
     let mut first = table(1, &[(1, 100, &[app.address])]);
     listen(&mut first, &virtual_address, Protocol::Tcp);
     let release = web(&mut first).releases.get_mut(&1).unwrap();
-    release.drain = basalt_model::Millis(500);
+    release.drain = basalt_model::Millis(60_000);
     gateway.set(&first).await;
     gateway.until_healthy().await;
+    // What the last table says of it counts.
+    web(&mut first).releases.get_mut(&1).unwrap().drain = basalt_model::Millis(500);
+    first.version = 2;
+    gateway.set(&first).await;
     let mut clients = Vec::new();
     for _ in 0..5 {
         clients.push(TcpStream::connect(&virtual_address).await.unwrap());
@@ -198,7 +202,7 @@ async fn a_drain_has_a_receipt() {
     let slow = tokio::spawn(async move { Client::new(http, Kind::Close).get("/").await.unwrap().status });
     let id = "web-1-1".parse().unwrap();
     gateway.until(|seen| seen.instances[&id].in_flight == 6).await;
-    gateway.set(&table(2, &[])).await;
+    gateway.set(&table(3, &[])).await;
     clients.truncate(2);
     // This one takes longer than the drain, and still ends by itself: nobody has stopped the instance.
     assert_eq!(slow.await.unwrap(), 200);
@@ -261,6 +265,49 @@ async fn connections_end_with_their_client_and_with_the_drain() {
     let ended = tokio::time::timeout(Duration::from_secs(5), client.read_u8()).await;
     assert!(ended.expect("the drain ends").is_err());
     gateway.until(|seen| seen.instances.is_empty()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn all_that_was_sent_before_an_end_comes_and_what_is_cut_short_is_reset() {
+    // An instance that says its last at once, and only then takes what comes, slowly at first.
+    let address = fresh_address();
+    let listener = TcpListener::bind((address, PORT)).await.unwrap();
+    let (tell, mut told) = tokio::sync::mpsc::channel(2);
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            stream.shutdown().await.unwrap();
+            tokio::time::sleep(Duration::from_millis(2500)).await;
+            let (mut all, mut piece) = (0, vec![0; 64 << 10]);
+            let ended = loop {
+                match stream.read(&mut piece).await {
+                    Ok(0) => break Ok(all),
+                    Ok(read) => all += read,
+                    Err(error) => break Err(error.kind()),
+                }
+            };
+            tell.send(ended).await.unwrap();
+        }
+    });
+    let mut gateway = Gateway::start().await;
+    let virtual_address = format!("{}:7000", fresh_address());
+    let mut first = table(1, &[(1, 100, &[address])]);
+    listen(&mut first, &virtual_address, Protocol::Tcp);
+    all_healthy(&mut first);
+    gateway.set(&first).await;
+    let mut client = TcpStream::connect(&virtual_address).await.unwrap();
+    // More than the buffers on the way hold.
+    let all = vec![0; 32 << 20];
+    let sent = client.write_all(&all);
+    tokio::time::timeout(PATIENCE, sent).await.expect("it is taken").unwrap();
+    drop(client);
+    assert_eq!(told.recv().await, Some(Ok(all.len())));
+    let mut client = TcpStream::connect(&virtual_address).await.unwrap();
+    client.write_all(b"a part").await.unwrap();
+    let id = "web-1-1".parse().unwrap();
+    gateway.until(|seen| seen.instances[&id].in_flight == 1).await;
+    socket2::SockRef::from(&client).set_linger(Some(Duration::ZERO)).unwrap();
+    drop(client);
+    assert_eq!(told.recv().await, Some(Err(std::io::ErrorKind::ConnectionReset)));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
