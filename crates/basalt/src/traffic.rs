@@ -197,7 +197,12 @@ fn quantile(buckets: &[(f64, u64)], share: f64) -> Option<f64> {
 }
 
 fn table(rows: &[Row]) -> String {
-    let width = rows.iter().map(|row| row.service.len() + row.release.len() + 1).max().unwrap_or(0).max(7);
+    let name = |row: &Row| match row.release.as_str() {
+        "none" => format!("{} (gateway)", row.service),
+        release => format!("{}#{release}", row.service),
+    };
+    let names: Vec<String> = rows.iter().map(|row| render::printable(&name(row))).collect();
+    let width = names.iter().map(|name| name.chars().count()).max().unwrap_or(0).max(7);
     let mut text = format!(
         "{:width$}  {:>7}  {:>9}  {:>8}  {:>8}  {:>8}  {:>9}\n",
         "release", "weight", "requests", "errors", "p50", "p99", "in flight"
@@ -208,17 +213,11 @@ fn table(rows: &[Row]) -> String {
         Some(ms) if ms < 1000.0 => format!("{ms:.0}ms"),
         Some(ms) => format!("{:.1}s", ms / 1000.0),
     };
-    for row in rows {
-        let name = if row.release == "none" {
-            format!("{} (gateway)", row.service)
-        } else {
-            format!("{}#{}", row.service, row.release)
-        };
+    for (row, name) in rows.iter().zip(names) {
         // Writing to a string does not fail.
         let _ = writeln!(
             text,
-            "{:width$}  {:>6.2}%  {:>7.0}/s  {:>6.0}/s  {:>8}  {:>8}  {:>9}",
-            render::printable(&name),
+            "{name:width$}  {:>6.2}%  {:>7.0}/s  {:>6.0}/s  {:>8}  {:>8}  {:>9}",
             row.weight,
             row.requests_per_second,
             row.errors_per_second,
@@ -262,6 +261,21 @@ mod tests {
             table(&rows).contains("web#2      5.00%      100/s      10/s    0.56ms      90ms          3"),
             "{}",
             table(&rows)
+        );
+    }
+
+    #[test]
+    fn columns_stay_below_their_names() {
+        let mut both = rows(&counts(&text(1, 0)), &counts(&text(2, 0)), 1.0);
+        both.push(Row {
+            release: "none".to_owned(),
+            ..rows(&counts(&text(1, 0)), &counts(&text(2, 0)), 1.0).remove(0)
+        });
+        let table = table(&both);
+        assert!(table.contains("web (gateway)    5.00%"), "{table}");
+        assert!(
+            table.lines().all(|line| line.chars().count() == table.lines().next().unwrap().chars().count()),
+            "{table}"
         );
     }
 
