@@ -34,6 +34,9 @@ const FAULTS: usize = 1000;
 const UNANSWERED: u32 = 100;
 /// How much of all bodies of a connection may wait here: some may be slow without holding up the others.
 const CONNECTION_WINDOW: u32 = 32 * WINDOW;
+/// How much of a connection's small frames may wait here, as `h2` counts it (256 bytes less their length each): what one stream may send
+/// at once in pieces of 4 bytes, before anybody looks.
+const SMALL_FRAMES: usize = 8 << 20;
 /// How much of an answer may wait for a client that is slow to take it.
 const SENDING: usize = 128 << 10;
 /// How long a client may take to see that its connection ends.
@@ -101,6 +104,7 @@ pub(crate) async fn serve(client: &mut Client, shared: &Arc<Shared>) {
         .max_header_list_size(2 * LARGEST_HEAD)
         .initial_window_size(WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
+        .data_frame_budget(SMALL_FRAMES)
         .max_send_buffer_size(SENDING);
     let hello = timeout(shared.limits.head, builder.handshake::<_, Piece>(Prefixed { first, io, blocked: &blocked }));
     let Ok(Ok(mut connection)) = hello.await else { return };

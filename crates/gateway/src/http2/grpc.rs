@@ -164,8 +164,22 @@ pub(crate) async fn run(
             shared,
             in_flight: &begun.in_flight,
             body: &mut body,
-            up: Up { sending, pieces: Arc::default(), piece: Bytes::new(), owed: 0, done: false },
-            down: Down { response: Some(response), receiving: None, gathered: BytesMut::new(), owed: 0, ended: None },
+            up: Up {
+                sending,
+                pieces: Arc::default(),
+                piece: Bytes::new(),
+                owed: 0,
+                gathered: Gathered::default(),
+                ended: false,
+                done: false,
+            },
+            down: Down {
+                response: Some(response),
+                receiving: None,
+                owed: 0,
+                gathered: Gathered::default(),
+                ended: None,
+            },
             asked,
             answered: &mut answered,
             cookie: exchange::cookie(shared, request, &progress.attempts, begun.in_flight.instance()),
@@ -213,7 +227,7 @@ pub(crate) async fn run(
                 return fail(shared, client, request, Answer::of(504)).await;
             }
             Failure::Broken(error) if answered => {
-                client.reset(error.reason().unwrap_or(Reason::INTERNAL_ERROR));
+                client.break_off(error.reason().unwrap_or(Reason::INTERNAL_ERROR)).await;
                 return After::Over;
             }
             Failure::Broken(error) => error,
@@ -269,17 +283,40 @@ struct Up {
     piece: Bytes,
     /// How much of the client's window it takes.
     owed: usize,
+    gathered: Gathered,
+    /// Whether nothing comes behind that.
+    ended: bool,
     done: bool,
+}
+
+/// What has come from one side and was not yet sent to the other. It does not wait in `h2`, where small frames cost much more than they
+/// hold, and is sent as one piece.
+#[derive(Debug, Default)]
+struct Gathered {
+    bytes: BytesMut,
+    /// How much of its sender's window it takes, which bounds it.
+    owed: usize,
+}
+
+impl Gathered {
+    fn add(&mut self, piece: &[u8], owed: usize) {
+        self.bytes.extend_from_slice(piece);
+        self.owed += owed;
+    }
+
+    /// Returns all of it, with how much of the window it takes, if there is any.
+    fn take(&mut self) -> Option<(Bytes, usize)> {
+        (!self.bytes.is_empty()).then(|| (self.bytes.split().freeze(), std::mem::take(&mut self.owed)))
+    }
 }
 
 /// What comes back.
 struct Down {
     response: Option<ResponseFuture>,
     receiving: Option<RecvStream>,
-    /// What has come and was not yet given to the client.
-    gathered: BytesMut,
-    /// How much of the instance's window is taken by what that was given.
+    /// How much of the instance's window is taken by what was given to the client.
     owed: usize,
+    gathered: Gathered,
     /// What is behind its end, once that has come.
     ended: Option<Result<HeaderMap, h2::Error>>,
 }
@@ -324,22 +361,30 @@ impl Call<'_> {
     }
 
     fn poll_up(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
-        let Up { sending, pieces, piece, owed, done } = &mut self.up;
+        let Up { sending, pieces, piece, owed, gathered, ended, done } = &mut self.up;
         while !*done {
+            while !*ended && let Poll::Ready(next) = self.body.poll(self.client, cx) {
+                match next? {
+                    Some((next, owed)) => gathered.add(&next, owed),
+                    None => *ended = true,
+                }
+            }
             // An instance may answer before it has read everything, and take no more: its answer counts.
             *done = ready!(poll_send(sending, pieces, piece, false, cx)).is_err();
             // If this fails the client has left.
             let _ = self.client.body.flow_control().release_capacity(std::mem::take(owed));
-            match ready!(self.body.poll(self.client, cx))? {
-                Some(next) => (*piece, *owed) = next,
-                None => {
-                    *done = true;
-                    let _ = match &self.body.end {
-                        Some(trailers) if !trailers.is_empty() => sending.send_trailers(trailers.clone()),
-                        _ => sending.send_data(Piece::new(Bytes::new(), pieces), true),
-                    };
-                }
+            if let Some(next) = gathered.take() {
+                (*piece, *owed) = next;
+                continue;
             }
+            if !*ended {
+                return Poll::Pending;
+            }
+            *done = true;
+            let _ = match &self.body.end {
+                Some(trailers) if !trailers.is_empty() => sending.send_trailers(trailers.clone()),
+                _ => sending.send_data(Piece::new(Bytes::new(), pieces), true),
+            };
         }
         Poll::Ready(Ok(()))
     }
@@ -372,32 +417,31 @@ impl Call<'_> {
         };
         let left = |_: io::Error| Failure::Left;
         loop {
+            while ended.is_none() {
+                match receiving.poll_data(cx) {
+                    Poll::Ready(Some(Ok(piece))) => gathered.add(&piece, piece.len()),
+                    Poll::Ready(Some(Err(error))) => *ended = Some(Err(error)),
+                    Poll::Ready(None) => match receiving.poll_trailers(cx) {
+                        Poll::Ready(trailers) => *ended = Some(trailers.map(Option::unwrap_or_default)),
+                        Poll::Pending => break,
+                    },
+                    Poll::Pending => break,
+                }
+            }
             let before = self.client.left();
             let sent = self.client.poll_send(cx);
             self.client.seen().sent += (before - self.client.left()) as u64;
-            if let Poll::Ready(sent) = sent {
-                sent.map_err(left)?;
-                // If this fails the instance has broken off, as the next call says.
-                let _ = receiving.flow_control().release_capacity(std::mem::take(owed));
-                if !gathered.is_empty() {
-                    *owed = gathered.len();
-                    self.client.give(gathered.split().freeze(), false).map_err(left)?;
-                    continue;
-                }
-                if let Some(ended) = ended.take() {
-                    let trailers = ended.map_err(Failure::Broken)?;
-                    return Poll::Ready(self.client.end(trailers).map_err(left));
-                }
-            } else if ended.is_some() {
-                return Poll::Pending;
+            ready!(sent).map_err(left)?;
+            // If this fails the instance has broken off, as the end says.
+            let _ = receiving.flow_control().release_capacity(std::mem::take(owed));
+            if let Some((next, taken)) = gathered.take() {
+                *owed = taken;
+                self.client.give(next, false).map_err(left)?;
+                continue;
             }
-            // While the client takes nothing, its window bounds what comes. It does not wait in `h2`, where small frames cost much more than
-            // they hold.
-            match ready!(receiving.poll_data(cx)) {
-                Some(Ok(piece)) => gathered.extend_from_slice(&piece),
-                Some(Err(error)) => *ended = Some(Err(error)),
-                None => *ended = Some(ready!(receiving.poll_trailers(cx)).map(Option::unwrap_or_default)),
-            }
+            let Some(ended) = ended.take() else { return Poll::Pending };
+            let trailers = ended.map_err(Failure::Broken)?;
+            return Poll::Ready(self.client.end(trailers).map_err(left));
         }
     }
 }

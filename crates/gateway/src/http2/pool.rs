@@ -78,6 +78,8 @@ impl Pool {
             .max_header_list_size(LARGEST_HEAD)
             .initial_window_size(WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
+            // Frames for a call that was given up are faults for `h2`, which counts them for ever: clients that leave would end the calls of others.
+            .max_local_error_reset_streams(None)
             .data_frame_budget(SMALL_FRAMES);
         let (sender, connection) = builder.handshake::<_, Piece>(stream).await.map_err(io::Error::other)?;
         // It ends once nobody sends on it any more, or the instance closes it; the requests on it then hear of that.

@@ -11,6 +11,7 @@ use bytes::{Bytes, BytesMut};
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
 use http::{HeaderMap, Method, Response as Header, header, request::Parts};
+use tokio::task::yield_now;
 use tokio::time::{Instant, timeout};
 
 use super::connection::Origin;
@@ -29,6 +30,9 @@ use crate::http1::rewrite;
 use crate::http1::upload::{BadBody, Upload};
 use crate::refusals::Refusal;
 use crate::watched::Seen;
+
+/// How long a client may take to take the last of an answer that is broken off.
+const SOON: Duration = Duration::from_secs(5);
 
 /// Who has asked on a stream.
 pub(crate) struct Stream {
@@ -61,7 +65,7 @@ pub(crate) async fn serve(
     let after = answer(&shared, &origin, &mut stream, &parts).await;
     origin.ended(stream.sending.is_some());
     if after == After::Over && !stream.ended {
-        stream.reset(Reason::INTERNAL_ERROR);
+        stream.break_off(Reason::INTERNAL_ERROR).await;
     }
 }
 
@@ -178,6 +182,20 @@ impl Stream {
             Some(sending) => sending.send_reset(why),
             None => self.respond.send_reset(why),
         }
+    }
+
+    /// Ends its answer before its end, once the client has taken what there is of it, if it does so soon: a reset drops what waits.
+    pub(crate) async fn break_off(&mut self, why: Reason) {
+        if self.sending.is_some() {
+            // Its head is on its way then.
+            yield_now().await;
+            let taken = poll_fn(|cx| match self.poll_left(cx) {
+                Poll::Pending => self.pieces.poll_none(cx),
+                left => left,
+            });
+            let _ = timeout(SOON, taken).await;
+        }
+        self.reset(why);
     }
 
     /// Begins the answer, which may be all of it.

@@ -49,6 +49,13 @@ impl Frames {
         Self::frame(kind::HEADERS, 0x5, stream, &[0x82, 0x84, 0x86, 0x41, 0x01, b'a'])
     }
 
+    /// The head of a call of gRPC.
+    pub(crate) fn call(stream: u32) -> Vec<u8> {
+        let kind = b"application/grpc";
+        let head = [&[0x83, 0x84, 0x86, 0x41, 0x01, b'a', 0x0f, 0x10, kind.len() as u8], &kind[..]].concat();
+        Self::frame(kind::HEADERS, 0x4, stream, &head)
+    }
+
     pub(crate) async fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.stream.write_all(bytes).await
     }

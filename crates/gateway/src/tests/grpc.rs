@@ -8,11 +8,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use h2::{Reason, RecvStream, SendStream};
 use http::{HeaderMap, Request, Response};
+use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use super::app::{PORT, fresh_address};
+use super::frames::{Frames, kind};
 use super::gateway::{Gateway, all_healthy, table, web};
 
 /// What an instance has done.
@@ -75,6 +77,40 @@ async fn echo(mut body: RecvStream, mut sending: SendStream<Bytes>, given_up: mp
     let mut trailers = body.trailers().await.unwrap().unwrap_or_default();
     trailers.insert("grpc-status", 0.into());
     sending.send_trailers(trailers).unwrap();
+}
+
+/// Starts an instance that answers each call with frames. It says when it has.
+pub(crate) async fn answer_in_frames(
+    address: Ipv4Addr,
+    frames: impl Fn(u32) -> Vec<u8> + Send + Copy + 'static,
+) -> mpsc::Receiver<()> {
+    let listener = TcpListener::bind((address, PORT)).await.unwrap();
+    let (sent, all_sent) = mpsc::channel(1000);
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let sent = sent.clone();
+            tokio::spawn(async move {
+                stream.read_exact(&mut [0; 24]).await.unwrap();
+                let mut gateway = Frames { stream };
+                for flags in [0, 1] {
+                    gateway.write(&Frames::frame(kind::SETTINGS, flags, 0, &[])).await.unwrap();
+                }
+                while let Ok((kind, _, stream, _)) = gateway.read().await {
+                    if kind == kind::HEADERS {
+                        gateway.write(&frames(stream)).await.unwrap();
+                        sent.send(()).await.unwrap();
+                    }
+                }
+            });
+        }
+    });
+    all_sent
+}
+
+/// An answer of many small messages, without its end.
+pub(crate) fn small_messages(stream: u32, count: usize) -> Vec<u8> {
+    let message = Frames::frame(kind::DATA, 0, stream, &[b'x'; 20]);
+    [Frames::frame(kind::HEADERS, 0x4, stream, &[0x88]), message.repeat(count)].concat()
 }
 
 async fn gateway(instances: &[Ipv4Addr]) -> Gateway {
@@ -205,6 +241,73 @@ async fn who_has_waited_for_a_call_is_not_to_blame() {
         let over = |requests: u64| requests == at as u64 + 1;
         let seen = gateway.until(|seen| over(seen.instances[&id].requests) && seen.instances[&id].in_flight == 0).await;
         assert_eq!(seen.instances[&id].errors, errors, "after {millis} ms");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_said_before_a_reset_comes_before_it() {
+    let address = fresh_address();
+    let _told = answer_in_frames(address, |stream| {
+        let reset = Frames::frame(kind::RST_STREAM, 0, stream, &13u32.to_be_bytes());
+        [small_messages(stream, 100), reset].concat()
+    })
+    .await;
+    let gateway = gateway(&[address]).await;
+    for _ in 0..5 {
+        let (answer, _sending) = call(&gateway).await;
+        let mut body = answer.await.unwrap().into_body();
+        let mut got = 0;
+        let ended = loop {
+            match timeout(Duration::from_secs(5), body.data()).await.expect("it comes").unwrap() {
+                Ok(piece) => {
+                    body.flow_control().release_capacity(piece.len()).unwrap();
+                    got += piece.len();
+                }
+                Err(error) => break error.reason(),
+            }
+        };
+        assert_eq!((got, ended), (2000, Some(Reason::HTTP_1_1_REQUIRED)));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn calls_that_are_given_up_end_no_others() {
+    let address = fresh_address();
+    let mut told = answer_in_frames(address, |stream| small_messages(stream, 6000)).await;
+    let gateway = gateway(&[address]).await;
+    let (answer, mut sending) = call(&gateway).await;
+    let _answer = answer.await.unwrap();
+    let mut client = Frames::connect(gateway.http).await;
+    for at in 0..40 {
+        client.write(&Frames::call(2 * at + 1)).await.unwrap();
+        told.recv().await.unwrap();
+        client.write(&Frames::frame(kind::RST_STREAM, 0, 2 * at + 1, &8u32.to_be_bytes())).await.unwrap();
+    }
+    let reset = std::future::poll_fn(|cx| sending.poll_reset(cx));
+    assert!(timeout(Duration::from_millis(500), reset).await.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_small_messages_may_come_at_once() {
+    let address = fresh_address();
+    let _instance = listen(address).await;
+    let gateway = gateway(&[address]).await;
+    const COUNT: usize = 12_000;
+    for _ in 0..10 {
+        let mut client = Frames::connect(gateway.http).await;
+        let message = Frames::frame(kind::DATA, 0, 1, b"12345");
+        client.write(&[Frames::call(1), message.repeat(COUNT)].concat()).await.unwrap();
+        let read = async {
+            let mut back = 0;
+            while back < 5 * COUNT {
+                match client.read().await.unwrap() {
+                    (kind::DATA, _, 1, payload) => back += payload.len(),
+                    (kind::GOAWAY, .., why) => panic!("{}", String::from_utf8_lossy(&why)),
+                    _ => {}
+                }
+            }
+        };
+        timeout(Duration::from_secs(10), read).await.expect("all come back");
     }
 }
 

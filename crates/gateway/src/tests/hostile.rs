@@ -12,6 +12,7 @@ use super::app::{App, PORT, fresh_address};
 use super::client::{Client, Kind};
 use super::frames::{Frames, kind};
 use super::gateway::{Gateway, all_healthy, table};
+use super::grpc::{answer_in_frames, small_messages};
 use crate::Limits;
 
 /// What a flood may cost; all tests of this process share its memory, so this is far more than one needs.
@@ -304,28 +305,7 @@ async fn small_messages_that_nobody_takes_cost_little() {
     const STREAMS: u32 = 100;
     // An instance that sends as much as it may, in very small frames.
     let address = fresh_address();
-    let listener = TcpListener::bind((address, PORT)).await.unwrap();
-    let (sent, mut all_sent) = tokio::sync::mpsc::channel(STREAMS as usize);
-    tokio::spawn(async move {
-        while let Ok((mut stream, _)) = listener.accept().await {
-            let sent = sent.clone();
-            tokio::spawn(async move {
-                stream.read_exact(&mut [0; 24]).await.unwrap();
-                let mut gateway = Frames { stream };
-                for flags in [0, 1] {
-                    gateway.write(&Frames::frame(kind::SETTINGS, flags, 0, &[])).await.unwrap();
-                }
-                while let Ok((kind, _, stream, _)) = gateway.read().await {
-                    if kind == kind::HEADERS {
-                        gateway.write(&Frames::frame(kind::HEADERS, 0x4, stream, &[0x88])).await.unwrap();
-                        let message = Frames::frame(kind::DATA, 0, stream, &[b'x'; 20]);
-                        gateway.write(&message.repeat(6500)).await.unwrap();
-                        sent.send(()).await.unwrap();
-                    }
-                }
-            });
-        }
-    });
+    let mut all_sent = answer_in_frames(address, |stream| small_messages(stream, 6500)).await;
     let mut table = table(1, &[(1, 100, &[address])]);
     all_healthy(&mut table);
     // A client that allows everything and takes nothing, and one that allows nothing.
@@ -340,9 +320,8 @@ async fn small_messages_that_nobody_takes_cost_little() {
         let setting = [&[0, 4], &window.to_be_bytes()[..]].concat();
         client.write(&Frames::frame(kind::SETTINGS, 0, 0, &setting)).await.unwrap();
         client.write(&Frames::frame(kind::WINDOW_UPDATE, 0, 0, &(1u32 << 30).to_be_bytes())).await.unwrap();
-        let head = [&[0x83, 0x84, 0x86, 0x41, 0x01, b'a', 0x0f, 0x10, 16], &b"application/grpc"[..]].concat();
         for at in 0..STREAMS {
-            client.write(&Frames::frame(kind::HEADERS, 0x4, 2 * at + 1, &head)).await.unwrap();
+            client.write(&Frames::call(2 * at + 1)).await.unwrap();
             timeout(Duration::from_secs(10), all_sent.recv()).await.expect("it is sent").unwrap();
         }
         sleep(Duration::from_millis(500)).await;
