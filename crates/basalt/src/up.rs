@@ -30,6 +30,11 @@ pub async fn up(args: &UpArgs, data: &Data, out: Output) -> Result<Outcome> {
     let Some(declared) = desired::stack(&args.stack, out)? else { return Ok(Outcome::Invalid) };
     // Images first: what can't be baked must not leave processes behind that nobody asked for.
     let desired = desired::desired(&declared, data, out)?;
+    // What is refused leaves the gateway as it is, whatever options it would have had.
+    let running = Client::new(data.socket("controller"));
+    if running.health().await.is_ok() {
+        asked(running.plan(&desired).await)?;
+    }
     let client = start::ensure(data, &args.edge).await?;
     perform(&client, &desired, None, args.detach, out).await
 }

@@ -3,7 +3,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufWriter, Write};
 use std::net::IpAddr;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -173,7 +173,7 @@ fn in_words(at: SystemTime, line: &Line, format: LogFormat) -> String {
             trace: line.trace.map(|trace| trace.id()),
         };
         // Strings and numbers always have a JSON form.
-        return serde_json::to_string(&row).unwrap_or_default() + "\n";
+        return without_controls(serde_json::to_string(&row).unwrap_or_default()) + "\n";
     }
     let zoned = at.strftime("%d/%b/%Y:%H:%M:%S +0000");
     let client = line.client.map_or("-".to_owned(), |client| client.to_string());
@@ -212,6 +212,15 @@ struct Row<'l> {
     referrer: Option<&'l str>,
     user_agent: Option<&'l str>,
     trace: Option<String>,
+}
+
+/// Returns JSON in which terminals find nothing to obey either.
+fn without_controls(json: String) -> String {
+    if !json.contains(char::is_control) {
+        return json;
+    }
+    let escaped = |c: char| if c.is_control() { format!("\\u{:04x}", u32::from(c)) } else { c.to_string() };
+    json.chars().map(escaped).collect()
 }
 
 /// Returns a text that can neither end its quotes nor its line.
@@ -256,6 +265,12 @@ impl Rotated {
     pub(crate) fn line(&mut self, line: &str) -> io::Result<()> {
         if self.size > 0 && self.size + line.len() as u64 > self.largest {
             self.out.flush()?;
+            // A gateway that takes over, or has handed over, writes to the same one, and may have put it aside already.
+            let (own, there) = (self.out.get_ref().metadata()?, fs::metadata(&self.path));
+            if !there.is_ok_and(|there| (there.dev(), there.ino()) == (own.dev(), own.ino())) {
+                *self = Self::open(self.path.clone(), self.largest)?;
+                return self.line(line);
+            }
             let aside = |number: u32| self.path.with_extension(format!("log.{number}"));
             for number in (1..KEPT).rev() {
                 // Those that are not there yet need not be moved.
@@ -313,5 +328,22 @@ mod tests {
         let read = |name: &str| fs::read_to_string(folder.path().join(name)).unwrap_or_default();
         assert!(read("access.log").ends_with("99\n") && read("access.log.1").ends_with("98\n"));
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1 + KEPT as usize);
+    }
+
+    #[test]
+    fn a_file_that_another_has_put_aside_is_not_put_aside_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let open = || Rotated::open(folder.path().join("access.log"), 100).unwrap();
+        let (mut old, mut new) = (open(), open());
+        let write = |file: &mut Rotated, text: &str| {
+            file.line(&format!("{text:059}\n")).unwrap();
+            file.flush().unwrap();
+        };
+        write(&mut old, "1");
+        write(&mut new, "2");
+        write(&mut new, "3");
+        write(&mut old, "4");
+        let read = |name: &str| fs::read_to_string(folder.path().join(name)).unwrap_or_default().lines().count();
+        assert_eq!(["access.log", "access.log.1", "access.log.2"].map(read), [1, 1, 2]);
     }
 }

@@ -57,7 +57,7 @@ pub(crate) fn judge(
 ) -> Option<Answer> {
     let Some(to) = found else {
         plane.edge.refusals.count(Reason::NoRoute);
-        return Some(Answer::no_route());
+        return Some(Answer::no_route(routing.version));
     };
     let (service, route) = (&routing.services[to.service], routing.route(to));
     service.service.budget.deposit();

@@ -88,20 +88,21 @@ pub(crate) fn belongs(
     signer: &Signer,
 ) -> Option<Belongs> {
     if let Some(sticky) = &traffic.sticky {
-        return signer.instance(service, cookie(headers, &sticky.cookie)?).map(Belongs::To);
+        // Others may have set one of the same name, for another path or host.
+        return cookies(headers, &sticky.cookie).find_map(|value| signer.instance(service, value)).map(Belongs::To);
     }
     match traffic.hash_on.as_ref()? {
         HashOn::Client => client.map(|client| Belongs::Hash(hash(&client))),
         HashOn::Header(name) => headers.get(name).map(|value| Belongs::Hash(hash(value.as_bytes()))),
-        HashOn::Cookie(name) => cookie(headers, name).map(|value| Belongs::Hash(hash(value))),
+        HashOn::Cookie(name) => cookies(headers, name).next().map(|value| Belongs::Hash(hash(value))),
     }
 }
 
-/// Returns the value of a cookie (RFC 6265 §4.2). HTTP/2 may split the header (RFC 9113 §8.2.3).
-fn cookie<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
+/// Returns the values of cookies of a name (RFC 6265 §4.2). HTTP/2 may split the header (RFC 9113 §8.2.3).
+fn cookies<'h>(headers: &'h HeaderMap, name: &str) -> impl Iterator<Item = &'h str> {
     let lines = headers.get_all(http::header::COOKIE).iter().filter_map(|line| line.to_str().ok());
     let pairs = lines.flat_map(|line| line.split(';')).filter_map(|pair| pair.trim().split_once('='));
-    pairs.filter(|(key, _)| *key == name).map(|(_, value)| value.trim_matches('"')).next()
+    pairs.filter(move |(key, _)| *key == name).map(|(_, value)| value.trim_matches('"'))
 }
 
 /// Returns a number that stands for a value: the same in every gateway of this version.
@@ -150,6 +151,7 @@ mod tests {
         };
         check("web", &[pair], &signer, true);
         check("web", &["a=b; c", &format!("x=y; {pair}")], &signer, true);
+        check("web", &["at=web-1-1.00", pair], &signer, true);
         check("api", &[pair], &signer, false);
         check("web", &[pair], &Signer::new(&[8; KEY]), false);
         check("web", &[&pair.replace("web-3-2", "web-3-1")], &signer, false);

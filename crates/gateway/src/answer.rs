@@ -30,8 +30,12 @@ impl Answer {
         Self { content_type, ..Self::plain(code(status), body) }
     }
 
-    /// Says that no route leads anywhere.
-    pub(crate) fn no_route() -> Self {
+    /// Says that no route of a table leads anywhere. Version 0 is none: what was kept could not be read, and nobody has sent one since.
+    pub(crate) fn no_route(version: u64) -> Self {
+        if version == 0 {
+            let text = "no routes are known yet\n";
+            return Self { again: Some(1), ..Self::plain(StatusCode::SERVICE_UNAVAILABLE, text) };
+        }
         Self::plain(StatusCode::NOT_FOUND, "no route matches this host and path\n")
     }
 

@@ -140,6 +140,9 @@ impl ServiceRouting {
 
     /// Whether so few instances of a release are healthy that all that have ever been are used.
     fn is_panicking(&self, release: &ReleaseRouting) -> bool {
+        if self.traffic.panic_below == 0 {
+            return false;
+        }
         let healthy = release.instances.iter().filter(|instance| instance.is_healthy()).count();
         healthy * 100 < release.instances.len() * self.traffic.panic_below as usize
     }
@@ -203,7 +206,7 @@ impl ReleaseRouting {
         let slow = of.traffic.slow_start;
         let usable = |instance: &&Arc<Instance>| of.is_usable(instance, attempts) && !instance.is_ejected();
         let warm = |instance: &&Arc<Instance>| usable(instance) && !is_warming(instance, slow, start);
-        let panicking = of.traffic.panic_below > 0 && of.is_panicking(self);
+        let panicking = of.is_panicking(self);
         let any = |instance: &&Arc<Instance>| instance.healthy_for().is_some() && !attempts.has_failed(instance);
         let find = |start: usize| {
             if panicking {

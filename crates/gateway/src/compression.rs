@@ -57,7 +57,8 @@ impl Coding {
 fn weighed(item: &str) -> (&str, f32) {
     let (name, parameter) = item.split_once(';').unwrap_or((item, "q=1"));
     let weight = parameter.trim().strip_prefix("q=").or(parameter.trim().strip_prefix("Q="));
-    (name.trim(), weight.and_then(|weight| weight.trim().parse().ok()).unwrap_or(0.0))
+    let weight = weight.and_then(|weight| weight.trim().parse().ok()).filter(|weight| (0.0..=1.0).contains(weight));
+    (name.trim(), weight.unwrap_or(0.0))
 }
 
 impl Wish {
@@ -69,11 +70,8 @@ impl Wish {
     /// Changes an answer's head by it. Returns in which coding the body is to follow, if in one.
     pub(crate) fn apply(self, answer: &mut Response<()>) -> Option<Coding> {
         let Self::For(coding) = self else { return None };
-        if answer.status() == StatusCode::NOT_MODIFIED && coding.is_some() {
-            // What is still good may be the compressed one, of another length (RFC 9110 §8.6).
-            answer.headers_mut().remove(header::CONTENT_LENGTH);
-        }
-        if !is_worth_it(answer) {
+        let is_still_good = answer.status() == StatusCode::NOT_MODIFIED;
+        if !is_still_good && !is_worth_it(answer) {
             return None;
         }
         let headers = answer.headers_mut();
@@ -85,18 +83,22 @@ impl Wish {
             headers.append(header::VARY, HeaderValue::from_static("accept-encoding"));
         }
         let coding = coding?;
-        headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static(coding.name()));
         headers.remove(header::CONTENT_LENGTH);
-        // Parts and bytes are now others (RFC 9110 §8.8.1, §14.3).
-        headers.remove(header::ACCEPT_RANGES);
-        for digest in ["content-digest", "repr-digest", "digest", "content-md5"] {
-            headers.remove(digest);
-        }
         if let Some(tag) = headers.get_mut(header::ETAG)
             && !tag.as_bytes().starts_with(b"W/")
             && let Ok(weak) = HeaderValue::from_bytes(&[b"W/", tag.as_bytes()].concat())
         {
             *tag = weak;
+        }
+        if is_still_good {
+            // That may be the compressed one, and is told by the fields that this had (RFC 9110 §15.4.5).
+            return None;
+        }
+        headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static(coding.name()));
+        // Parts and bytes are now others (RFC 9110 §8.8.1, §14.3).
+        headers.remove(header::ACCEPT_RANGES);
+        for digest in ["content-digest", "repr-digest", "digest", "content-md5"] {
+            headers.remove(digest);
         }
         Some(coding)
     }
@@ -235,7 +237,9 @@ mod tests {
         check("*;q=0.1, zstd;q=0", Some(Coding::Brotli));
         check("zstd|gzip", Some(Coding::Zstd));
         check("\u{e9}|gzip", Some(Coding::Gzip));
-        for none in ["", "identity", "gzip;q=0", "*;q=0", "gzip;q=0.000", "gzip;q=x", "\u{e9}"] {
+        for none in
+            ["", "identity", "gzip;q=0", "*;q=0", "gzip;q=0.000", "gzip;q=x", "gzip;q=inf", "gzip;q=1.5", "\u{e9}"]
+        {
             check(none, None);
         }
     }
@@ -289,7 +293,8 @@ mod tests {
         *same.status_mut() = StatusCode::NOT_MODIFIED;
         assert_eq!(Wish::For(None).apply(&mut same), None);
         assert!(same.headers()["etag"] == "\"a\"" && same.headers().contains_key("content-length"));
-        Wish::For(Some(Coding::Gzip)).apply(&mut same);
-        assert!(same.headers()["etag"] == "\"a\"" && !same.headers().contains_key("content-length"));
+        assert_eq!(Wish::For(Some(Coding::Gzip)).apply(&mut same), None);
+        assert!(same.headers()["etag"] == "W/\"a\"" && !same.headers().contains_key("content-length"));
+        assert!(same.headers()["vary"] == "accept-encoding" && !same.headers().contains_key("content-encoding"));
     }
 }

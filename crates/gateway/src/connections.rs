@@ -182,14 +182,14 @@ impl Connections {
         self.workers.accept(work)
     }
 
-    /// Serves a connection on which HTTP/1 or HTTP/2 is spoken.
-    pub(crate) fn serve_http(&self, stream: TcpStream, peer: SocketAddr, local: SocketAddr) {
+    /// Serves a connection on which HTTP/1 or HTTP/2 is spoken. From inside, an instance has opened it, which is no proxy.
+    pub(crate) fn serve_http(&self, stream: TcpStream, peer: SocketAddr, local: SocketAddr, inside: bool) {
         let Some(counted) = self.shared.count(peer) else { return };
         let (shared, open) = (self.shared.clone(), Open::new(&self.shared));
         self.workers.serve(stream, move |stream, load| {
             let mut client = Client::new(Box::new(stream), Ends { peer, local, https: false }, counted);
             async move {
-                if shared.learn_origin(&mut client.io, &mut client.ends.peer, &mut client.counted).await {
+                if inside || shared.learn_origin(&mut client.io, &mut client.ends.peer, &mut client.counted).await {
                     connection::serve(&mut client, &shared).await;
                 }
                 drop((client, open, load));

@@ -14,7 +14,7 @@ use crate::routing::{ReleaseRouting, Routing};
 const INTERVAL: Duration = Duration::from_secs(2);
 /// Requests that make a rate: fewer are chance.
 const ENOUGH: u32 = 20;
-/// For so many looks, an instance may gather them: a slow one gets few, as the less loaded are chosen.
+/// For so many looks, instances may gather them: a slow one gets few, as the less loaded are chosen.
 const LOOKS: u32 = 5;
 /// The most times in a row by which an ejection grows: at ten seconds each, five minutes.
 const MOST_TIMES: u32 = 30;
@@ -37,13 +37,13 @@ pub(crate) async fn watch(plane: Weak<Plane>) {
     loop {
         ticks.tick().await;
         looks = looks.wrapping_add(1);
-        let enough = if looks.is_multiple_of(LOOKS) { 0 } else { ENOUGH };
+        let last = looks.is_multiple_of(LOOKS);
         let Some(plane) = plane.upgrade() else { return };
         let routing = plane.routing();
         for service in &routing.services {
             let eject = &service.traffic.eject;
             if eject.error_percent > 0 || eject.slower_percent > 0 {
-                service.releases.iter().for_each(|release| compare(release, eject, enough));
+                service.releases.iter().for_each(|release| compare(release, eject, last));
             }
         }
     }
@@ -57,10 +57,14 @@ fn find<'r>(routing: &'r Routing, instance: &Instance) -> Option<(&'r ReleaseRou
     Some((release, &service.traffic.eject))
 }
 
-/// Ejects who fails more than allowed, and who is slower than allowed beside its siblings. Who has had less than `enough` requests
-/// goes on gathering.
-fn compare(release: &ReleaseRouting, eject: &Eject, enough: u32) {
-    let seen: Vec<_> = release.instances.iter().map(|instance| (instance, instance.take_window(enough))).collect();
+/// Ejects who fails more than allowed, and who is slower than allowed beside its siblings. They begin anew together: once all have had
+/// enough requests, or this is the `last` look.
+fn compare(release: &ReleaseRouting, eject: &Eject, last: bool) {
+    let seen: Vec<_> = release.instances.iter().map(|instance| (instance, instance.window())).collect();
+    let mut used = seen.iter().filter(|(instance, _)| instance.is_healthy() && !instance.is_ejected());
+    if last || used.all(|(_, window)| window.requests >= ENOUGH) {
+        release.instances.iter().for_each(|instance| instance.clear_window());
+    }
     for (instance, window) in &seen {
         let rate = window.errors.saturating_mul(100) / window.requests.max(1);
         if eject.error_percent > 0 && window.requests >= ENOUGH && rate >= eject.error_percent {
@@ -135,7 +139,7 @@ mod tests {
     async fn who_stands_out_is_ejected_and_comes_back() {
         let check = async |eject: &Eject, instances: &[(u32, u32, u64)], expected: &[usize]| {
             let release = release(instances);
-            compare(&release, eject, 0);
+            compare(&release, eject, true);
             let out = || -> Vec<usize> {
                 (0..release.instances.len()).filter(|at| release.instances[*at].is_ejected()).collect()
             };
@@ -166,13 +170,14 @@ mod tests {
     async fn who_gets_few_requests_gathers_them() {
         let slower = Eject { slower_percent: 300, ..Eject::default() };
         let release = release(&[(20, 0, 10), (20, 0, 10), (12, 0, 90)]);
-        for (requests, enough, expected) in [(0, ENOUGH, false), (8, ENOUGH, true)] {
+        for (requests, expected) in [(0, false), (8, true)] {
             for (instance, requests) in release.instances.iter().zip([20, 20, requests]) {
                 let millis = if requests == 20 { 10 } else { 90 };
                 (0..requests).for_each(|_| instance.begin().count_outcome(false, Duration::from_millis(millis)));
             }
-            compare(&release, &slower, enough);
+            compare(&release, &slower, false);
             assert_eq!(release.instances[2].is_ejected(), expected);
         }
+        assert!(release.instances.iter().all(|instance| instance.window().requests == 0), "all begin anew");
     }
 }

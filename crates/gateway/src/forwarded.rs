@@ -28,12 +28,10 @@ impl Trust {
         if !claimed.for_.is_empty() || claimed.standard.is_empty() {
             return claimed;
         }
-        // Quotes do not matter: no node, protocol or host has a comma.
-        let hops: Vec<Hop<'_>> = claimed.standard.split(',').map(Hop::of).collect();
+        let hops: Vec<Hop<'_>> = parts(&claimed.standard, b',').into_iter().map(Hop::of).collect();
         let is_trusted = |hop: &&Hop<'_>| node(hop.for_).is_some_and(|one| self.has(one));
         let first = hops.iter().rev().find(|hop| !is_trusted(hop)).or(hops.first());
-        let nodes: Vec<String> =
-            hops.iter().map(|hop| node(hop.for_).map_or_else(|| hop.for_.to_owned(), |one| one.to_string())).collect();
+        let nodes: Vec<String> = hops.iter().map(|hop| shown(hop.for_)).collect();
         let said = |what: fn(&Hop<'_>) -> String| Cow::Owned(first.map(what).unwrap_or_default());
         Claimed {
             for_: nodes.join(", ").into(),
@@ -66,17 +64,46 @@ struct Hop<'a> {
 
 impl<'a> Hop<'a> {
     fn of(element: &'a str) -> Self {
-        let mut hop = Self::default();
-        for (key, value) in element.split(';').filter_map(|pair| pair.trim().split_once('=')) {
-            let value = value.trim_matches('"');
-            match key {
-                _ if key.eq_ignore_ascii_case("for") => hop.for_ = value,
-                _ if key.eq_ignore_ascii_case("proto") => hop.proto = value,
-                _ if key.eq_ignore_ascii_case("host") => hop.host = value,
-                _ => {}
+        let pairs: Vec<(&str, &str)> =
+            parts(element, b';').into_iter().filter_map(|pair| pair.trim().split_once('=')).collect();
+        let said = |name: &str| {
+            let found = pairs.iter().find(|(key, _)| key.eq_ignore_ascii_case(name));
+            found.map_or("", |(_, value)| value.trim_matches('"'))
+        };
+        Self { for_: said("for"), proto: said("proto"), host: said("host") }
+    }
+}
+
+/// Returns what stands between separators that are in no quotes (RFC 9110 §5.6.4). They are looked for from the end on: there stands what the
+/// nearest proxy says, and a quote that a client leaves open hides nothing of that.
+fn parts(text: &str, separator: u8) -> Vec<&str> {
+    let bytes = text.as_bytes();
+    let (mut parts, mut end, mut quoted) = (Vec::new(), bytes.len(), false);
+    for (at, byte) in bytes.iter().enumerate().rev() {
+        match byte {
+            b'"' => {
+                let slashes = bytes[..at].iter().rev().take_while(|byte| **byte == b'\\').count();
+                quoted ^= !(quoted && slashes % 2 == 1);
             }
+            byte if *byte == separator && !quoted => {
+                parts.push(&text[at + 1..end]);
+                end = at;
+            }
+            _ => {}
         }
-        hop
+    }
+    parts.push(&text[..end]);
+    parts.reverse();
+    parts
+}
+
+/// Returns a node as it can stand in a list.
+fn shown(text: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-:".contains(&byte);
+    match node(text) {
+        Some(address) => address.to_string(),
+        None if text.bytes().all(plain) => text.to_owned(),
+        None => "unknown".to_owned(),
     }
 }
 
@@ -184,7 +211,13 @@ mod tests {
         check("10.0.0.1", "for=unknown;proto=https", ["unknown", "https", ""]);
         check("10.0.0.1", ";;=,", [", ", "", ""]);
         // A quote that a client leaves open hides nothing of what its proxy says.
-        check("10.0.0.1", "for=6.6.6.6;proto=https;x=\", for=192.0.2.7;proto=http", ["6.6.6.6, 192.0.2.7", "http", ""]);
+        check("10.0.0.1", "for=6.6.6.6;proto=https;x=\", for=192.0.2.7;proto=http", ["unknown, 192.0.2.7", "http", ""]);
+        // Nor does what its proxy puts in quotes say anything beside.
+        check("10.0.0.1", "for=192.0.2.7;host=\"a,for=6.6.6.6\";proto=http", ["192.0.2.7", "http", "a,for=6.6.6.6"]);
+        check("10.0.0.1", "proto=http;host=\"a;proto=https\";for=192.0.2.7", ["192.0.2.7", "http", "a;proto=https"]);
+        check("10.0.0.1", "for=192.0.2.7;host=\"a\\\",for=6.6.6.6\"", ["192.0.2.7", "", "a\\\",for=6.6.6.6"]);
+        check("10.0.0.1", "for=192.0.2.7;proto=http;proto=https", ["192.0.2.7", "http", ""]);
+        check("10.0.0.1", "for=\"a, 6.6.6.6\", for=10.0.0.3", ["unknown, 10.0.0.3", "", ""]);
         let spoofed = Claimed {
             proto: "https".into(),
             host: "evil.example".into(),

@@ -61,7 +61,7 @@ pub(crate) struct Instance {
     failures_in_a_row: AtomicU32,
     /// How often it has broken off an answer since one went to its end.
     breaks_in_a_row: AtomicU32,
-    /// Requests, errors and microseconds until an answer began, since they were looked at last.
+    /// Requests, errors and microseconds until an answer began, counted anew now and then.
     window: [AtomicU64; 3],
     last_probe: Mutex<Option<String>>,
     changes: Arc<Changes>,
@@ -205,6 +205,7 @@ impl Instance {
     pub(crate) fn readmit(&self) {
         self.failures_in_a_row.store(0, Relaxed);
         self.breaks_in_a_row.store(0, Relaxed);
+        self.clear_window();
         self.ejected.store(false, Relaxed);
         self.service.better.notify_waiters();
     }
@@ -219,14 +220,16 @@ impl Instance {
         self.failures_in_a_row.load(Relaxed).max(self.breaks_in_a_row.load(Relaxed))
     }
 
-    /// Returns what was counted since it was last taken; nothing, and it stays, if that is less than `enough` requests.
-    pub(crate) fn take_window(&self, enough: u32) -> Window {
-        if self.window[0].load(Relaxed) < u64::from(enough) {
-            return Window { requests: 0, errors: 0, micros: 0 };
-        }
-        let [requests, errors, micros] = [0, 1, 2].map(|at: usize| self.window[at].swap(0, Relaxed));
+    /// Returns what was counted since that began anew.
+    pub(crate) fn window(&self) -> Window {
+        let [requests, errors, micros] = [0, 1, 2].map(|at: usize| self.window[at].load(Relaxed));
         let small = |count: u64| u32::try_from(count).unwrap_or(u32::MAX);
         Window { requests: small(requests), errors: small(errors), micros }
+    }
+
+    /// Begins to count anew.
+    pub(crate) fn clear_window(&self) {
+        self.window.iter().for_each(|count| count.store(0, Relaxed));
     }
 
     /// Says that the table in force no longer names it.

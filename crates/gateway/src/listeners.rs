@@ -130,8 +130,14 @@ impl Listeners {
     fn keep(&self, running: &BTreeMap<String, Running>) {
         let copies = running.iter().filter_map(|(name, one)| Some((name.as_str(), copy(&one.socket).ok()?)));
         self.sockets.keep(copies);
-        for (name, left) in self.sockets.take_left() {
-            if let Err(error) = self.accept_last(&name, left.into()) {
+        // Without any table, nobody knows yet which of those for virtual addresses are wanted.
+        let is_known = self.plane.routing().version > 0;
+        let is_outside = |name: &str| name == OUTSIDE || name == SECURE;
+        for (name, left) in self.sockets.take_left(|name| is_known || is_outside(name)) {
+            // Inside, nobody is there any more who could answer.
+            if is_outside(&name)
+                && let Err(error) = self.accept_last(&name, left.into())
+            {
                 tracing::warn!("connections that wait at `{name}` of before are lost: {error}");
             }
         }
@@ -209,9 +215,9 @@ async fn accept(
             connections.serve_https(stream, peer, local);
             continue;
         }
-        match protocol(&plane, local) {
-            Protocol::Http => connections.serve_http(stream, peer, local),
-            Protocol::Tcp => connections.serve_tcp(stream, peer, local),
+        match protocol_inside(&plane, local) {
+            Some(Protocol::Tcp) => connections.serve_tcp(stream, peer, local),
+            http => connections.serve_http(stream, peer, local, http.is_some()),
         }
     }
 }
@@ -221,10 +227,10 @@ fn local(stream: &TcpStream, address: SocketAddr) -> SocketAddr {
     if address.ip().is_unspecified() { stream.local_addr().unwrap_or(address) } else { address }
 }
 
-/// Returns what is spoken at an address.
-fn protocol(plane: &Plane, local: SocketAddr) -> Protocol {
-    let SocketAddr::V4(local) = local else { return Protocol::Http };
-    plane.routing().listener(local).map_or(Protocol::Http, |(_, protocol)| protocol)
+/// Returns what is spoken at an address, if it is a virtual one.
+fn protocol_inside(plane: &Plane, local: SocketAddr) -> Option<Protocol> {
+    let SocketAddr::V4(local) = local else { return None };
+    plane.routing().listener(local).map(|(_, protocol)| protocol)
 }
 
 #[cfg(test)]

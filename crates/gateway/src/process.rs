@@ -25,7 +25,7 @@ use crate::listeners::Listeners;
 use crate::network::Network;
 use crate::plane::Plane;
 use crate::predecessors;
-use crate::receipts;
+use crate::receipts::{self, Receipt};
 use crate::refusals::Refusals;
 use crate::sockets::Sockets;
 use crate::tables::Tables;
@@ -192,7 +192,12 @@ pub(crate) async fn serve(
     } else {
         connections.finish(FINISH).await;
     }
-    write_receipts(&plane, &options.data);
+    let mut receipts = plane.take_receipts();
+    if end == End::ForASuccessor {
+        // The successor writes one of each instance; this one adds what it still had.
+        receipts.retain(|receipt| receipt.ended + receipt.cut > 0);
+    }
+    write_receipts(&receipts, &options.data);
     // It waits for the disk; that it can't is no reason to fail at the end.
     let _ = tokio::task::spawn_blocking(move || plane.edge.log.get().map(AccessLog::flush)).await;
     Ok(())
@@ -256,8 +261,7 @@ async fn tend(tables: Arc<Tables>) {
 }
 
 /// Writes down what has become of drained instances.
-fn write_receipts(plane: &Plane, data: &Path) {
-    let receipts = plane.take_receipts();
+fn write_receipts(receipts: &[Receipt], data: &Path) {
     for receipt in receipts.iter().filter(|receipt| receipt.cut > 0) {
         tracing::warn!(
             "`{}` has left: {} in flight were cut: {}",
@@ -266,7 +270,7 @@ fn write_receipts(plane: &Plane, data: &Path) {
             receipt.which.join(", ")
         );
     }
-    if let Err(error) = receipts::write(data, &receipts) {
+    if let Err(error) = receipts::write(data, receipts) {
         tracing::warn!("receipts of drains can't be written: {error}");
     }
 }
@@ -279,7 +283,7 @@ async fn sweep(plane: Arc<Plane>, refusals: Arc<Refusals>, data: PathBuf) {
         // It waits for the disk: what accepts connections must not.
         let work = tokio::task::spawn_blocking(move || {
             swept.sweep();
-            write_receipts(&swept, &folder);
+            write_receipts(&swept.take_receipts(), &folder);
         });
         if work.await.is_err() {
             return;

@@ -106,8 +106,11 @@ impl Sockets {
     }
 
     /// Returns what the gateway before this one has left and nobody wants, by name.
-    pub(crate) fn take_left(&self) -> BTreeMap<String, OwnedFd> {
-        std::mem::take(&mut self.left.lock().unwrap_or_else(PoisonError::into_inner))
+    pub(crate) fn take_left(&self, unwanted: impl Fn(&str) -> bool) -> BTreeMap<String, OwnedFd> {
+        let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
+        let taken;
+        (taken, *left) = std::mem::take(&mut *left).into_iter().partition(|(name, _)| unwanted(name));
+        taken
     }
 }
 

@@ -472,7 +472,11 @@ static ROUTE: Shape = shape(
         key("headers", TEXT_MAP, "Headers that a request must have, and their values; `*` is any."),
         key("query", TEXT_MAP, "Query parameters that it must have, and their values; `*` is any."),
         key("rewrite", Of::Text, "Takes the place of `path` before an instance sees it."),
-        key("request_headers", TEXT_MAP, "Headers that an instance sees, in place of a client's, written with `-` or `_`; an empty value takes one away."),
+        key(
+            "request_headers",
+            TEXT_MAP,
+            "Headers that an instance sees, in place of a client's, written with `-` or `_`; an empty value takes one away.",
+        ),
         key("response_headers", TEXT_MAP, "Headers that a client sees; an empty value takes one away."),
         key("compress", Of::Bool, "Whether texts are compressed for clients that take gzip, brotli or zstd; false."),
         key("timeout", Of::Duration, "How long an instance may be silent before it has failed; any time."),

@@ -1,5 +1,6 @@
 //! What faces clients: TLS, metrics, the access log and `basalt traffic`, as people use them, with curl and openssl.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -143,9 +144,13 @@ fn a_successor_takes_over_in_the_midst_of_updates() {
     loads.flow(20);
     loads.finish_without_failure(&["version=three\n"]);
     let drains = basalt.folder().with_file_name("data").join("logs/drains.log");
-    wait_until("each drain has its receipt", Duration::from_secs(10), || {
+    let receipts = || -> Vec<serde_json::Value> {
         let text = std::fs::read_to_string(&drains).unwrap_or_default();
-        text.lines().filter(|line| line.contains("\"cut\":0")).count() == 6
+        text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+    };
+    wait_until("each drain has its receipt", Duration::from_secs(10), || {
+        receipts().iter().map(|one| one["instance"].to_string()).collect::<BTreeSet<_>>().len() == 6
     });
+    assert!(receipts().iter().all(|one| one["cut"] == 0), "{:?}", receipts());
     basalt.down();
 }

@@ -224,7 +224,7 @@ pub(crate) async fn begin(
         () = poll_fn(|cx| client.poll_left(cx)) => return Err(None),
     };
     let begun = begun.map_err(|stranded| match stranded {
-        Stranded::NoRoute => Answer::no_route(),
+        Stranded::NoRoute => Answer::no_route(shared.plane.routing().version),
         Stranded::NoInstance(service) => {
             shared.plane.edge.refusals.count(Reason::NoInstance);
             Answer::no_instance(service.name.as_str())

@@ -145,6 +145,28 @@ async fn connections_that_wait_where_nobody_listens_any_more_are_served() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_has_lost_its_table_keeps_its_sockets_until_it_gets_one() {
+    let data = tempfile::tempdir().unwrap();
+    keep_descriptors(data.path());
+    let app = App::start().await;
+    let mut first = Gateway::start_in(data.path(), "127.0.0.1:0".parse().unwrap()).await;
+    let http = first.http;
+    let virtual_address = format!("{}:7000", super::app::fresh_address());
+    let mut one = table(3, &[(1, 100, &[app.address])]);
+    super::gateway::listen(&mut one, &virtual_address, basalt_model::Protocol::Http);
+    first.set(&one).await;
+    first.kill().await;
+    std::fs::remove_dir_all(data.path().join("gateway")).unwrap();
+    let mut second = Gateway::start_in(data.path(), http).await;
+    let answer = Client::new(http, Kind::Close).get("/").await.unwrap();
+    assert_eq!((answer.status, &*answer.body), (503.try_into().unwrap(), "no routes are known yet\n"));
+    let waiting = tokio::net::TcpStream::connect(&virtual_address).await;
+    assert!(waiting.is_ok(), "it waits for the table");
+    let seen = second.set(&one).await;
+    assert_eq!(seen.problems, [] as [String; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_old_one_lets_go_of_instances_that_are_to_stop() {
     let data = tempfile::tempdir().unwrap();
     keep_descriptors(data.path());
