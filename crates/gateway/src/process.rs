@@ -174,6 +174,7 @@ pub(crate) async fn serve(
     listeners.stop();
     if end == End::ForASuccessor {
         tables.hand_over();
+        write_receipts(&plane.take_receipts(), &options.data);
         let path = predecessors::socket(&options.data);
         let told = match Control::listen(&path) {
             Ok(control) => Some(tokio::spawn(control.serve(plane.clone(), tables))),
@@ -194,7 +195,7 @@ pub(crate) async fn serve(
     }
     let mut receipts = plane.take_receipts();
     if end == End::ForASuccessor {
-        // The successor writes one of each instance; this one adds what it still had.
+        // The successor writes one of each instance that leaves from now on; this one adds what it still had.
         receipts.retain(|receipt| receipt.ended + receipt.cut > 0);
     }
     write_receipts(&receipts, &options.data);
