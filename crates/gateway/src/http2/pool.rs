@@ -19,7 +19,7 @@ const STREAMS: usize = 100;
 const CONNECTION_WINDOW: u32 = STREAMS as u32 * WINDOW;
 /// How much of a connection's small frames may wait in `h2`, as that counts it. Its default guards against strangers, and here it would end
 /// the calls of all: frames for a call that was given up count for ever. They do not wait there, as each call takes its own at once.
-const SMALL_FRAMES: usize = u32::MAX as usize;
+const SMALL_FRAMES: usize = usize::MAX;
 
 /// A connection to an instance, for one request.
 #[derive(Debug)]
