@@ -88,8 +88,11 @@ pub(crate) fn belongs(
     signer: &Signer,
 ) -> Option<Belongs> {
     if let Some(sticky) = &traffic.sticky {
-        // Others may have set one of the same name, for another path or host.
-        return cookies(headers, &sticky.cookie).find_map(|value| signer.instance(service, value)).map(Belongs::To);
+        // Others may have set one of the same name, for another path or host; each costs to be checked.
+        return cookies(headers, &sticky.cookie)
+            .take(8)
+            .find_map(|value| signer.instance(service, value))
+            .map(Belongs::To);
     }
     match traffic.hash_on.as_ref()? {
         HashOn::Client => client.map(|client| Belongs::Hash(hash(&client))),

@@ -30,7 +30,8 @@ impl Answer {
         Self { content_type, ..Self::plain(code(status), body) }
     }
 
-    /// Says that no route of a table leads anywhere. Version 0 is none: what was kept could not be read, and nobody has sent one since.
+    /// Says that no route of a table leads anywhere. Version 0 is none: nobody has sent one yet, and there was no copy that
+    /// could be read.
     pub(crate) fn no_route(version: u64) -> Self {
         if version == 0 {
             let text = "no routes are known yet\n";

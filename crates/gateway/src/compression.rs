@@ -84,14 +84,8 @@ impl Wish {
         }
         let coding = coding?;
         headers.remove(header::CONTENT_LENGTH);
-        if let Some(tag) = headers.get_mut(header::ETAG)
-            && !tag.as_bytes().starts_with(b"W/")
-            && let Ok(weak) = HeaderValue::from_bytes(&[b"W/", tag.as_bytes()].concat())
-        {
-            *tag = weak;
-        }
         if is_still_good {
-            // That may be the compressed one, and is told by the fields that this had (RFC 9110 §15.4.5).
+            // That may be the compressed one, of another length (RFC 9110 §8.6).
             return None;
         }
         headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static(coding.name()));
@@ -99,6 +93,12 @@ impl Wish {
         headers.remove(header::ACCEPT_RANGES);
         for digest in ["content-digest", "repr-digest", "digest", "content-md5"] {
             headers.remove(digest);
+        }
+        if let Some(tag) = headers.get_mut(header::ETAG)
+            && !tag.as_bytes().starts_with(b"W/")
+            && let Ok(weak) = HeaderValue::from_bytes(&[b"W/", tag.as_bytes()].concat())
+        {
+            *tag = weak;
         }
         Some(coding)
     }
@@ -294,7 +294,7 @@ mod tests {
         assert_eq!(Wish::For(None).apply(&mut same), None);
         assert!(same.headers()["etag"] == "\"a\"" && same.headers().contains_key("content-length"));
         assert_eq!(Wish::For(Some(Coding::Gzip)).apply(&mut same), None);
-        assert!(same.headers()["etag"] == "W/\"a\"" && !same.headers().contains_key("content-length"));
+        assert!(same.headers()["etag"] == "\"a\"" && !same.headers().contains_key("content-length"));
         assert!(same.headers()["vary"] == "accept-encoding" && !same.headers().contains_key("content-encoding"));
     }
 }

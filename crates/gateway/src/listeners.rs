@@ -128,12 +128,13 @@ impl Listeners {
     }
 
     fn keep(&self, running: &BTreeMap<String, Running>) {
-        let copies = running.iter().filter_map(|(name, one)| Some((name.as_str(), copy(&one.socket).ok()?)));
-        self.sockets.keep(copies);
         // Without any table, nobody knows yet which of those for virtual addresses are wanted.
         let is_known = self.plane.routing().version > 0;
         let is_outside = |name: &str| name == OUTSIDE || name == SECURE;
-        for (name, left) in self.sockets.take_left(|name| is_known || is_outside(name)) {
+        let left = self.sockets.take_left(|name| is_known || is_outside(name));
+        let copies = running.iter().filter_map(|(name, one)| Some((name.as_str(), copy(&one.socket).ok()?)));
+        self.sockets.keep(copies);
+        for (name, left) in left {
             // Inside, nobody is there any more who could answer.
             if is_outside(&name)
                 && let Err(error) = self.accept_last(&name, left.into())

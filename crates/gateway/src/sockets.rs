@@ -84,13 +84,14 @@ impl Sockets {
         Ok(listener)
     }
 
-    /// Has the keeper hold copies of these sockets, and no others. Does nothing without a keeper.
+    /// Has the keeper hold copies of these sockets, and no others but those that may still be wanted. Does nothing without a keeper.
     pub(crate) fn keep<'a>(&self, wanted: impl Iterator<Item = (&'a str, OwnedFd)>) {
         let Ok(store) = FdStore::connect(&self.store) else { return };
         let wanted: BTreeMap<&str, OwnedFd> = wanted.collect();
         let result = store.take_all().and_then(|kept| {
             let kept: BTreeMap<String, OwnedFd> = kept.into_iter().collect();
-            for name in kept.keys().filter(|name| !wanted.contains_key(name.as_str())) {
+            let left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
+            for name in kept.keys().filter(|name| !wanted.contains_key(name.as_str()) && !left.contains_key(*name)) {
                 store.drop(name)?;
             }
             for (name, socket) in &wanted {

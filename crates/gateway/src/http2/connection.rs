@@ -35,8 +35,8 @@ const UNANSWERED: u32 = 100;
 /// How much of all bodies of a connection may wait here: some may be slow without holding up the others.
 const CONNECTION_WINDOW: u32 = 32 * WINDOW;
 /// How much of a connection's small frames may wait here, as `h2` counts it (256 bytes less their length each): what one stream may send
-/// at once in pieces of 4 bytes, before anybody looks.
-const SMALL_FRAMES: usize = 8 << 20;
+/// at once in pieces of 8 bytes, before anybody looks.
+const SMALL_FRAMES: usize = 4 << 20;
 /// How much of an answer may wait for a client that is slow to take it.
 const SENDING: usize = 128 << 10;
 /// How long a client may take to see that its connection ends.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use h2::client::ResponseFuture;
-use h2::{Reason, RecvStream, SendStream};
+use h2::{FlowControl, Reason, RecvStream, SendStream};
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use tokio::time::Instant;
 
@@ -227,6 +227,8 @@ pub(crate) async fn run(
                 return fail(shared, client, request, Answer::of(504)).await;
             }
             Failure::Broken(error) if answered => {
+                // The instance has nothing more to do with it.
+                drop((begun, upstream));
                 client.break_off(error.reason().unwrap_or(Reason::INTERNAL_ERROR)).await;
                 return After::Over;
             }
@@ -306,8 +308,16 @@ impl Gathered {
 
     /// Returns all of it, with how much of the window it takes, if there is any.
     fn take(&mut self) -> Option<(Bytes, usize)> {
-        (!self.bytes.is_empty()).then(|| (self.bytes.split().freeze(), std::mem::take(&mut self.owed)))
+        // Not a part of it: that would keep room for all.
+        (!self.bytes.is_empty()).then(|| (std::mem::take(&mut self.bytes).freeze(), std::mem::take(&mut self.owed)))
     }
+}
+
+/// Gives a sender back what it is owed of its window, but for the piece that is `left`. If this fails it has left.
+fn release(window: &mut FlowControl, owed: &mut usize, left: usize) {
+    let taken = owed.saturating_sub(left);
+    *owed -= taken;
+    let _ = window.release_capacity(taken);
 }
 
 /// What comes back.
@@ -337,7 +347,9 @@ impl Call<'_> {
                 return Poll::Ready(Err(Failure::Left));
             }
             let seen = self.client.seen();
-            let (both, sent) = (seen.received + seen.sent, seen.sent);
+            // What is only gathered has not moved.
+            let waiting = self.up.gathered.bytes.len() as u64;
+            let (both, sent) = (seen.received + seen.sent - waiting, seen.sent);
             // Who is silent while the client has the word, or takes nothing, is not to blame.
             let says_nothing = !self.up.done && self.up.piece.is_empty();
             let takes_nothing = self.client.left() > 0;
@@ -370,9 +382,9 @@ impl Call<'_> {
                 }
             }
             // An instance may answer before it has read everything, and take no more: its answer counts.
-            *done = ready!(poll_send(sending, pieces, piece, false, cx)).is_err();
-            // If this fails the client has left.
-            let _ = self.client.body.flow_control().release_capacity(std::mem::take(owed));
+            let sent = poll_send(sending, pieces, piece, false, cx);
+            release(self.client.body.flow_control(), owed, piece.len());
+            *done = ready!(sent).is_err();
             if let Some(next) = gathered.take() {
                 (*piece, *owed) = next;
                 continue;
@@ -431,9 +443,8 @@ impl Call<'_> {
             let before = self.client.left();
             let sent = self.client.poll_send(cx);
             self.client.seen().sent += (before - self.client.left()) as u64;
+            release(receiving.flow_control(), owed, self.client.left());
             ready!(sent).map_err(left)?;
-            // If this fails the instance has broken off, as the end says.
-            let _ = receiving.flow_control().release_capacity(std::mem::take(owed));
             if let Some((next, taken)) = gathered.take() {
                 *owed = taken;
                 self.client.give(next, false).map_err(left)?;

@@ -277,6 +277,7 @@ async fn calls_that_are_given_up_end_no_others() {
     let gateway = gateway(&[address]).await;
     let (answer, mut sending) = call(&gateway).await;
     let _answer = answer.await.unwrap();
+    told.recv().await.unwrap();
     let mut client = Frames::connect(gateway.http).await;
     for at in 0..40 {
         client.write(&Frames::call(2 * at + 1)).await.unwrap();

@@ -157,6 +157,8 @@ async fn who_has_lost_its_table_keeps_its_sockets_until_it_gets_one() {
     first.set(&one).await;
     first.kill().await;
     std::fs::remove_dir_all(data.path().join("gateway")).unwrap();
+    // More than once.
+    Gateway::start_in(data.path(), http).await.kill().await;
     let mut second = Gateway::start_in(data.path(), http).await;
     let answer = Client::new(http, Kind::Close).get("/").await.unwrap();
     assert_eq!((answer.status, &*answer.body), (503.try_into().unwrap(), "no routes are known yet\n"));
