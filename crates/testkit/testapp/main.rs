@@ -8,7 +8,7 @@
 //! | `SLOW_START_MS` | waits so long before it listens |
 //! | `SLOW_MS` | waits so long before each answer but those of `/health` |
 //! | `NEVER_HEALTHY` | answers `/health` with 503 |
-//! | `FAIL_AFTER_MS`, `FAIL_AFTER_REQUESTS` | then fails, as `FAIL_HOW` says |
+//! | `FAIL_AFTER_MS`, `FAIL_AFTER_REQUESTS` | then fails, as `FAIL_HOW` says; after a time, each instance a little later than the one before |
 //! | `FAIL_HOW` | `error` (500 to everything), `health` (503 to `/health` alone), `refuse` (listens no more) |
 //! | `IGNORE_TERM` | goes on after SIGTERM |
 //! | `EXIT_AFTER_MS` | ends after so long, with the status in `EXIT_CODE` |
@@ -88,7 +88,8 @@ fn main() {
         started: Instant::now(),
         slow: Duration::from_millis(number("SLOW_MS").unwrap_or(0)),
         never_healthy: text("NEVER_HEALTHY").is_some(),
-        fail_after: number("FAIL_AFTER_MS").map(Duration::from_millis),
+        // A request is sent again twice: it can't do without three instances that fail in the same millisecond.
+        fail_after: number("FAIL_AFTER_MS").map(|ms| Duration::from_millis(ms + ms / 20 * (ordinal() % 10))),
         fail_after_requests: number("FAIL_AFTER_REQUESTS"),
         fail_how: text("FAIL_HOW").unwrap_or_else(|| "error".to_owned()),
     };
@@ -169,6 +170,15 @@ struct Request {
     keep: bool,
 }
 
+fn host() -> String {
+    std::fs::read_to_string("/etc/hostname").unwrap_or_default()
+}
+
+/// Returns the last number of the host's name, which is an instance's.
+fn ordinal() -> u64 {
+    host().trim().rsplit('-').next().and_then(|last| last.parse().ok()).unwrap_or(0)
+}
+
 impl App {
     fn fails(&self, how: &str) -> bool {
         let late = self.fail_after.is_some_and(|after| self.started.elapsed() >= after);
@@ -223,10 +233,9 @@ impl App {
             "/abort" => std::process::abort(),
             "/eat" => eat(),
             _ => {
-                let host = std::fs::read_to_string("/etc/hostname").unwrap_or_default();
                 let length =
                     if request.method == "POST" { format!("length={}\n", request.length) } else { String::new() };
-                (200, format!("version={}\nhost={}\npath={path}\n{length}", self.version, host.trim()))
+                (200, format!("version={}\nhost={}\npath={path}\n{length}", self.version, host().trim()))
             }
         }
     }
