@@ -128,6 +128,8 @@ impl Gateway {
         let _ = self.end.take().unwrap().send(End::AtOnce);
         let thread = self.thread.take().unwrap();
         tokio::task::spawn_blocking(move || thread.join().unwrap()).await.unwrap();
+        // Threads of a killed process end with it; here those that accept take a moment more.
+        tokio::time::sleep(Duration::from_millis(500)).await;
     }
 }
 
