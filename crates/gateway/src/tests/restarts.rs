@@ -33,15 +33,21 @@ fn keep_descriptors(data: &Path) {
     });
 }
 
+/// Starts a gateway whose sockets are kept, with a table of version 7 that leads to an app.
+async fn serving(data: &Path) -> (App, Gateway) {
+    keep_descriptors(data);
+    let app = App::start().await;
+    let mut gateway = Gateway::start_in(data, "127.0.0.1:0".parse().unwrap()).await;
+    gateway.set(&table(7, &[(1, 100, &[app.address])])).await;
+    gateway.until_healthy().await;
+    (app, gateway)
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_killed_gateway_comes_back_alone_and_refuses_no_connection() {
     let data = tempfile::tempdir().unwrap();
-    keep_descriptors(data.path());
-    let app = App::start().await;
-    let mut gateway = Gateway::start_in(data.path(), "127.0.0.1:0".parse().unwrap()).await;
+    let (_app, gateway) = serving(data.path()).await;
     let http = gateway.http;
-    gateway.set(&table(7, &[(1, 100, &[app.address])])).await;
-    gateway.until_healthy().await;
     assert_eq!(Client::new(http, Kind::Close).get("/").await.unwrap().status, 200);
     gateway.kill().await;
     // Nobody serves now, but the socket is there: who connects waits.
@@ -124,12 +130,8 @@ async fn twenty_successors_under_load_lose_nothing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn connections_that_wait_where_nobody_listens_any_more_are_served() {
     let data = tempfile::tempdir().unwrap();
-    keep_descriptors(data.path());
-    let app = App::start().await;
-    let mut gateway = Gateway::start_in(data.path(), "127.0.0.1:0".parse().unwrap()).await;
+    let (_app, gateway) = serving(data.path()).await;
     let before = gateway.http;
-    gateway.set(&table(7, &[(1, 100, &[app.address])])).await;
-    gateway.until_healthy().await;
     gateway.kill().await;
     let waiting = tokio::spawn(async move { Client::new(before, Kind::Close).get("/").await.unwrap().status });
     tokio::time::sleep(Duration::from_millis(100)).await;
